@@ -1,0 +1,131 @@
+#!/usr/bin/env bash
+# The whole chain, one command per line: collect → judge → aggregate.
+#
+#   ./run_all.sh            with models/*.gguf: the campaign, into results/
+#                           without a model:    the demo, into results/demo/
+#   ./run_all.sh --setup    only make .venv and install requirements.txt
+#
+# Settings, all optional, come from the environment:
+#   MODELS="a.gguf b.gguf"  models to run             REPEATS=3       runs per model, task and level
+#   RESULTS=results         where everything goes     COLLECT_ARGS=…  more flags for the collector
+#   JUDGE_API_URL, JUDGE_MODEL, JUDGE_KEY_ENV         the judge, and the NAME of the variable that holds its key
+#   JUDGE_LOCAL_MODEL=path.gguf                       judge on this machine instead
+#   JUDGE_ARGS=…                                      more flags for the judge (--daily_limit 200)
+#   PYTHON=python3.12  VENV=.venv  CMAKE_ARGS=…       how the environment is made
+set -euo pipefail
+cd "$(dirname "$0")"
+VENV="${VENV:-.venv}"
+PY="$VENV/bin/python"
+
+say() { printf '\n== %s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+on_jetson() { [ -e /etc/nv_tegra_release ] || tr '\0' ' ' 2>/dev/null </proc/device-tree/compatible | grep -q tegra; }
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10}; do
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    die "no Python 3.10 or newer with its venv module found; on Debian and JetPack: sudo apt install python3-venv"
+}
+
+# The GPU architecture llama.cpp must be built for: its own list leaves out the Jetsons', and older cmakes cannot detect it.
+cuda_architecture() {
+    case "$(tr '\0' ' ' 2>/dev/null </proc/device-tree/compatible || true)" in
+        *tegra264*) echo 110 ;; # Thor
+        *tegra194*) echo 72 ;;  # Xavier
+        *tegra186*) echo 62 ;;  # TX2
+        *tegra210*) echo 53 ;;  # Nano, TX1
+        *) echo 87 ;;           # Orin (tegra234)
+    esac
+}
+
+choose_engine_build() {
+    if [ -n "${CMAKE_ARGS:-}" ]; then
+        say "building llama-cpp-python with your CMAKE_ARGS: $CMAKE_ARGS (minutes, once)"
+    elif on_jetson; then
+        export CUDACXX="${CUDACXX:-/usr/local/cuda/bin/nvcc}"
+        # A build without nvcc would silently be a CPU build, and every number it measured would mislead.
+        [ -x "$CUDACXX" ] || die "no CUDA compiler at $CUDACXX; install it with: sudo apt install nvidia-jetpack (or set CMAKE_ARGS=-DGGML_CUDA=OFF for a CPU build)"
+        CMAKE_ARGS="-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=$(cuda_architecture)-real -DLLAVA_BUILD=OFF"
+        # The 8 GB boards fail to reserve CUDA's virtual memory pool.
+        if [ "$(awk '/MemTotal/ {print $2}' /proc/meminfo)" -lt 9000000 ]; then CMAKE_ARGS+=" -DGGML_CUDA_NO_VMM=ON"; fi
+        export CMAKE_ARGS PIP_NO_CACHE_DIR=1 # a cached wheel may be a CPU build
+        say "Jetson: building llama-cpp-python with CUDA, architecture $(cuda_architecture) (20 minutes or more, once)"
+    else
+        export CMAKE_ARGS="-DLLAVA_BUILD=OFF"
+        say "no Jetson: building llama-cpp-python for the CPU (about 3 minutes on 2 cores, once)"
+    fi
+}
+
+# Installs a requirements file once: the stamp holds the text that was installed.
+install_requirements() {
+    local stamp="$VENV/.installed-$1"
+    if cmp -s "$1" "$stamp" && cmp -s requirements.txt "$VENV/.installed-requirements.txt"; then return; fi
+    "$PY" -m pip install --quiet --disable-pip-version-check -r "$1" >&2 || die "pip could not install $1; the lines above say why"
+    cp requirements.txt "$VENV/.installed-requirements.txt"
+    cp "$1" "$stamp"
+}
+
+setup() {
+    if [ ! -x "$PY" ]; then
+        local python
+        python="$(find_python)"
+        say "making $VENV with $("$python" --version 2>&1)"
+        "$python" -m venv "$VENV"
+    fi
+    "$PY" -c 'import llama_cpp' 2>/dev/null || choose_engine_build
+    install_requirements "${1:-requirements.txt}"
+}
+
+# A step that fails is remembered, and the chain goes on with what there is.
+worst=0
+step() { say "$(printf '%q ' "$@")"; "$@" || worst=$?; }
+
+demo() {
+    local out=results/demo source=auto
+    say "no model in models/: running the demo with two tiny random-weight models (their answers mean nothing)"
+    if ! "$PY" tegrastats_sampler.py rails >/dev/null 2>&1; then
+        source=replay:data/demo/power_replay.log
+        say "no power sensor on this machine: replaying $source, labelled simulated everywhere"
+    fi
+    step "$PY" models/make_demo_model.py --outdir models/demo
+    step "$PY" run_llamacpp_collect.py --models models/demo/*.gguf --prompts data/writing_prompts_hierarchical.csv data/roleplay_prompts_hierarchical.csv --ids 1 2 11 --repeats 2 --max_tokens 96 --idle_seconds 3 --source "$source" --allow_cpu --out_jsonl $out/runs_llamacpp.jsonl
+    step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root $out --serve_model "$(ls models/demo/*.gguf | head -n 1)" --model demo-judge --out $out/scores_mtbench.csv
+    step "$PY" aggregate_to_excels.py --runs $out/runs_llamacpp.jsonl --scores $out/scores_mtbench.csv --outdir $out
+}
+
+campaign() {
+    local out="${RESULTS:-results}" key_env="${JUDGE_KEY_ENV:-MY_JUDGE_KEY}"
+    local api="${JUDGE_API_URL:-https://api.chatanywhere.tech/v1/chat/completions}" model="${JUDGE_MODEL:-gpt-4o}"
+    # shellcheck disable=SC2086 # COLLECT_ARGS and JUDGE_ARGS are lists of flags
+    step "$PY" run_llamacpp_collect.py --models "$@" --prompts data/*_prompts_hierarchical.csv --repeats "${REPEATS:-3}" ${COLLECT_ARGS:-} --out_jsonl "$out/runs_llamacpp.jsonl"
+    if [ -n "${!key_env:-}" ]; then
+        step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root "$out" --model "$model" --api_url "$api" --api_key_env "$key_env" ${JUDGE_ARGS:-} --out "$out/scores_mtbench.csv"
+    elif [ -n "${JUDGE_LOCAL_MODEL:-}" ]; then
+        say "no judge key in \$$key_env: judging with $JUDGE_LOCAL_MODEL on this machine"
+        step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root "$out" --model "$(basename "$JUDGE_LOCAL_MODEL" .gguf)" --serve_model "$JUDGE_LOCAL_MODEL" ${JUDGE_ARGS:-} --out "$out/scores_mtbench.csv"
+    else
+        say "no judge key in \$$key_env and no JUDGE_LOCAL_MODEL: the answers are not judged (judge them later on a laptop, see README)"
+    fi
+    step "$PY" aggregate_to_excels.py --runs "$out/runs_llamacpp.jsonl" --scores "$out/scores_mtbench.csv" --outdir "$out"
+}
+
+main() {
+    if [ "${1:-}" = --setup ]; then
+        setup "${2:-requirements.txt}"
+        return
+    fi
+    setup
+    local models
+    shopt -s nullglob
+    if [ -n "${MODELS:-}" ]; then read -r -a models <<<"$MODELS"; else models=(models/*.gguf); fi
+    if [ ${#models[@]} -gt 0 ]; then campaign "${models[@]}"; else demo; fi
+    return "$worst"
+}
+
+main "$@"

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Sets up .venv, then format, lint, types, tests. Arguments go to pytest: ./run_tests.sh -k sampler
+set -euo pipefail
+cd "$(dirname "$0")"
+export VENV="${VENV:-.venv}"
+
+./run_all.sh --setup requirements-dev.txt
+
+echo "== ruff format" && "$VENV/bin/ruff" format --check .
+echo "== ruff check" && "$VENV/bin/ruff" check .
+echo "== mypy" && "$VENV/bin/mypy"
+echo "== pytest" && "$VENV/bin/python" -m pytest "$@"

@@ -1,0 +1,310 @@
+"""Verdicts on campaigns: one fault is put into a sound campaign, and exactly that fault must be named."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from companions import check_runs, run_limits
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "companions/check_runs.py"
+LEVELS = ("L0", "L1", "L2", "L3", "P")
+EIGHT = (
+    "id",
+    "model_id",
+    "level",
+    "prompt_tokens",
+    "completion_tokens",
+    "latency_ms",
+    "energy_joule",
+    "output_text",
+)
+ENV: dict[str, Any] = {
+    "schema_version": 1,
+    "env_id": "e1",
+    "board": {
+        "board": "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super",
+        "memory_bandwidth_gb_per_s": 102.4,
+        "power_mode_name": "MAXN_SUPER",
+        "l4t": "36.4.3",
+    },
+    "engine": {"version": "0.3.36"},
+    "models": {"gemma": {"read_byte_per_token": 2.14e9, "kv_byte_per_token": 106_496, "sha256": "ab"}},
+}
+Record = dict[str, Any]
+
+
+def campaign(repeats: int = 2, tasks: int = 3) -> list[Record]:
+    """A sound campaign on an Orin Nano: levels in seeded order, 25 token/s with 1 % of noise."""
+    rng = random.Random(7)
+    records: list[Record] = []
+    for repeat in range(repeats):
+        for task in range(tasks):
+            for level in rng.sample(range(5), 5):
+                prompt, output = 40 + 100 * level + task, 200 + level
+                ttft, rate = 100 + 0.8 * prompt, 25 * rng.gauss(1, 0.01)
+                latency = ttft + 1000 * (output - 1) / rate
+                records.append({
+                    "schema_version": 1, "run_key": f"k{len(records)}", "id": task, "model_id": "gemma",
+                    "level": LEVELS[level], "repeat": repeat, "turn": 1, "env_id": "e1",
+                    "started_at": f"2026-01-01T00:{len(records):02d}:00Z", "prompt_tokens": prompt,
+                    "prompt_tokens_evaluated": prompt, "completion_tokens": output, "finish_reason": "stop",
+                    "latency_ms": latency, "ttft_ms": ttft, "decode_tok_per_s": rate,
+                    "energy_joule": 0.008 * latency, "energy_gross_joule": 0.013 * latency,
+                    "energy_uncertainty_joule": 0.5, "power_mw_mean": 13_000.0, "power_source": "tegrastats",
+                    "power_samples": 70, "power_period_ms": 106.0, "power_max_gap_ms": 130.0,
+                    "power_coverage": 0.99, "temp_start_c": 50.0 + rng.random(), "throttled": False,
+                    "flags": [], "error": None, "output_text": "x",
+                })  # fmt: skip
+    return records
+
+
+def write(folder: Path, records: list[Record], *envs: Record) -> Path:
+    path = folder / "runs_llamacpp.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    if envs:
+        (folder / "runs_llamacpp.env.jsonl").write_text("".join(json.dumps(env) + "\n" for env in envs))
+    return path
+
+
+def ask(path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), "--runs", str(path), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def judge(records: list[Record], *envs: Record) -> list[check_runs.Verdict]:
+    """The verdicts without the processes: what main() does between the other scripts' answers."""
+    by_id = {str(env["env_id"]): env for env in envs}
+    limits = {line: run_limits.limits(line, record, by_id) for line, record in enumerate(records, 1)}
+    runs = [check_runs.to_run(line, record, limits[line]) for line, record in enumerate(records, 1)]
+    return check_runs.judge(check_runs.select(runs), [])
+
+
+def found(records: list[Record], *envs: Record) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Check -> severity and lines, of the errors and warnings."""
+    verdicts = judge(records, *(envs or (ENV,)))
+    return {v.check: (v.severity, v.lines) for v in verdicts if v.severity in ("error", "warn")}
+
+
+def test_a_sound_campaign(tmp_path: Path) -> None:
+    done = ask(write(tmp_path, campaign(), ENV))
+    assert done.returncode == 0 and done.stderr == ""
+    assert "verdicts: 0 error, 0 warn, 0 ?, 17 ok" in done.stdout
+    assert "flags: none" in done.stdout and "J/token" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_eight_fields_are_enough_and_nothing_is_made_up(tmp_path: Path) -> None:
+    done = ask(write(tmp_path, [{name: record[name] for name in EIGHT} for record in campaign()]), "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 0 and report["counts"]["error"] == report["counts"]["warn"] == 0
+    by_check = {verdict["check"]: verdict for verdict in report["verdicts"]}
+    for check in ("cold prefill", "decode rate, upper bound", "power", "TTFT", "temperature", "output cap"):
+        assert by_check[check]["severity"] == "?" and by_check[check]["message"], check
+    assert by_check["failed runs"]["severity"] == by_check["prompt length"]["severity"] == "ok"
+
+
+FAULTS: list[tuple[str, str, Callable[[Record], Any]]] = [
+    ("failed runs", "error", lambda r: r.update(error={"type": "engine_crash", "message": "signal 11"})),
+    ("cold prefill", "error", lambda r: r.update(prompt_tokens_evaluated=20)),
+    ("decode rate, upper bound", "error", lambda r: r.update(decode_tok_per_s=229.0)),
+    ("decode rate, lower bound", "warn", lambda r: r.update(decode_tok_per_s=2.0)),
+    ("power", "warn", lambda r: r.update(power_mw_mean=300.0)),
+    ("J per token", "warn", lambda r: r.update(energy_gross_joule=2.7)),
+    ("energy sign", "warn", lambda r: r.update(energy_joule=-3.0)),
+    ("power samples", "warn", lambda r: r.update(power_coverage=0.4)),
+    ("throttling", "warn", lambda r: r.update(throttled=True)),
+    ("temperature", "warn", lambda r: r.update(temp_start_c=65.0)),
+    ("prompt length", "error", lambda r: r.update(prompt_tokens=99, prompt_tokens_evaluated=99)),
+]
+
+
+@pytest.mark.parametrize(("check", "severity", "damage"), FAULTS, ids=[fault[0] for fault in FAULTS])
+def test_one_faulty_run_is_found(check: str, severity: str, damage: Callable[[Record], Any]) -> None:
+    records = campaign()
+    damage(records[8])
+    faults = found(records)
+    assert faults.pop(check)[0] == severity
+    assert 9 in next(v.lines for v in judge(records, ENV) if v.check == check)
+    # Half of a pair of repeats now differs, which is a true finding of its own.
+    assert set(faults) <= {"repeats", "drift"}
+
+
+def test_every_error_gives_exit_status_1(tmp_path: Path) -> None:
+    records = campaign()
+    records[8]["prompt_tokens_evaluated"] = 20
+    done = ask(write(tmp_path, records, ENV))
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[7].startswith("error  cold prefill: 1 of 30 runs")  # errors come first
+    assert "[lines 9]" in done.stdout
+
+
+def test_a_campaign_without_resets_is_caught() -> None:
+    """Each level finds the one before in the cache: TTFT falls to what the new tokens cost."""
+    records = campaign()
+    for record in records:
+        record["prompt_tokens_evaluated"] = None
+        record["ttft_ms"] = 120.0 if record["level"] == "L0" else 90.0 + random.Random(1).random()
+    severity, lines = found(records)["TTFT"]
+    assert severity == "warn" and len(lines) == 30
+
+
+def test_ttft_needs_different_prompts() -> None:
+    same = [record for record in campaign() if record["level"] == "P"]
+    assert next(v for v in judge(same, ENV) if v.check == "TTFT").severity == "?"
+
+
+def test_drift_over_the_campaign() -> None:
+    records = campaign(repeats=3)
+    for index, record in enumerate(records):
+        record["decode_tok_per_s"] *= 1 - 0.2 * index / len(records)
+    assert found(records)["drift"][0] == "warn"
+
+
+def test_drift_of_the_anchor_runs(tmp_path: Path) -> None:
+    path = write(tmp_path, campaign(), ENV)
+    anchors = [
+        {"anchor_id": 0, "anchor_level": "L1", "started_at": f"2026-01-01T{hour:02d}:00:00Z",
+         "model_id": "gemma", "latency_ms": 9000.0, "decode_tok_per_s": 25 - 0.6 * hour,
+         "flags": [], "error": None}
+        for hour in range(9)
+    ]  # fmt: skip
+    beside = tmp_path / "runs_llamacpp.anchors.jsonl"
+    beside.write_text("".join(json.dumps(anchor) + "\n" for anchor in anchors))
+    done = ask(path, "--json")
+    verdict = next(v for v in json.loads(done.stdout)["verdicts"] if v["check"] == "drift of anchors")
+    assert verdict["severity"] == "warn" and "+" in verdict["message"] and done.returncode == 0
+    beside.write_text("".join(json.dumps({**anchor, "decode_tok_per_s": 25.0}) + "\n" for anchor in anchors))
+    assert "drift of anchors: gemma: time per token +0.0 %" in ask(path).stdout
+
+
+def test_the_order_is_that_of_the_clock_not_of_the_file() -> None:
+    records = campaign(repeats=3)
+    for index, record in enumerate(records):
+        record["decode_tok_per_s"] *= 1 - 0.2 * index / len(records)
+    random.Random(2).shuffle(records)
+    assert found(records)["drift"][0] == "warn"
+
+
+def test_output_cap() -> None:
+    records = campaign()
+    placebo = [record for record in records if record["level"] == "P"]
+    placebo[0]["finish_reason"] = "length"
+    assert "output cap" not in found(records)  # one of six
+    placebo[1]["finish_reason"] = "length"
+    assert len(found(records)["output cap"][1]) == 2
+    for record in records:
+        record.update(finish_reason=None, max_tokens=204)  # the length of P's answers
+    assert len(found(records)["output cap"][1]) == 6
+
+
+def test_a_retry_replaces_its_failure_but_a_double_is_an_error() -> None:
+    records = campaign()
+    failed = {**records[3], "error": {"type": "timeout"}}
+    assert found([failed, *records]) == {}
+    assert found([*records, records[3]])["duplicates"] == ("error", (31,))
+    late_failure = found([*records[:4], *records[4:], {**records[3], "error": "oom"}])
+    assert late_failure["failed runs"][0] == "error"
+
+
+def test_simulated_power_is_named_and_not_judged(tmp_path: Path) -> None:
+    records = campaign()
+    for record in records:
+        record.update(
+            power_source="replay", flags=["simulated_power"], power_mw_mean=900_000.0, energy_joule=-5.0
+        )
+    verdicts = {v.check: v for v in judge(records, ENV)}
+    assert verdicts["simulated power"].severity == "warn"
+    for check in ("power", "J per token", "energy sign", "power samples"):
+        assert verdicts[check].severity == "?" and "simulated" in verdicts[check].message
+    done = ask(write(tmp_path, records, ENV))
+    assert "~" in done.stdout and "flags: 30 simulated_power" in done.stdout
+
+
+def test_mixed_power_modes_are_named() -> None:
+    other = json.loads(json.dumps(ENV).replace("MAXN_SUPER", "15W").replace('"e1"', '"e2"'))
+    records = campaign()
+    records[-1]["env_id"] = "e2"
+    verdict = next(v for v in judge(records, ENV, other) if v.check == "one environment")
+    assert verdict.severity == "warn" and "power mode (15W, MAXN_SUPER)" in verdict.message
+
+
+def test_repeats_that_spread() -> None:
+    records = campaign()
+    records[0]["latency_ms"] *= 1.4
+    assert found(records)["repeats"][0] == "warn"
+
+
+def test_env_option_gz_and_torn_line(tmp_path: Path) -> None:
+    lines = "".join(json.dumps(record) + "\n" for record in campaign())
+    path = tmp_path / "runs.jsonl.gz"
+    path.write_bytes(gzip.compress((lines + '{"id": 3, "mod').encode()))
+    (tmp_path / "elsewhere.jsonl").write_text(json.dumps(ENV) + "\n")
+    done = ask(path, "--env", tmp_path / "elsewhere.jsonl", "--json")
+    report = json.loads(done.stdout)
+    by_check = {verdict["check"]: verdict for verdict in report["verdicts"]}
+    assert by_check["unreadable lines"]["lines"] == [31] and done.returncode == 0
+    assert by_check["decode rate, upper bound"]["severity"] == "ok" and report["n_runs"] == 30
+    # The same environment is found by itself when it has the usual name.
+    shutil.copy(tmp_path / "elsewhere.jsonl", tmp_path / "runs.env.jsonl")
+    again = json.loads(ask(path, "--json").stdout)
+    assert again["verdicts"] == report["verdicts"]
+
+
+def test_an_empty_file_has_no_verdict(tmp_path: Path) -> None:
+    (tmp_path / "runs.jsonl").touch()
+    done = ask(tmp_path / "runs.jsonl", "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 0 and {v["severity"] for v in report["verdicts"]} == {"?"}
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    done = ask(tmp_path / "none.jsonl")
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {tmp_path}/none.jsonl: No such file")
+    done = ask(write(tmp_path, campaign()), "--env", tmp_path / "none.jsonl")
+    assert done.returncode == 1 and "none.jsonl" in done.stderr
+    (tmp_path / "r.jsonl.gz").write_bytes(gzip.compress(b"{}\n" * 5000)[:-20])
+    done = ask(tmp_path / "r.jsonl.gz")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    shutil.copy(SCRIPT, tmp_path)
+    lone = [sys.executable, str(tmp_path / "check_runs.py"), "--runs", str(tmp_path / "runs_llamacpp.jsonl")]
+    done = subprocess.run(lone, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "needs run_limits.py beside it" in done.stderr
+
+
+def test_help_needs_the_standard_library_alone() -> None:
+    for name in ("check_runs", "run_limits", "runs_table"):
+        command = [sys.executable, "-S", str(ROOT / f"companions/{name}.py"), "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
+        assert done.returncode == 0 and "Example:" in done.stdout
+
+
+VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 10**6)
+    | st.floats()
+    | st.text(max_size=4)
+    | st.just([])
+    | st.just({})
+)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from([*campaign(1, 1)[0], "max_tokens"]), VALUES), max_size=12))
+def test_any_record_is_survived(changes: list[Record]) -> None:
+    records = [{**record, **change} for record, change in zip(campaign(), changes, strict=False)]
+    for verdict in judge(records, ENV):
+        json.dumps(check_runs.asdict(verdict), allow_nan=False)
+        assert check_runs.format_verdict(verdict)

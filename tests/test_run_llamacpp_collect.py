@@ -1,0 +1,381 @@
+"""run_llamacpp_collect.py on the real engine: what it writes, and that nothing is lost or done twice."""
+
+import collections
+import dataclasses
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "run_llamacpp_collect.py"
+TEXTS = {
+    "L0": "Name the river.",
+    "L1": "Name the river. It runs through Paris.",
+    "L2": "Name the river. It runs through Paris. Think of bridges first, then of the sea it reaches.",
+}
+
+
+def collect(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
+    )
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def cells(records: list[dict]) -> list[tuple]:
+    return [
+        tuple(record[name] for name in ("model_id", "id", "level", "turn", "repeat")) for record in records
+    ]
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.jsonl"
+    lines = [
+        {"question_id": n, "category": "c", **{k: f"{n}: {v}" for k, v in TEXTS.items()}} for n in (1, 2, 3)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def flags(demo_models: dict[str, Path], prompts: Path, tmp_path: Path) -> list[object]:
+    """A small campaign: 1 model, 3 tasks, 3 levels, no power source."""
+    model = demo_models["llama"]
+    return [
+        *("--models", model, "--prompts", prompts, "--out_jsonl", tmp_path / "out" / "runs.jsonl"),
+        *("--levels", "L0", "L1", "L2", "--max_tokens", 12, "--source", "none"),
+    ]
+
+
+def out_of(flags: list[object]) -> Path:
+    return Path(str(flags[flags.index("--out_jsonl") + 1]))
+
+
+def test_every_run_is_written_with_its_proof_and_its_missing_energy(flags: list[object]) -> None:
+    done = collect(*flags, "--repeats", 2)
+    assert done.returncode == 0, done.stderr
+    records = read(out_of(flags))
+    assert len(records) == len(set(cells(records))) == 18
+    assert len({record["run_key"] for record in records}) == 18
+    import run_llamacpp_collect
+
+    names = [field.name for field in dataclasses.fields(run_llamacpp_collect.RunRecord)]
+    for record in records:
+        assert list(record) == names
+        assert record["error"] is None
+        assert record["prompt_tokens_evaluated"] == record["prompt_tokens"] > 0
+        assert 0 < record["ttft_ms"] <= record["latency_ms"]
+        assert record["completion_tokens"] <= 12
+        assert record["finish_reason"] == ("length" if record["completion_tokens"] == 12 else "stop")
+        if record["completion_tokens"] > 1:
+            decode_ms = record["latency_ms"] - record["ttft_ms"]
+            assert record["tpot_ms"] == pytest.approx(decode_ms / (record["completion_tokens"] - 1))
+        assert record["energy_joule"] is None and record["power_source"] == "none"
+        assert "no_power" in record["flags"] and "--source none" in record["energy_missing"]
+    for task in (1, 2, 3):  # greedy: a repeat says the same
+        texts = collections.defaultdict(set)
+        for record in records:
+            texts[record["id"], record["level"]].add(record["output_text"])
+        assert all(len(said) == 1 for said in texts.values()), task
+
+
+def test_the_environment_record_tells_machine_engine_model_and_settings(flags: list[object]) -> None:
+    collect(*flags)
+    (env,) = read(out_of(flags).with_suffix(".env.jsonl"))
+    records = read(out_of(flags))
+    assert {record["env_id"] for record in records} == {env["env_id"]}
+    (model,) = env["models"].values()
+    import hashlib
+
+    assert model["sha256"] == hashlib.sha256(Path(model["path"]).read_bytes()).hexdigest()
+    assert env["engine"]["version"] and env["board"]["kernel"] and env["settings"]["max_tokens"] == 12
+    assert env["power"]["missing"]
+
+
+def test_a_second_start_does_nothing_and_more_repeats_add_only_themselves(flags: list[object]) -> None:
+    collect(*flags)
+    before = out_of(flags).read_bytes()
+    done = collect(*flags)
+    assert done.returncode == 0 and "9 of 9 runs are done" in done.stderr
+    assert out_of(flags).read_bytes() == before
+    collect(*flags, "--repeats", 2)
+    assert out_of(flags).read_bytes().startswith(before)
+    assert len(set(cells(read(out_of(flags))))) == len(read(out_of(flags))) == 18
+
+
+def test_a_torn_last_line_is_dropped_and_done_again(flags: list[object]) -> None:
+    collect(*flags)
+    out = out_of(flags)
+    whole = out.read_bytes()
+    out.write_bytes(whole[:-40])
+    done = collect(*flags)
+    assert done.returncode == 0 and "half-written" in done.stderr
+    assert len(set(cells(read(out)))) == len(read(out)) == 9
+
+
+def test_changed_conditions_are_refused_until_told(flags: list[object]) -> None:
+    collect(*flags)
+    out = out_of(flags)
+    before = out.read_bytes()
+    done = collect(*flags, "--max_tokens", 5)
+    assert done.returncode == 1 and "--fresh" in done.stderr and "--allow_mixed" in done.stderr
+    assert out.read_bytes() == before
+    assert collect(*flags, "--max_tokens", 5, "--fresh").returncode == 0
+    assert {record["max_tokens"] for record in read(out)} == {5}
+    (old,) = out.parent.glob("runs.jsonl.*.old")
+    assert old.read_bytes() == before
+
+
+def test_a_changed_model_file_is_refused(
+    flags: list[object], tmp_path: Path, demo_models: dict[str, Path]
+) -> None:
+    model = tmp_path / "m.gguf"
+    flags[1] = model
+    shutil.copy(demo_models["llama"], model)
+    assert collect(*flags).returncode == 0
+    shutil.copy(demo_models["qwen2"], model)
+    done = collect(*flags)
+    assert done.returncode == 1 and "another model file" in done.stderr
+
+
+def test_a_second_collector_is_kept_out(flags: list[object]) -> None:
+    first = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *map(str, flags), "--cooldown", "2"], stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: out_of(flags).exists())
+        done = collect(*flags)
+        assert done.returncode == 1 and "another collector is writing" in done.stderr
+    finally:
+        first.kill()
+        first.wait()
+
+
+def wait_for(condition: object, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < until, "nothing happened"
+        time.sleep(0.02)
+
+
+def descendants(pid: int) -> list[int]:
+    """Process ids below `pid`, children first."""
+    found: list[int] = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == pid:
+            child = int(path.parent.name)
+            found += [child, *descendants(child)]
+    return found
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kill_9_at_any_moment_loses_and_doubles_nothing(flags: list[object], seed: int) -> None:
+    """The collector is killed again and again until a start gets through; its engine dies with it."""
+    draw = random.Random(seed)
+    out = out_of(flags)
+    for _ in range(3):
+        child = subprocess.Popen(
+            [sys.executable, str(SCRIPT), *map(str, flags), "--repeats", "4"], stderr=subprocess.DEVNULL
+        )
+        lines = len(read(out)) if out.exists() else 0
+        wait_for(lambda lines=lines, child=child: child.poll() is not None or (out.exists() and len(out.read_bytes().splitlines()) > lines))  # fmt: skip  # noqa: E501
+        time.sleep(draw.random() * 0.3)
+        below = descendants(child.pid)
+        child.kill()
+        child.wait()
+        wait_for(lambda below=below: not any("engine_worker" in command_of(pid) for pid in below), 10)
+    done = collect(*flags, "--repeats", 4)
+    assert done.returncode == 0, done.stderr
+    records = read(out)
+    assert len(set(cells(records))) == len(records) == 36
+    assert all(record["error"] is None for record in records)
+
+
+@pytest.mark.parametrize("victim", ["engine_worker.py", "engine_keeper.py"])
+def test_a_killed_engine_costs_one_run_which_retry_does_again(flags: list[object], victim: str) -> None:
+    out = out_of(flags)
+    command = [sys.executable, str(SCRIPT), *map(str, flags), "--max_tokens", "150", "--n_ctx", "512"]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: out.exists() and out.read_bytes().count(b"\n") >= 2)
+    time.sleep(0.1)
+    (pid,) = [pid for pid in descendants(child.pid) if victim in command_of(pid)]
+    os.kill(pid, signal.SIGKILL)
+    _, stderr = child.communicate(timeout=60)
+    assert child.returncode == 1, stderr
+    records = read(out)
+    assert len(set(cells(records))) == len(records) == 9
+    (lost,) = [record for record in records if record["error"]]
+    assert lost["error"]["type"] == "engine_crash" and "killed" in lost["error"]["message"]
+    before = out.read_bytes()
+    assert subprocess.run(command, capture_output=True).returncode == 0  # failed runs stay as they are
+    assert out.read_bytes() == before
+    assert subprocess.run([*command, "--retry_errors"], capture_output=True).returncode == 0
+    assert [record["run_key"] for record in read(out)[9:]] == [lost["run_key"]]
+    assert read(out)[-1]["error"] is None
+
+
+def test_a_hang_is_ended_by_the_timeout_and_the_next_run_goes_on(flags: list[object]) -> None:
+    out = out_of(flags)
+    command = [sys.executable, str(SCRIPT), *map(str, flags), "--max_tokens", "150", "--run_timeout", "3"]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    wait_for(lambda: out.exists() and out.read_bytes().count(b"\n") >= 1)
+    (pid,) = [pid for pid in descendants(child.pid) if "engine_worker" in command_of(pid)]
+    os.kill(pid, signal.SIGSTOP)
+    assert child.wait(60) == 1
+    kinds = [record["error"] and record["error"]["type"] for record in read(out)]
+    assert kinds.count("timeout") == 1 and kinds.count(None) == 8
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_signals_end_cleanly_and_name_the_command_to_go_on(
+    flags: list[object], signum: int, code: int
+) -> None:
+    out = out_of(flags)
+    command = [sys.executable, str(SCRIPT), *map(str, flags), "--cooldown", "0.3"]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: out.exists() and out.read_bytes().count(b"\n") >= 1)
+    child.send_signal(signum)
+    _, stderr = child.communicate(timeout=20)
+    assert child.returncode == code
+    assert "Go on with" in stderr and "--out_jsonl" in stderr and "Traceback" not in stderr
+    assert out.read_bytes().endswith(b"\n")
+    assert collect(*flags).returncode == 0
+    assert len(set(cells(read(out)))) == len(read(out)) == 9
+
+
+def test_a_full_disk_loses_no_finished_record(flags: list[object]) -> None:
+    """A file-size limit refuses the write in the middle of a line, as a full disk does."""
+    out = out_of(flags)
+    limit = 20_000
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    done = collect(*flags, "--repeats", 2, preexec_fn=small_files)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+    kept = out.read_bytes()
+    assert 0 < len(kept) <= limit and kept.endswith(b"\n")
+    assert collect(*flags, "--repeats", 2).returncode == 0
+    assert out.read_bytes().startswith(kept)
+    assert len(set(cells(read(out)))) == len(read(out)) == 18
+
+
+def test_one_bad_model_does_not_stop_the_others(
+    flags: list[object], tmp_path: Path, demo_models: dict[str, Path]
+) -> None:
+    truncated = tmp_path / "cut.gguf"
+    truncated.write_bytes(demo_models["qwen2"].read_bytes()[:-1000])
+    flags.insert(1, truncated)
+    done = collect(*flags)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "cut.gguf" in line
+    assert {record["model_id"] for record in read(out_of(flags))} == {"demo-llama"}
+    assert len(read(out_of(flags))) == 9
+
+
+BAD_MODELS = {
+    "missing": None,
+    "empty": b"",
+    "text": b"version https://git-lfs.github.com/spec/v1\n" * 9,
+    "zip": b"PK\x03\x04" + b"\0" * 200,
+}
+
+
+@pytest.mark.parametrize("data", BAD_MODELS.values(), ids=BAD_MODELS)
+def test_a_file_that_is_no_model_is_one_error_line(
+    flags: list[object], tmp_path: Path, data: bytes | None
+) -> None:
+    model = tmp_path / "bad.gguf"
+    if data is not None:
+        model.write_bytes(data)
+    flags[1] = model
+    done = collect(*flags)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "bad.gguf" in line and "Traceback" not in done.stderr
+    assert not out_of(flags).exists()
+
+
+def test_bad_prompts_and_an_unwritable_folder(flags: list[object], tmp_path: Path) -> None:
+    at = flags.index("--prompts") + 1
+    done = collect(*flags[:at], tmp_path / "none.csv", *flags[at + 1 :])
+    assert (done.returncode, done.stderr.count("error: ")) == (1, 1) and "none.csv" in done.stderr
+    done = collect(*flags, "--levels", "L0", "L7")
+    assert done.returncode == 1 and "L7" in done.stderr
+    (tmp_path / "file").write_text("")
+    at = flags.index("--out_jsonl") + 1
+    done = collect(*flags[:at], tmp_path / "file" / "runs.jsonl", *flags[at + 1 :])
+    assert done.returncode == 1 and done.stderr.startswith("error: cannot write")
+
+
+def test_a_prompt_beyond_the_context_fails_alone(flags: list[object], prompts: Path) -> None:
+    with prompts.open("a") as more:
+        more.write(json.dumps({"question_id": 9, "L0": "word " * 400, "L1": "short", "L2": "short"}) + "\n")
+    done = collect(*flags, "--n_ctx", 256)
+    assert done.returncode == 1
+    (failed,) = [record for record in read(out_of(flags)) if record["error"]]
+    assert (failed["id"], failed["level"]) == (9, "L0")
+    assert "--n_ctx" in failed["error"]["message"]
+    assert len(read(out_of(flags))) == 12
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(flags: list[object]) -> None:
+    done = collect(*flags, "--dry_run", "--repeats", 3)
+    assert done.returncode == 0
+    assert "27 runs planned, 0 done, 27 to do" in done.stdout
+    assert "context 256" in done.stdout and max(map(len, done.stdout.splitlines())) <= 80
+    assert not out_of(flags).parent.exists()
+
+
+def test_a_lone_copy_says_what_it_needs(tmp_path: Path) -> None:
+    shutil.copy(SCRIPT, tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-S", SCRIPT.name, "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: run_llamacpp_collect.py needs tegrastats_sampler.py beside it\n"
+
+
+def test_replayed_power_is_labelled_in_every_record(flags: list[object]) -> None:
+    flags[flags.index("--source") + 1] = f"replay:{ROOT / 'data/demo/power_replay.log'}"
+    done = collect(*flags, "--limit", 1, "--idle_seconds", 1, "--max_tokens", 300)
+    assert done.returncode == 0, done.stderr
+    assert "SIMULATED" in done.stderr
+    for record in read(out_of(flags)):
+        assert "simulated_power" in record["flags"] and record["power_source"] == "replay"
+        assert record["idle_mw"] > 0 and record["energy_gross_joule"] is not None
+        net = record["energy_gross_joule"] - record["idle_mw"] / 1000 * record["latency_ms"] / 1000
+        assert record["energy_joule"] == pytest.approx(net, abs=1e-6)
+        assert record["energy_uncertainty_joule"] > 0
