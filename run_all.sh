@@ -85,6 +85,8 @@ setup() {
 # A step that fails is remembered, and the chain goes on with what there is.
 worst=0
 step() { say "$(printf '%q ' "$@")"; "$@" || worst=$?; }
+# Without one run there is nothing to judge.
+need() { [ -s "$1" ] || exit "$worst"; }
 
 demo() {
     local out=results/demo source=auto
@@ -95,6 +97,7 @@ demo() {
     fi
     step "$PY" models/make_demo_model.py --outdir models/demo
     step "$PY" run_llamacpp_collect.py --models models/demo/*.gguf --prompts data/writing_prompts_hierarchical.csv data/roleplay_prompts_hierarchical.csv --ids 1 2 11 --repeats 2 --max_tokens 96 --idle_seconds 3 --source "$source" --allow_cpu --out_jsonl $out/runs_llamacpp.jsonl
+    need $out/runs_llamacpp.jsonl
     step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root $out --serve_model "$(ls models/demo/*.gguf | head -n 1)" --model demo-judge --out $out/scores_mtbench.csv
     step "$PY" aggregate_to_excels.py --runs $out/runs_llamacpp.jsonl --scores $out/scores_mtbench.csv --outdir $out
 }
@@ -104,6 +107,7 @@ campaign() {
     local api="${JUDGE_API_URL:-https://api.chatanywhere.tech/v1/chat/completions}" model="${JUDGE_MODEL:-gpt-4o}"
     # shellcheck disable=SC2086 # COLLECT_ARGS and JUDGE_ARGS are lists of flags
     step "$PY" run_llamacpp_collect.py --models "$@" --prompts data/*_prompts_hierarchical.csv --repeats "${REPEATS:-3}" ${COLLECT_ARGS:-} --out_jsonl "$out/runs_llamacpp.jsonl"
+    need "$out/runs_llamacpp.jsonl"
     if [ -n "${!key_env:-}" ]; then
         step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root "$out" --model "$model" --api_url "$api" --api_key_env "$key_env" ${JUDGE_ARGS:-} --out "$out/scores_mtbench.csv"
     elif [ -n "${JUDGE_LOCAL_MODEL:-}" ]; then

@@ -2,14 +2,11 @@
 """Run small language models over tasks written at several prompt lengths; one JSON record per run.
 
 For every model × task × level × repeat: a cold prompt, a timed generation at
-temperature 0, the energy of exactly that stretch of time, and the text, appended
-to --out_jsonl as one line each. A second start skips what is there. Each model
-runs in a process of its own (companions/engine_worker.py), so that a crash or a
-refused allocation costs one run and leaves no memory behind.
-
-Latency, TTFT and TPOT are in milliseconds, energy in joules, power in milliwatts.
-Power comes from tegrastats on a Jetson, from companions/power_feed.py elsewhere;
-without a source the energy is null with its reason, and everything else is measured.
+temperature 0, the energy of exactly that stretch of time, and the text. A second
+start skips what is there. Each model runs in a process of its own, so that a
+crash costs one run and leaves no memory behind. Times are in milliseconds, energy
+in joules, power in milliwatts; without a power source the energy is null with its
+reason, and everything else is measured.
 
 Writes   OUT.jsonl       one record per run (fields: class RunRecord below)
          OUT.env.jsonl   one record per environment: board, power mode, engine, model hashes
@@ -52,10 +49,6 @@ SETTLE_SECONDS = 1.0  # after loading, before the idle baseline: clocks and powe
 ORDERS = ("balanced", "sequential", "shuffled")
 QUESTIONS = "data/questionset.jsonl.txt"
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-ANCHOR_FIELDS = (
-    "started_at", "model_id", "latency_ms", "ttft_ms", "decode_tok_per_s", "energy_joule", "temp_max_c",
-    "flags", "error",
-)  # fmt: skip
 WINDOW_FIELDS = (
     "energy_joule", "energy_gross_joule", "energy_uncertainty_joule", "power_mw_mean", "power_mw_max",
     "power_samples", "power_period_ms", "power_max_gap_ms", "power_coverage",
@@ -106,8 +99,11 @@ class RunRecord:
     reasoning_tokens: int | None = None
     reasoning_open: bool | None = None  # the answer ended while still thinking
     finish_reason: str | None = None  # stop or length
-    latency_ms: float | None = None  # first prompt batch handed over -> last id sampled
-    ttft_ms: float | None = None  # -> first id sampled
+    t0_s: float | None = None  # monotonic seconds, as in the power trace: first prompt batch handed over
+    first_token_s: float | None = None  # first id sampled
+    t1_s: float | None = None  # last id sampled
+    latency_ms: float | None = None  # t1 - t0
+    ttft_ms: float | None = None  # first token - t0
     tpot_ms: float | None = None  # (latency - ttft) / (completion_tokens - 1)
     prefill_tok_per_s: float | None = None  # prompt_tokens / ttft
     decode_tok_per_s: float | None = None  # decode steps / time after the first token
@@ -170,9 +166,8 @@ def locked(out: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
     except BlockingIOError:
-        raise CollectError(
-            f"another collector is writing {out}; wait for it, or choose another --out_jsonl"
-        ) from None
+        message = f"another collector is writing {out}; wait for it, or choose another --out_jsonl"
+        raise CollectError(message) from None
     except OSError as exc:
         raise CollectError(f"cannot write {out}: {exc.strerror}; choose another --out_jsonl") from exc
 
@@ -187,39 +182,34 @@ class Engine:
     def __init__(
         self, args: argparse.Namespace, model: Mapping[str, Any], warm_up: Mapping[str, Any]
     ) -> None:
-        self.hello = {"model": model["path"], "load": model["load"], "warm_up": warm_up}
-        self.hello["run_timeout"] = args.run_timeout
-        self.child: subprocess.Popen[bytes] | None = None
+        kept = {"model": model["path"], "load": model["load"], "warm_up": warm_up}
+        self.hello = json.dumps({**kept, "run_timeout": args.run_timeout}) + "\n"
+        self.child: subprocess.Popen[str] | None = None
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Send a request and wait for its answer: {"ok": true, …} or {"ok": false, "error": {…}}."""
+        lines = json.dumps(request) + "\n"
+        if self.child is None:
+            command, pipe = [sys.executable, str(COMPANIONS / "engine_keeper.py")], subprocess.PIPE
+            # A session of its own: Ctrl-C in the terminal is ours to answer.
+            self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True)
+            lines = self.hello + lines
+        assert self.child.stdin is not None and self.child.stdout is not None
         try:
-            if self.child is None:
-                self.child = subprocess.Popen(
-                    [sys.executable, str(COMPANIONS / "engine_keeper.py")],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    start_new_session=True,  # Ctrl-C in the terminal is ours to answer
-                )
-                self._send(self.child, self.hello)
-            answer: dict[str, Any] = json.loads(self._send(self.child, request, wait=True))
+            self.child.stdin.write(lines)
+            self.child.stdin.flush()
+            answer: dict[str, Any] = json.loads(self.child.stdout.readline())
         except (BrokenPipeError, ValueError):
             self.end()
             message = "the process that keeps the engine was killed"
             return {"ok": False, "error": {"type": "engine_crash", "message": message}}
         return answer
 
-    def _send(self, child: subprocess.Popen[bytes], request: Mapping[str, Any], wait: bool = False) -> bytes:
-        assert child.stdin is not None and child.stdout is not None
-        child.stdin.write(json.dumps(request).encode() + b"\n")
-        child.stdin.flush()
-        return child.stdout.readline() if wait else b""
-
     def end(self) -> None:
         """Kill the keeper; its worker dies with it and gives the memory back."""
         if self.child is not None:
             self.child.kill()
-            self.child.communicate()
+            self.child.wait()
         self.child = None
 
 
@@ -332,18 +322,17 @@ def measure(campaign: Campaign, engine: Engine, line: Mapping[str, Any], record:
     for name, value in answer["record"].items():
         setattr(record, name, value)
     record.flags += answer["flags"]
-    if campaign.sampler is not None:
-        fill_energy(campaign, campaign.sampler, record, answer)
-        fill_phases(campaign, campaign.sampler, engine, record, answer, prompt)
+    fill_energy(record, campaign)
+    fill_phases(record, campaign, engine, prompt)
     return record
 
 
-def fill_energy(
-    campaign: Campaign, sampler: power.TegrastatsSampler, record: RunRecord, answer: Mapping[str, Any]
-) -> None:
+def fill_energy(record: RunRecord, campaign: Campaign) -> None:
     """Energy of [t0, t1], net of the idle baseline, with its uncertainty."""
     idle = campaign.idle
-    window = sampler.window(answer["t0_s"], answer["t1_s"], idle.mean_mw if idle else None)
+    if campaign.sampler is None or record.t0_s is None or record.t1_s is None:
+        return
+    window = campaign.sampler.window(record.t0_s, record.t1_s, idle.mean_mw if idle else None)
     for name in WINDOW_FIELDS:
         setattr(record, name, getattr(window, name))
     record.idle_mw, record.idle_std_mw = (idle.mean_mw, idle.std_mw) if idle else (None, None)
@@ -356,30 +345,25 @@ def fill_energy(
         record.joule_per_output_token = record.energy_joule / record.completion_tokens
 
 
-def fill_phases(
-    campaign: Campaign,
-    sampler: power.TegrastatsSampler,
-    engine: Engine,
-    record: RunRecord,
-    answer: Mapping[str, Any],
-    asked: Mapping[str, Any],
-) -> None:
+def fill_phases(record: RunRecord, campaign: Campaign, engine: Engine, prompt: Mapping[str, Any]) -> None:
     """Energy of prefill and decode: from a block if asked for, else integrated where samples suffice."""
-    if record.energy_joule is None or campaign.idle is None:
+    sampler, idle = campaign.sampler, campaign.idle
+    if sampler is None or idle is None or record.energy_joule is None:
         return
-    idle_mw, edges_s = campaign.idle.mean_mw, (answer["t0_s"], answer["first_token_s"], answer["t1_s"])
     if campaign.args.phase_energy == "block":
         key = record.model_id + record.prompt_sha256
         if key not in campaign.prefill_joule:
-            block = engine.ask(op="prefill", prompt=asked, seconds=BLOCK_SECONDS)
-            total = sampler.window(block["t0_s"], block["t1_s"], idle_mw).energy_joule
+            block = engine.ask(op="prefill", prompt=prompt, seconds=BLOCK_SECONDS)
+            window = sampler.window(block["t0_s"], block["t1_s"], idle.mean_mw) if block["ok"] else None
+            total = window.energy_joule if window else None
             campaign.prefill_joule[key] = None if total is None else total / block["count"]
         record.energy_prefill_joule = campaign.prefill_joule[key]
         if record.energy_prefill_joule is not None:
             record.energy_decode_joule = record.energy_joule - record.energy_prefill_joule
             record.energy_phase_method = "block"
         return
-    phases = [sampler.window(start_s, end_s, idle_mw) for start_s, end_s in itertools.pairwise(edges_s)]
+    edges_s = [s for s in (record.t0_s, record.first_token_s, record.t1_s) if s is not None]
+    phases = [sampler.window(*phase_s, idle.mean_mw) for phase_s in itertools.pairwise(edges_s)]
     if min(phase.power_samples or 0 for phase in phases) >= PHASE_SAMPLES:
         record.energy_prefill_joule, record.energy_decode_joule = (phase.energy_joule for phase in phases)
         record.energy_phase_method = "integrated"
@@ -391,17 +375,20 @@ def same_but_turn(record: RunRecord) -> tuple[Any, ...]:
 
 
 def write(campaign: Campaign, record: RunRecord) -> None:
-    """Append the finished record, which no signal may interrupt, and count it."""
+    """Append the finished record, which no signal may cut short, and count it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     try:
         append_jsonl(campaign.out, asdict(record))
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
     text = f"{record.model_id} task {record.id} {record.level}"
-    if record.error is not None:
+    problem = f"{record.error['type']}: {record.error['message']}" if record.error else None
+    if campaign.sampler is not None and record.energy_gross_joule is None:  # the feed has died, say
+        problem = problem or f"no energy: {record.energy_missing}"
+    if problem:
         campaign.failed += 1
-        say(f"{text}: {record.error['type']}: {record.error['message']}")
-    elif record.turn == 1:
+        say(f"{text}: {problem}")
+    if record.turn == 1 and not record.error:
         campaign.first_answers[same_but_turn(record)] = record.output_text or ""
     text += f" {record.completion_tokens} tok" if record.completion_tokens is not None else ""
     text += f" {record.energy_joule:.1f} J" if record.energy_joule is not None else ""
@@ -438,9 +425,9 @@ def run_anchor(
 ) -> None:
     """The same prompt every N runs, kept in OUT.anchors.jsonl: what drifts over the day shows there."""
     record = asdict(measure(campaign, engine, line, new_record(campaign, line, loaded)))
-    kept = {name: record[name] for name in ANCHOR_FIELDS}
-    path = campaign.out.with_suffix(".anchors.jsonl")
-    append_jsonl(path, {"anchor_id": record["id"], "anchor_level": record["level"], **kept})
+    # Under another name than id, so that no reader takes it for a run.
+    anchor = {f"anchor_{name}": record.pop(name) for name in ("id", "level", "repeat", "run_key")}
+    append_jsonl(campaign.out.with_suffix(".anchors.jsonl"), {**anchor, **record, "output_text": None})
 
 
 # ---------------------------------------------------------------------------
@@ -460,10 +447,16 @@ def start_power(args: argparse.Namespace) -> tuple[power.TegrastatsSampler | Non
     """(sampler, None) with the feed running, or (None, why there is no power)."""
     choice = power.find_feed(args.source, args.feed, args.interval)
     if choice.command is None:
-        say(f"no power source: {choice.reason}; energy will be null")
+        say(f"no power: {choice.reason}; energy will be null")
         return None, choice.reason
     sampler = power.TegrastatsSampler(choice, args.interval, trace_path=args.power_trace)
-    sampler.start()
+    try:
+        sampler.start()
+    except power.SamplerError as exc:
+        if args.feed or args.source != "auto":
+            raise
+        say(f"no power: {exc}; energy will be null")
+        return None, str(exc)
     simulated = ", SIMULATED" if sampler.info.simulated else ""
     say(f"power: {sampler.info.source}, rail {sampler.info.rail}, scope {sampler.info.scope}{simulated}")
     return sampler, None
@@ -480,6 +473,9 @@ def collect(args: argparse.Namespace) -> int:
             print(done.stdout, end="")
             return done.returncode
         header, *todo = [json.loads(line) for line in done.stdout.splitlines()]
+        for check in header["env"]["board"]["checks"]:
+            if check["status"] == "bad":
+                say(f"board: {check['message']}; cure: {check['cure']}")
         if header["skipped_levels"]:
             say(f"{header['skipped_levels']} levels without text are skipped")
         if header["done"]:

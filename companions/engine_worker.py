@@ -11,7 +11,7 @@ Requests, one JSON object per line:
   {"op": "load", "n_ctx": 4096, …}             weights and context -> load_ms, n_ctx, what the engine did
   {"op": "run", "prompt": PROMPT, "max_tokens": 512, "temperature": 0, "seed": 0}
                                                -> one cold, timed generation: "record" holds the
-                                                  run record's fields; t0_s, first_token_s, t1_s
+                                                  run record's fields
   {"op": "prefill", "prompt": PROMPT, "seconds": 5}
                                                -> the same prefill again and again: t0_s, t1_s, count
   {"op": "board"}                              -> temperature, clocks, throttle events
@@ -382,6 +382,7 @@ def run(engine: Engine, request: Mapping[str, Any]) -> dict[str, Any]:
         "prompt_tokens_evaluated": perf.n_p_eval,
         "completion_tokens": len(done["ids"]),
         "finish_reason": done["finish_reason"],
+        **{name: done[name] for name in ("t0_s", "first_token_s", "t1_s")},
         **timing(done, len(ids), perf.t_p_eval_ms + perf.t_eval_ms),
         **compare_board(before, after),
         **reasoning,
@@ -390,11 +391,7 @@ def run(engine: Engine, request: Mapping[str, Any]) -> dict[str, Any]:
         computed = f"{fields['prompt_tokens_evaluated']} of {len(ids)}"
         message = f"the engine computed {computed} prompt tokens in the timed run"
         fields["error"] = {"type": "warm_cache", "message": message}
-    return {
-        "record": fields,
-        "flags": flags + outcome_flags(fields),
-        **{name: done[name] for name in ("t0_s", "first_token_s", "t1_s")},
-    }
+    return {"record": fields, "flags": flags + outcome_flags(fields)}
 
 
 def timing(done: Mapping[str, Any], prompt_tokens: int, engine_ms: float) -> dict[str, float | None]:

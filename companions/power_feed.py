@@ -1,0 +1,508 @@
+#!/usr/bin/env python3
+"""Prints power lines in tegrastats' grammar from other sensors, for tegrastats_sampler.py --source or --feed.
+
+Sources: ina3221 (a Jetson's sensors read from sysfs, cheaper and faster than tegrastats), nvml (an NVIDIA
+card), rapl (energy counters of an x86 processor), replay:FILE (a tegrastats log or a recorded trace, labelled
+simulated, from its start again when it ends). The first line says what follows:
+
+  # power_feed {"format": 1, "source": "ina3221", "rail": null, "scope": null, "interval_ms": 20, ...}
+  tj@43.5C VDD_IN 5040mW/5016mW VDD_CPU_GPU_CV 480mW/492mW VDD_SOC 1440mW/1441mW
+
+Values are mW now / mean since the start. A null rail means: the board's rails are printed, and the reader
+knows which of them make its total. A sensor that cannot be read is left out of its line, never printed as 0.
+
+Example:
+  python companions/power_feed.py --source auto --interval 20
+  python companions/power_feed.py --source replay:data/demo/power_replay.log --speed 10
+  python tegrastats_sampler.py rails --feed "python companions/power_feed.py --source nvml --gpu 1"
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+MIN_INTERVAL_MS, MAX_INTERVAL_MS = 10, 60_000  # an INA3221 converts its three channels every 6.6 ms
+INA3221_STEP_UV = 40  # over the shunt
+TEMPERATURE_S = 1.0  # thermal zones change slowly and are slow to read: once a second is enough
+LONGEST_STAMP_STEP_S = 10.0  # a larger step between two lines of a log: two logs in one file
+ANNOUNCE = "# power_feed "
+NO_TEGRASTATS = "there is no tegrastats on PATH"
+
+
+class FeedError(Exception):
+    """Why a source does not work here, and what would help."""
+
+
+class Sample(NamedTuple):
+    """What one reading of the sensors gave; a rail that could not be read is missing."""
+
+    rails_mw: dict[str, float]
+    temps_c: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The announcement of a feed."""
+
+    source: str
+    rail: str | None
+    scope: str | None
+    origin: str
+    interval_ms: float = 0.0
+    simulated: bool = False
+    quantum_mw: dict[str, float] = field(default_factory=dict)  # what one step of each rail's sensor is worth
+    format: int = 1
+
+
+Read = Callable[[], Sample]
+
+
+def read_text(path: Path) -> str:
+    """Contents of a small sysfs file, or '' without it; FeedError where only root may read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except PermissionError as exc:
+        raise FeedError(f"no permission to read {path}: run as root, or `sudo chmod a+r {path}`") from exc
+    except OSError:
+        return ""
+
+
+def opened(path: Path) -> Callable[[], float]:
+    """A function that reads the number in a sysfs file again and again through one open descriptor."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError as exc:
+        raise FeedError(
+            f"cannot open {path}: {exc.strerror}; run as root, or `sudo chmod a+r {path}`"
+        ) from exc
+    return lambda: float(os.pread(fd, 64, 0))
+
+
+def scaled(read: Callable[[], float], factor: float) -> Callable[[], float]:
+    """The same reading in another unit."""
+    return lambda: read() * factor
+
+
+def power_of(voltage: Callable[[], float], current: Callable[[], float]) -> Callable[[], float]:
+    """mV times mA in mW."""
+    return lambda: voltage() * current() / 1000
+
+
+def hwmon_rails(sysfs: Path) -> dict[str, tuple[Callable[[], float], float | None]]:
+    """Rails of the mainline drivers (JetPack 5 on): ina3221, and Thor's ina238, which is its VIN.
+
+    hwmon numbers change from boot to boot, so chips are known by name and channels by label. Channels 4 to 7
+    of an ina3221 are shunt voltages and their sum, no rails.
+    """
+    rails: dict[str, tuple[Callable[[], float], float | None]] = {}
+    for chip in sorted(sysfs.glob("class/hwmon/hwmon*")):
+        name = read_text(chip / "name")
+        if name == "ina238" and (chip / "power1_input").exists():
+            microwatt = opened(chip / "power1_input")
+            rails["VIN"] = scaled(microwatt, 1 / 1000), None
+        for k in (1, 2, 3) if name == "ina3221" else ():
+            label = read_text(chip / f"in{k}_label").replace(" ", "_")
+            if label in ("", "NC") or label in rails or read_text(chip / f"in{k}_enable") == "0":
+                continue
+            voltage, current = opened(chip / f"in{k}_input"), opened(chip / f"curr{k}_input")
+            shunt_uohm = read_text(chip / f"shunt{k}_resistor")
+            step_ma = (
+                INA3221_STEP_UV * 1000 / float(shunt_uohm)
+                if shunt_uohm.isdigit() and int(shunt_uohm)
+                else None
+            )
+            rails[label] = power_of(voltage, current), step_ma and step_ma * readable(voltage) / 1000
+    return rails
+
+
+def readable(read: Callable[[], float]) -> float:
+    """The number, or 0 while the sensor cannot be read."""
+    try:
+        return read()
+    except (OSError, ValueError):
+        return 0.0
+
+
+def iio_rails(sysfs: Path) -> dict[str, tuple[Callable[[], float], float | None]]:
+    """Rails of NVIDIA's driver in JetPack 4: rail_name_0..2 and in_power0..2_input in mW, at any address."""
+    rails: dict[str, tuple[Callable[[], float], float | None]] = {}
+    for device in sorted(sysfs.glob("bus/i2c/drivers/ina3221x/*/iio:device*")):
+        for k in (0, 1, 2):
+            label = read_text(device / f"rail_name_{k}").replace(" ", "_")
+            if label not in ("", "NC") and label not in rails:
+                rails[label] = opened(device / f"in_power{k}_input"), None
+    return rails
+
+
+def thermal_zones(sysfs: Path) -> dict[str, Callable[[], float]]:
+    """Temperatures by tegrastats' names: zone `tj-thermal` is tj."""
+    zones: dict[str, Callable[[], float]] = {}
+    for zone in sorted(sysfs.glob("class/thermal/thermal_zone*")):
+        name = re.sub(r"-therm(al)?$", "", read_text(zone / "type")).replace(" ", "_")
+        if name and (zone / "temp").exists():
+            zones[name] = opened(zone / "temp")
+    return zones
+
+
+def open_ina3221(args: argparse.Namespace) -> tuple[Source, Read]:
+    """The INA3221 and INA238 sensors of a Jetson, straight from sysfs."""
+    rails = {**iio_rails(args.sys), **hwmon_rails(args.sys)}
+    if not rails:
+        raise FeedError(f"no ina3221 sensor below {args.sys}: this is no Jetson, or its driver is not loaded")
+    zones = thermal_zones(args.sys)
+    temps_c: dict[str, float] = {}
+    due_s = 0.0
+
+    def read() -> Sample:
+        nonlocal due_s
+        if time.monotonic() >= due_s:
+            temps_c.clear()
+            temps_c.update({name: temp_mc / 1000 for name, temp_mc in read_all(zones).items()})
+            due_s = time.monotonic() + TEMPERATURE_S
+        return Sample(read_all({name: rail[0] for name, rail in rails.items()}), temps_c)
+
+    quantum_mw = {name: round(step, 3) for name, (_, step) in rails.items() if step}
+    return Source("ina3221", None, None, str(args.sys), quantum_mw=quantum_mw), read
+
+
+def read_all(sensors: dict[str, Callable[[], float]]) -> dict[str, float]:
+    """Every number that can be read now: a zone that is powered down answers EAGAIN, a busy bus EIO."""
+    numbers = {}
+    for name, read in sensors.items():
+        try:
+            numbers[name] = read()
+        except (OSError, ValueError):
+            continue
+    return numbers
+
+
+def open_nvml(args: argparse.Namespace) -> tuple[Source, Read]:
+    """An NVIDIA card through NVML: instantaneous power where the driver has it, else its one-second mean."""
+    try:
+        import pynvml
+    except ImportError as exc:
+        raise FeedError("nvidia-ml-py is not installed: pip install nvidia-ml-py") from exc
+    try:
+        pynvml.nvmlInit()
+        card = pynvml.nvmlDeviceGetHandleByIndex(args.gpu)
+        name = pynvml.nvmlDeviceGetName(card)
+        pynvml.nvmlDeviceGetPowerUsage(card)
+    except pynvml.NVMLError as exc:
+        # On a Jetson NVML starts, then answers every question about power with "Not Supported".
+        raise FeedError(f"NVML gives no power for GPU {args.gpu}: {exc}") from exc
+
+    def instant_mw() -> float | None:
+        answer = pynvml.nvmlDeviceGetFieldValues(card, [pynvml.NVML_FI_DEV_POWER_INSTANT])[0]
+        return float(answer.value.uiVal) if answer.nvmlReturn == pynvml.NVML_SUCCESS else None
+
+    # Since Ampere nvmlDeviceGetPowerUsage is the mean of the last second: its edges lag half a second behind.
+    try:
+        instant = args.nvml_power == "instant" and bool(instant_mw())
+    except (pynvml.NVMLError, AttributeError):
+        instant = False
+    rail = f"GPU{args.gpu}"
+
+    def read() -> Sample:
+        try:
+            power_mw = instant_mw() if instant else float(pynvml.nvmlDeviceGetPowerUsage(card))
+            temp_c = float(pynvml.nvmlDeviceGetTemperature(card, pynvml.NVML_TEMPERATURE_GPU))
+        except pynvml.NVMLError as exc:
+            raise FeedError(f"NVML lost GPU {args.gpu}: {exc}") from exc
+        return Sample({} if power_mw is None else {rail: power_mw}, {"gpu": temp_c})
+
+    text = name.decode() if isinstance(name, bytes) else str(name)
+    return Source(
+        "nvml", rail, "gpu", f"{text}, {'instantaneous' if instant else 'one-second mean'} power"
+    ), read
+
+
+def open_rapl(args: argparse.Namespace) -> tuple[Source, Read]:
+    """The processor packages through RAPL: counters in uJ; power is the mean since the reading before."""
+    counters: dict[str, tuple[Callable[[], float], float]] = {}
+    for zone in sorted(args.sys.glob("class/powercap/intel-rapl:*")):
+        # Top-level package zones only: core, uncore and dram are their parts, psys their whole.
+        if zone.name.count(":") == 1 and read_text(zone / "name").startswith("package"):
+            limit_uj = float(read_text(zone / "max_energy_range_uj") or 0)
+            counters[f"PACKAGE{zone.name.split(':')[1]}"] = opened(zone / "energy_uj"), limit_uj
+    if not counters:
+        raise FeedError(
+            f"no RAPL package below {args.sys}/class/powercap: no x86 processor, or a virtual machine"
+        )
+    before: dict[str, tuple[float, float]] = {}
+
+    def read() -> Sample:
+        rails_mw = {}
+        for name, energy_uj in read_all({name: counter[0] for name, counter in counters.items()}).items():
+            t_s = time.monotonic()
+            if name in before:
+                used_uj = energy_uj - before[name][1]
+                # The counter starts over at its limit, every few minutes under load.
+                used_uj += counters[name][1] if used_uj < 0 else 0
+                rails_mw[name] = used_uj / 1000 / (t_s - before[name][0])
+            before[name] = t_s, energy_uj
+        return Sample(rails_mw, {})
+
+    read()
+    return Source("rapl", "+".join(counters), "package", f"{args.sys}/class/powercap"), read
+
+
+SOURCES: dict[str, Callable[[argparse.Namespace], tuple[Source, Read]]] = {
+    "ina3221": open_ina3221,
+    "nvml": open_nvml,
+    "rapl": open_rapl,
+}
+
+
+def find_source(args: argparse.Namespace) -> tuple[Source, Read]:
+    """The source asked for, or for auto the first that works; FeedError with the reason of each."""
+    reasons = []
+    for name in SOURCES if args.source == "auto" else (args.source,):
+        try:
+            source, read = SOURCES[name](args)
+        except FeedError as exc:
+            reasons.append(f"{name}: {exc}")
+            continue
+        said = "".join(f" ({reason})" for reason in reasons)
+        if args.source == "auto":
+            print(f"power_feed: took {name}, {source.origin}{said}", file=sys.stderr)
+        return replace(source, interval_ms=args.interval), read
+    raise FeedError("; ".join(reasons))
+
+
+def power_line(sample: Sample, means: dict[str, tuple[float, int]]) -> str:
+    """One line of tegrastats' grammar; means holds (sum, count) of each rail and is brought up to date."""
+    words = [f"{name}@{temp_c:g}C" for name, temp_c in sample.temps_c.items()]
+    for name, power_mw in sample.rails_mw.items():
+        total_mw, count = means.get(name, (0.0, 0))
+        means[name] = total_mw + power_mw, count + 1
+        words.append(f"{name} {power_mw:.0f}mW/{means[name][0] / means[name][1]:.0f}mW")
+    return " ".join(words)
+
+
+def stream(source: Source, read: Read) -> None:
+    """Print a line per interval, by a clock that does not drift with the time a reading takes."""
+    print(ANNOUNCE + json.dumps(asdict(source)), flush=True)
+    means: dict[str, tuple[float, int]] = {}
+    due_s = time.monotonic()
+    while True:
+        due_s = max(due_s + source.interval_ms / 1000, time.monotonic())
+        time.sleep(due_s - time.monotonic() if due_s > time.monotonic() else 0)
+        sample = read()
+        if sample.rails_mw:
+            print(power_line(sample, means), flush=True)
+
+
+def load_trace(path: Path, rows: Sequence[str]) -> tuple[list[float], list[str], Source]:
+    """A recorded trace: times, lines, announcement. FeedError names the row where time runs backwards."""
+    times_s: list[float] = []
+    lines, rail, scope = [], "TOTAL", None
+    for number, row in enumerate(csv.DictReader(rows), 2):
+        try:
+            t_s, power_mw = float(row["t_s"]), float(row["power_mw"])
+        except (KeyError, TypeError, ValueError) as exc:
+            raise FeedError(f"{path} line {number}: no t_s and power_mw there") from exc
+        if times_s and not t_s > times_s[-1]:
+            raise FeedError(f"{path} line {number}: time runs backwards; cut the trace there")
+        named = row.get("rail") or ""
+        rail, scope = named if re.fullmatch(r"[A-Z][A-Z0-9_]+", named) else "TOTAL", row.get("scope") or None
+        times_s.append(t_s)
+        lines.append(
+            (f"tj@{row['temp_c']}C " if row.get("temp_c") else "")
+            + f"{rail} {power_mw:.0f}mW/{power_mw:.0f}mW"
+        )
+    return times_s, lines, Source("replay", rail, scope or "board", path.name, simulated=True)
+
+
+def stamp_s(line: str) -> float | None:
+    """Wall-clock seconds of a line that begins as tegrastats' lines do since JetPack 5."""
+    try:
+        return datetime.strptime(line[:19] + "+0000", "%m-%d-%Y %H:%M:%S%z").timestamp()
+    except ValueError:
+        return None
+
+
+def load_log(path: Path, rows: Sequence[str], interval_ms: float) -> tuple[list[float], list[str], Source]:
+    """A tegrastats log, or what a feed printed: paced by its announcement, its date stamps, or --interval."""
+    said: dict[str, object] = {}
+    for row in rows:
+        if row.startswith(ANNOUNCE):
+            try:
+                said = dict(json.loads(row.removeprefix(ANNOUNCE)))
+            except (ValueError, TypeError) as exc:
+                raise FeedError(f"{path}: its announcement is no JSON object: {row[:60]}") from exc
+    lines = [row.rstrip() for row in rows if row.strip() and not row.startswith("#")]
+    stamps_s = [stamp for line in lines if (stamp := stamp_s(line)) is not None]
+    steps_s = [b - a for a, b in pairwise(stamps_s)]
+    steps_s = [step for step in steps_s if 0 <= step <= LONGEST_STAMP_STEP_S]
+    period_s = interval_ms / 1000
+    if isinstance(said.get("interval_ms"), (int, float)):
+        period_s = float(str(said["interval_ms"])) / 1000
+    elif sum(steps_s) > 0:
+        period_s = sum(steps_s) / len(steps_s)  # stamps are whole seconds: only their mean tells the period
+    rail, scope = (str(said[key]) if said.get(key) else None for key in ("rail", "scope"))
+    source = Source("replay", rail, scope, path.name, simulated=True)
+    return [k * period_s for k in range(len(lines))], lines, source
+
+
+def load_replay(args: argparse.Namespace) -> tuple[list[float], list[str], Source]:
+    """Times in s, lines and announcement of the file behind replay:FILE."""
+    path = Path(args.source.removeprefix("replay:"))
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+            rows = list(file)
+    except OSError as exc:
+        raise FeedError(f"cannot read {path}: {exc.strerror}") from exc
+    is_trace = any(row.startswith("t_s,") for row in rows[:1])
+    times_s, lines, source = load_trace(path, rows) if is_trace else load_log(path, rows, args.interval)
+    if not lines:
+        raise FeedError(f"{path} has no lines to replay")
+    span_s = times_s[-1] - times_s[0]
+    period_s = span_s / (len(times_s) - 1) if span_s > 0 else args.interval / 1000
+    return times_s, lines, replace(source, interval_ms=round(period_s * 1000 / args.speed, 3))
+
+
+def replay(
+    times_s: list[float], lines: list[str], source: Source, speed: float
+) -> Iterator[tuple[float, str]]:
+    """Yield (seconds since the start, line) for ever: the log is followed by itself, one period later."""
+    period_s = source.interval_ms * speed / 1000
+    lap_s = times_s[-1] - times_s[0] + period_s
+    lap = 0
+    while True:
+        for t_s, line in zip(times_s, lines, strict=True):
+            yield (lap * lap_s + t_s - times_s[0] + period_s) / speed, line
+        lap += 1
+
+
+def stream_replay(args: argparse.Namespace) -> None:
+    """Print the recorded lines at their own pace, times --speed."""
+    times_s, lines, source = load_replay(args)
+    print(ANNOUNCE + json.dumps(asdict(source) | {"loops": True, "lines": len(lines)}), flush=True)
+    began_s = time.monotonic()
+    for after_s, line in replay(times_s, lines, source, args.speed):
+        wait_s = began_s + after_s - time.monotonic()
+        if wait_s > 0:
+            time.sleep(wait_s)
+        print(line, flush=True)
+
+
+def probe(args: argparse.Namespace) -> dict[str, object]:
+    """Which source would be taken, or null and why none. A file that cannot be replayed is an error."""
+    if args.source.startswith("replay:"):
+        return asdict(load_replay(args)[2]) | {"reason": None}
+    try:
+        return asdict(find_source(args)[0]) | {"reason": None}
+    except FeedError as exc:
+        return {"source": None, "reason": str(exc)}
+
+
+def choose(args: argparse.Namespace) -> dict[str, object]:
+    """The command tegrastats_sampler.py shall run: its words, null if there is no source; source; reason."""
+    if args.feed is not None:
+        return chosen_by_user(args.feed)
+    tegrastats = shutil.which("tegrastats") if args.source in ("auto", "tegrastats") else None
+    if tegrastats:
+        return {
+            "command": [tegrastats, "--interval", str(args.interval)],
+            "source": "tegrastats",
+            "reason": None,
+        }
+    if args.source in ("tegrastats", "none"):
+        reason = NO_TEGRASTATS if args.source == "tegrastats" else "power measurement is switched off"
+        return {"command": None, "source": "none", "reason": reason}
+    found = probe(args)
+    if found["source"] is None:
+        reason = f"{NO_TEGRASTATS}; {found['reason']}" if args.source == "auto" else str(found["reason"])
+        return {"command": None, "source": "none", "reason": reason}
+    source = args.source if args.source.startswith("replay:") else str(found["source"])
+    words = [sys.executable, str(Path(__file__).resolve()), "--source", source]
+    words += ["--interval", str(args.interval), "--speed", str(args.speed), "--sys", str(args.sys)]
+    return {"command": words, "source": found["source"], "reason": None}
+
+
+def chosen_by_user(feed: str) -> dict[str, object]:
+    """The user's own command, split as a shell would, run without one."""
+    try:
+        words = shlex.split(feed)
+    except ValueError as exc:
+        raise FeedError(f"--feed {feed!r} is no command line: {exc}") from exc
+    if not words or not shutil.which(words[0]):
+        raise FeedError(f"--feed {feed!r}: there is no such command")
+    name = "tegrastats" if Path(words[0]).name == "tegrastats" else "feed"
+    return {"command": words, "source": name, "reason": None}
+
+
+def check(args: argparse.Namespace) -> None:
+    """FeedError for arguments that no source can work with."""
+    names = ("auto", *SOURCES, "none", *(("tegrastats",) if args.choose else ()))
+    if args.source not in names and not re.match("replay:.", args.source):
+        raise FeedError(f"unknown source {args.source!r}: give --source {', '.join(names)} or replay:FILE")
+    if not MIN_INTERVAL_MS <= args.interval <= MAX_INTERVAL_MS:
+        low, high = MIN_INTERVAL_MS, MAX_INTERVAL_MS
+        raise FeedError(f"an interval of {args.interval} ms does not work: give --interval {low} to {high}")
+    if not 0 < args.speed <= 1000:
+        raise FeedError(f"a speed of {args.speed:g} does not work: give --speed above 0 and at most 1000")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", default="auto", help="auto, ina3221, nvml, rapl, replay:FILE or none")
+    parser.add_argument(
+        "--interval", type=int, default=100, metavar="MS", help="10 to 60000 ms (default: 100)"
+    )
+    parser.add_argument("--speed", type=float, default=1.0, help="replay so many times faster (default: 1)")
+    parser.add_argument(
+        "--gpu", type=int, default=0, help="which card, as nvidia-smi counts them (default: 0)"
+    )
+    parser.add_argument("--nvml_power", choices=("instant", "mean"), default="instant", help="NVML's reading")
+    parser.add_argument("--sys", type=Path, default=Path("/sys"), metavar="DIR", help="where sysfs is")
+    parser.add_argument("--probe", action="store_true", help="print as JSON what would be taken, and end")
+    parser.add_argument(
+        "--choose", action="store_true", help="print as JSON the command for the sampler, and end"
+    )
+    parser.add_argument(
+        "--feed", metavar="CMD", help="with --choose: the user's own command, before --source"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end with the reader, at the next line
+    try:
+        check(args)
+        if args.choose or args.probe:
+            print(json.dumps(choose(args) if args.choose else probe(args)))
+        elif args.source == "none":
+            print(ANNOUNCE + json.dumps(asdict(Source("none", None, None, "switched off"))))
+        elif args.source.startswith("replay:"):
+            stream_replay(args)
+        else:
+            stream(*find_source(args))
+    except FeedError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

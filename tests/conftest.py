@@ -1,0 +1,84 @@
+"""Tiny GGUF models for all tests: made once per session by the scripts in models/, byte for byte the same."""
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ARCHS = ("llama", "qwen2", "gemma2", "phi3", "qwen3")
+
+
+def run_maker(script: str, *flags: object) -> None:
+    command = [sys.executable, str(ROOT / "models" / script), *map(str, flags)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def llama_cpp():  # type: ignore[no-untyped-def]
+    """The engine's module; tests that ask for it are skipped where it is not installed."""
+    return pytest.importorskip("llama_cpp", reason="the engine, llama-cpp-python, is not installed")
+
+
+@pytest.fixture(scope="session")
+def demo_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One tiny model per architecture, text that ends: {"llama": path, "qwen2": path, ...}."""
+    if importlib.util.find_spec("gguf") is None:
+        pytest.skip("gguf, which writes the tiny models, is not installed")
+    outdir = tmp_path_factory.mktemp("demo_models")
+    run_maker("make_demo_model.py", "--outdir", outdir, "--size", "tiny", "--arch", ",".join(ARCHS))
+    return {arch: outdir / f"tiny-{arch}-F32.gguf" for arch in ARCHS}
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that makes one tiny model, once per session for the same arguments.
+
+    tiny_model("llama")                                     text, some tokens long
+    tiny_model("phi3", mode="never")                        always runs to max_tokens; "early": 0 tokens, too
+    tiny_model("qwen3", script=["The answer is A."], think=True)
+    tiny_model("llama", chain=True)                         next token depends on the last one only
+    tiny_model("llama", chain=True, draft_accept=0.7, n_layer=1)     its draft companion
+    Further keywords are flags of make_demo_model.py: size="medium", type="Q8_0", seed=7.
+    """
+    if importlib.util.find_spec("gguf") is None:
+        pytest.skip("gguf, which writes the tiny models, is not installed")
+    outdir = tmp_path_factory.mktemp("tiny_models")
+    made: dict[str, Path] = {}
+
+    def rewire(base: Path, *flags: object) -> Path:
+        key = repr((base, flags))
+        if key not in made:
+            made[key] = base.with_name(f"{base.stem}-{len(made)}.gguf")
+            run_maker("rewire_demo_model.py", base, "--out", made[key], *flags)
+        return made[key]
+
+    def make(
+        arch: str,
+        *,
+        script: Sequence[str] = (),
+        think: bool = False,
+        chain: bool = False,
+        draft_accept: float | None = None,
+        **flags: object,
+    ) -> Path:
+        given = {"size": "tiny", **flags}
+        key = repr((arch, sorted(given.items())))
+        if key not in made:
+            name = f"model{len(made)}-{arch}"
+            pairs = [part for flag, value in given.items() for part in (f"--{flag}", value)]
+            run_maker("make_demo_model.py", "--outdir", outdir, "--arch", arch, "--name", name, *pairs)
+            made[key] = outdir / f"{name}.gguf"
+        path = made[key]
+        if script:
+            texts = [part for text in script for part in ("--script", text)]
+            path = rewire(path, *texts, *(["--think"] if think else []))
+        if chain:
+            path = rewire(path, "--chain")
+        return path if draft_accept is None else rewire(path, "--draft_accept", draft_accept)
+
+    return make

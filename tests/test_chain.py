@@ -1,0 +1,158 @@
+"""The whole chain as a stranger runs it: a copy of the repository, one command, and the files it leaves."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKBOOKS = ("quality_scores", "energy_per_run", "latency_per_run", "output_tokens_per_run")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files git would clone, and nothing beside them."""
+    pytest.importorskip("llama_cpp")
+    there = tmp_path_factory.mktemp("clone") / "repo"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (there / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, there / name)
+    return there
+
+
+def run_all(clone: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    # The environment that runs these tests stands in for a fresh .venv: building the engine again takes minutes.
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("JUDGE_", "MODELS"))
+    }
+    return subprocess.run(
+        ["./run_all.sh"],
+        cwd=clone,
+        env={**inherited, "VENV": sys.prefix, **environment},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(clone: Path) -> subprocess.CompletedProcess[str]:
+    return run_all(clone)
+
+
+def records_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "runs_llamacpp.jsonl").read_text().splitlines()]
+
+
+def test_the_demo_writes_every_deliverable(clone: Path, demo: subprocess.CompletedProcess[str]) -> None:
+    assert demo.returncode == 0, demo.stderr
+    out = clone / "results" / "demo"
+    records = records_of(out)
+    models = {record["model_id"] for record in records}
+    assert len(models) == 2
+    assert {record["level"] for record in records} == {"L0", "L1", "L2", "L3", "P"}
+    assert {record["repeat"] for record in records} == {1, 2}
+    assert all(record["error"] is None for record in records)
+    simulated = {record["power_source"] for record in records} == {"replay"}
+    for record in records:
+        assert record["prompt_tokens"] == record["prompt_tokens_evaluated"]
+        assert ("simulated_power" in record["flags"]) == simulated
+    assert (out / "runs_llamacpp.env.jsonl").is_file()
+    for name in WORKBOOKS:
+        assert (out / f"{name}.xlsx").name in demo.stdout
+    if simulated:
+        assert "simulated" in demo.stdout.lower()
+
+
+def test_the_scores_are_reconciled_pairs_of_known_form(
+    clone: Path, demo: subprocess.CompletedProcess[str]
+) -> None:
+    with (clone / "results" / "demo" / "scores_mtbench.csv").open(newline="") as text:
+        rows = list(csv.DictReader(text))
+    assert rows and list(rows[0]) == [
+        "task_id",
+        "category",
+        "model_id",
+        "pair",
+        "winner",
+        "judge_model",
+        "turn",
+    ]
+    assert {row["winner"] for row in rows} <= {"A", "B", "Tie"}
+    assert all("_vs_" in row["pair"] for row in rows)
+    assert len({tuple(row.values()) for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize("name", WORKBOOKS)
+def test_each_workbook_opens_and_has_a_sheet_per_model(
+    clone: Path, demo: subprocess.CompletedProcess[str], name: str
+) -> None:
+    import pandas
+
+    out = clone / "results" / "demo"
+    sheets = pandas.read_excel(out / f"{name}.xlsx", sheet_name=None)
+    assert {record["model_id"] for record in records_of(out)} <= set(sheets)
+    if {record["power_source"] for record in records_of(out)} == {"replay"}:
+        text = " ".join(
+            str(value) for frame in sheets.values() for value in [*frame.columns, *frame.to_numpy().ravel()]
+        )
+        assert "simulated" in text.lower()
+
+
+def test_a_second_run_does_nothing_again(clone: Path, demo: subprocess.CompletedProcess[str]) -> None:
+    out = clone / "results" / "demo"
+    names = ("runs_llamacpp.jsonl", "scores_mtbench.csv", "scores_mtbench.journal.jsonl")
+    before = {name: (out / name).read_bytes() for name in names}
+    again = run_all(clone)
+    assert again.returncode == 0, again.stderr
+    assert {name: (out / name).read_bytes() for name in names} == before
+    assert "runs are done already" in again.stderr
+
+
+def test_nothing_is_left_running(clone: Path, demo: subprocess.CompletedProcess[str]) -> None:
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            assert not str(path.readlink()).startswith(str(clone)), (path.parent / "cmdline").read_text()
+        except OSError:
+            continue
+
+
+def test_a_campaign_without_a_key_is_aggregated_unjudged(
+    clone: Path, demo: subprocess.CompletedProcess[str]
+) -> None:
+    model = next((clone / "models" / "demo").glob("*.gguf"))
+    arguments = "--ids 3 --levels L0 L1 --max_tokens 8 --source none"
+    done = run_all(clone, MODELS=str(model), RESULTS="results/own", REPEATS="1", COLLECT_ARGS=arguments)
+    assert done.returncode == 0, done.stderr
+    assert "not judged" in done.stderr
+    out = clone / "results" / "own"
+    assert len(records_of(out)) == 2
+    assert all((out / f"{name}.xlsx").is_file() for name in WORKBOOKS)
+    assert not (out / "scores_mtbench.csv").exists()
+
+
+def test_one_bad_model_among_several_fails_at_the_end(
+    clone: Path, demo: subprocess.CompletedProcess[str]
+) -> None:
+    good = next((clone / "models" / "demo").glob("*.gguf"))
+    bad = clone / "bad.gguf"
+    bad.write_bytes(b"no model")
+    arguments = "--ids 3 --levels L0 --max_tokens 8 --source none"
+    done = run_all(clone, MODELS=f"{bad} {good}", RESULTS="results/bad", REPEATS="1", COLLECT_ARGS=arguments)
+    assert done.returncode == 1
+    assert done.stderr.count("error: ") == 1 and "bad.gguf" in done.stderr
+    assert len(records_of(clone / "results" / "bad")) == 1

@@ -1,0 +1,98 @@
+"""The process between the sampler and its feed: stamps, restarts, silence, and an end that leaves nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parents[1] / "companions/feed_keeper.py"
+
+
+def keep(*words: str, silent_s: float = 2.0) -> list[tuple[float, str]]:
+    command = [sys.executable, str(SCRIPT), "--silent_s", str(silent_s), "--", *words]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30)
+    assert done.returncode == 0, done.stderr
+    pairs = [line.partition(" ") for line in done.stdout.splitlines()]
+    return [(float(stamp), text) for stamp, _, text in pairs]
+
+
+def test_lines_are_stamped_with_the_monotonic_clock_and_time_only_grows() -> None:
+    before_s = time.monotonic()
+    rows = keep("sh", "-c", "echo a; echo b; sleep 0.2; printf 'c\\nd\\ne\\ntorn'")
+    assert [text for _, text in rows[:5]] == ["a", "b", "c", "d", "e"]
+    times_s = [t_s for t_s, _ in rows]
+    assert times_s == sorted(times_s) and len(set(times_s)) == len(times_s)
+    assert before_s < times_s[0] and times_s[-1] < time.monotonic()
+    assert "torn" not in [text for _, text in rows]
+
+
+def test_a_command_that_worked_is_started_once_more() -> None:
+    rows = [text for _, text in keep("sh", "-c", "echo a; echo why >&2; exit 3")]
+    assert rows == [
+        "a",
+        "# feed_restarted: ended with exit code 3: why",
+        "a",
+        "# feed_ended: ended with exit code 3: why",
+    ]
+
+
+def test_a_command_that_never_worked_is_not() -> None:
+    assert [text for _, text in keep("false")] == ["# feed_ended: ended with exit code 1"]
+    assert "cannot be run" in keep("/no/such/program")[0][1]
+
+
+def test_silence_is_a_failure() -> None:
+    rows = [text for _, text in keep("sh", "-c", "echo a; sleep 60", silent_s=0.3)]
+    assert rows[1] == "# feed_restarted: printed nothing for 0.3 s" and rows[3].startswith("# feed_ended")
+
+
+def test_an_endless_line_does_not_fill_the_memory() -> None:
+    rows = keep(sys.executable, "-c", "print('x' * 1_000_000); print('VDD_IN 1mW')")
+    assert rows[1][1] == "VDD_IN 1mW" and len(rows[0][1]) < 200_000
+
+
+def test_everything_ends_when_the_reader_closes_its_end() -> None:
+    inner = "sleep 300 & echo $!; while :; do sleep 0.05; done"
+    command = [sys.executable, str(SCRIPT), "--", "sh", "-c", inner]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as keeper:
+        assert keeper.stdin and keeper.stdout
+        grandchild = int(keeper.stdout.readline().split()[1])
+        assert Path(f"/proc/{grandchild}").exists()
+        keeper.stdin.close()
+        assert keeper.wait(5) == 0
+    deadline_s = time.monotonic() + 5
+    while Path(f"/proc/{grandchild}").exists() and time.monotonic() < deadline_s:
+        state = Path(f"/proc/{grandchild}/stat").read_text().rpartition(")")[2].split()[0]
+        if state == "Z":
+            break
+        time.sleep(0.02)
+    else:
+        assert not Path(f"/proc/{grandchild}").exists()
+
+
+def test_a_killed_keeper_takes_its_command_with_it() -> None:
+    inner = "echo $$; while :; do sleep 0.05; done"
+    command = [sys.executable, str(SCRIPT), "--", "sh", "-c", inner]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as keeper:
+        assert keeper.stdout
+        pid = int(keeper.stdout.readline().split()[1])
+        keeper.kill()
+        keeper.wait()
+    deadline_s = time.monotonic() + 5
+    stat = Path(f"/proc/{pid}/stat")
+    while stat.exists() and ") Z " not in stat.read_text() and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    assert not stat.exists() or ") Z " in stat.read_text()
+
+
+def test_a_frozen_feed_is_called_stale(monkeypatch: object) -> None:
+    sys.path.insert(0, str(SCRIPT.parent))
+    import feed_keeper
+
+    stuck = feed_keeper.Stuck()
+    lines = [f"01-01-2026 12:00:{k:02d} VDD_IN 5000mW/5000mW".encode() for k in range(60)]
+    since = [stuck.since(k * 0.5, [line]) for k, line in enumerate(lines)]
+    assert since[19] == 0 and since[40] == 20.0
+    assert stuck.since(40.0, [b"VDD_IN 5040mW/5000mW"]) == 0

@@ -1,0 +1,265 @@
+"""Sensors of every kind, played by files and modules: right rails, units and words, no invented numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tegrastats_sampler as power
+
+sys.path.insert(0, str(Path(__file__).parent / "fakes"))
+import power_trees
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "companions/power_feed.py"
+DEMO = ROOT / "data/demo/power_replay.log"
+ANNOUNCE = "# power_feed "
+
+
+def environment(nvml: str = "none") -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT / "tests/fakes/nvml"), "FAKE_NVML": nvml}
+
+
+def once(*words: object, nvml: str = "none") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(nvml), timeout=30)
+
+
+def lines_of(
+    count: int, *words: object, nvml: str = "none", after: Any = None
+) -> tuple[dict[str, Any], list[str]]:
+    """The announcement and the first lines; `after` is called when half of them are read."""
+    command = [sys.executable, str(SCRIPT), *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(nvml)) as feed:
+        assert feed.stdout
+        head, lines = feed.stdout.readline(), []
+        for k in range(count):
+            lines.append(feed.stdout.readline().rstrip("\n"))
+            if after and k == count // 2:
+                after()
+        feed.terminate()
+    return json.loads(head.removeprefix(ANNOUNCE)), lines
+
+
+@pytest.mark.parametrize(
+    ("tree", "total_mw", "rail", "scope", "rails"),
+    [
+        ("orin_nano", 5040, "VDD_IN", "module", {"VDD_IN": 5040, "VDD_CPU_GPU_CV": 484, "VDD_SOC": 1452}),
+        (
+            "agx_orin", 2793 - 399 + 3213, "VDD_GPU_SOC+VDD_CPU_CV+VIN_SYS_5V0", "module",
+            {"VDD_GPU_SOC": 2793, "VDD_CPU_CV": -399, "VIN_SYS_5V0": 3213, "VDDQ_VDD2_1V8AO": 301},
+        ),
+        (
+            "thor", 16802, "VIN", "board",
+            {"VDD_GPU": 0, "VDD_CPU_SOC_MSS": 5538, "VIN_SYS_5V0": 5037, "VIN": 16802},
+        ),
+        ("nano", 2793, "POM_5V_IN", "board", {"POM_5V_IN": 2793, "POM_5V_GPU": 76, "POM_5V_CPU": 1222}),
+    ],
+)  # fmt: skip
+def test_sysfs_gives_every_board_its_rails(
+    tree: str, total_mw: int, rail: str, scope: str, rails: dict[str, int], tmp_path: Path
+) -> None:
+    getattr(power_trees, tree)(tmp_path)
+    said, lines = lines_of(2, "--source", "ina3221", "--sys", tmp_path, "--interval", 10)
+    assert (said["source"], said["rail"], said["simulated"], said["interval_ms"]) == (
+        "ina3221",
+        None,
+        False,
+        10,
+    )
+    reading = power.parse_line(lines[0])
+    assert reading.rails == rails
+    assert (reading.total_mw, reading.total_rail, reading.scope) == (total_mw, rail, scope)
+
+
+def test_sysfs_follows_the_sensor_and_states_its_step(tmp_path: Path) -> None:
+    power_trees.orin_nano(tmp_path)
+    current = tmp_path / "class/hwmon/hwmon4/curr1_input"
+    said, lines = lines_of(
+        20,
+        "--source",
+        "ina3221",
+        "--sys",
+        tmp_path,
+        "--interval",
+        10,
+        after=lambda: current.write_text("2000\n"),
+    )
+    assert said["quantum_mw"]["VDD_IN"] == pytest.approx(40.32)  # 40 uV / 5 mOhm = 8 mA, times 5.04 V
+    assert lines[0].startswith("cpu@42.937C tj@43.093C VDD_IN 5040mW/5040mW ")
+    assert (
+        "VDD_IN 10080mW/" in lines[-1] and "VDD_IN 10080mW/10080mW" not in lines[-1]
+    )  # second: mean since start
+
+
+def test_a_sensor_that_cannot_be_read_is_left_out_and_not_zero(tmp_path: Path) -> None:
+    power_trees.orin_nano(tmp_path)
+    (tmp_path / "class/hwmon/hwmon4/curr2_input").write_text(
+        ""
+    )  # sysfs answers nothing while the bus is busy
+    (tmp_path / "class/thermal/thermal_zone0/temp").write_text("")
+    _, lines = lines_of(2, "--source", "ina3221", "--sys", tmp_path, "--interval", 10)
+    assert set(power.parse_line(lines[1]).rails) == {"VDD_IN", "VDD_SOC"}
+    assert "cpu@" not in lines[1]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_no_permission_names_the_file_and_the_remedy(tmp_path: Path) -> None:
+    power_trees.nano(tmp_path)
+    file = tmp_path / "bus/i2c/drivers/ina3221x/6-0040/iio:device0/in_power0_input"
+    file.chmod(0)
+    done = once("--source", "ina3221", "--sys", tmp_path)
+    assert done.returncode == 1 and "sudo chmod a+r" in done.stderr and str(file) in done.stderr
+
+
+@pytest.mark.parametrize(("nvml", "mw"), [("card", 72_345), ("old", 61_000)])
+def test_nvml_prefers_instantaneous_power(nvml: str, mw: int, tmp_path: Path) -> None:
+    said, lines = lines_of(2, "--source", "nvml", "--interval", 10, nvml=nvml)
+    assert (said["source"], said["rail"], said["scope"]) == ("nvml", "GPU0", "gpu")
+    assert lines[0] == f"gpu@55C GPU0 {mw}mW/{mw}mW"
+    assert ("instantaneous" in said["origin"]) == (nvml == "card")
+
+
+@pytest.mark.parametrize(("nvml", "words"), [("jetson", "Not Supported"), ("none", "Library Not Found")])
+def test_nvml_without_power_says_so(nvml: str, words: str) -> None:
+    done = once("--source", "nvml", nvml=nvml)
+    assert done.returncode == 1 and words in done.stderr and done.stdout == ""
+    assert once("--source", "nvml", "--gpu", 3, nvml="card").returncode == 1
+
+
+def test_a_lost_card_ends_the_feed_with_the_reason() -> None:
+    done = once("--source", "nvml", "--interval", 50, nvml="lost")
+    assert done.returncode == 1 and "NVML lost GPU 0: GPU is lost" in done.stderr
+
+
+def test_rapl_counts_packages_once_and_survives_the_wrap(tmp_path: Path) -> None:
+    limit_uj = 10_000_000
+    power_trees.rapl(tmp_path, energy_uj=9_999_000, limit_uj=limit_uj)
+    counter = tmp_path / "class/powercap/intel-rapl:0/energy_uj"
+    said, lines = lines_of(
+        6, "--source", "rapl", "--sys", tmp_path, "--interval", 50, after=lambda: counter.write_text("4000\n")
+    )
+    assert (said["rail"], said["scope"]) == ("PACKAGE0", "package")
+    powers = [power.parse_line(line).rails["PACKAGE0"] for line in lines]
+    assert powers[0] == 0 and all(power_mw >= 0 for power_mw in powers)
+    assert 0 < max(powers) <= 5 / 0.02  # 5 mJ over the wrap, and not 10 J backwards
+
+
+def test_auto_says_what_it_took_and_why_not_the_others(tmp_path: Path) -> None:
+    power_trees.rapl(tmp_path)
+    found = once("--sys", tmp_path, "--probe")
+    assert json.loads(found.stdout)["source"] == "rapl"
+    assert (
+        "took rapl" in found.stderr
+        and "ina3221: no ina3221 sensor" in found.stderr
+        and "nvml: " in found.stderr
+    )
+    nothing = once("--sys", tmp_path / "empty")
+    assert nothing.returncode == 1 and all(
+        f"{name}: " in nothing.stderr for name in ("ina3221", "nvml", "rapl")
+    )
+    assert json.loads(once("--sys", tmp_path / "empty", "--probe").stdout)["source"] is None
+    power_trees.orin_nano(tmp_path)
+    assert json.loads(once("--sys", tmp_path, "--probe", nvml="card").stdout)["source"] == "ina3221"
+
+
+def test_none_announces_itself_and_ends() -> None:
+    done = once("--source", "none")
+    assert done.returncode == 0 and json.loads(done.stdout.removeprefix(ANNOUNCE))["source"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--interval", "0"], "interval of 0 ms"),
+        (["--interval", "5"], "interval of 5 ms"),
+        (["--source", "usb"], "unknown source 'usb'"),
+        (["--source", "replay:"], "unknown source"),
+        (["--source", "replay:/no/file"], "cannot read /no/file"),
+        (["--source", f"replay:{DEMO}", "--speed", "0"], "a speed of 0"),
+    ],
+)
+def test_bad_arguments_are_clear_errors(words: list[str], message: str) -> None:
+    done = once(*words)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and message in done.stderr
+
+
+# --- replay
+
+
+def test_the_demo_log_replays_as_simulated_power_and_loops() -> None:
+    rows = [row for row in DEMO.read_text().splitlines() if not row.startswith("#")]
+    said, lines = lines_of(len(rows) + 3, "--source", f"replay:{DEMO}", "--speed", 1000)
+    assert (said["source"], said["simulated"], said["rail"], said["loops"]) == (
+        "replay",
+        True,
+        "VDD_IN",
+        True,
+    )
+    assert said["interval_ms"] == pytest.approx(0.1) and lines[: len(rows)] == rows
+    assert lines[len(rows) :] == rows[:3]
+    assert "made" in DEMO.read_text().lower() and DEMO.stat().st_size < 400_000
+
+
+def test_a_replay_keeps_the_pace_of_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "dated.log"
+    stamped = [f"05-17-2026 22:11:{k // 4 + 10:02d} RAM 1/2MB VDD_IN {5000 + k}mW/5000mW" for k in range(40)]
+    log.write_text("\n".join(["junk", *stamped]) + "\n")
+    said, _ = lines_of(1, "--source", f"replay:{log}", "--speed", 100)
+    assert said["interval_ms"] == pytest.approx(9 / 39 * 1000 / 100, rel=0.01) and said["rail"] is None
+    log.write_text("VDD_IN 5000mW/5000mW\n" * 5)
+    assert lines_of(1, "--source", f"replay:{log}", "--interval", 20)[0]["interval_ms"] == 20
+
+
+def test_a_recorded_trace_replays_with_its_rail_and_its_times(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text(
+        "t_s,power_mw,rail,scope,source,temp_c\n7.0,5000,VIN,board,tegrastats,50.5\n7.1,6000,VIN,board,tegrastats,\n"
+    )
+    began_s = time.monotonic()
+    said, lines = lines_of(4, "--source", f"replay:{trace}", "--speed", 2)
+    assert time.monotonic() - began_s >= 0.2  # 4 x 100 ms, twice as fast
+    assert (said["rail"], said["scope"], said["simulated"]) == ("VIN", "board", True)
+    assert lines == ["tj@50.5C VIN 5000mW/5000mW", "VIN 6000mW/6000mW"] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("t_s,power_mw\n2.0,5000\n1.0,5000\n", "line 3: time runs backwards"),
+        ("t_s,power_mw\n2.0,much\n", "line 2: no t_s and power_mw"),
+        ("", "no lines"),
+        ('# power_feed {"rail\nVDD_IN 1mW\n', "announcement"),
+    ],
+)
+def test_a_file_that_cannot_be_replayed_is_an_error(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text(text)
+    done = once("--source", f"replay:{tmp_path / 'file'}")
+    assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_sampled_replay_is_labelled_in_every_window() -> None:
+    choice = power.find_feed(f"replay:{DEMO}")
+    with power.TegrastatsSampler(choice) as sampler:
+        t0 = time.monotonic()
+        time.sleep(0.7)
+        window = sampler.window(t0, time.monotonic(), None)
+    assert "simulated_power" in window.flags and sampler.info.simulated
+    assert (sampler.info.source, sampler.info.rail, sampler.info.origin) == ("replay", "VDD_IN", DEMO.name)
+    assert 4000 < (window.power_mw_mean or 0) < 5500 and window.temp_max_c
+
+
+def test_the_feed_ends_with_its_reader(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "--source", f"replay:{DEMO}", "--speed", "10"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as feed:
+        assert feed.stdout and feed.stderr
+        feed.stdout.readline()
+        feed.stdout.close()
+        assert feed.wait(5) == -13 and feed.stderr.read() == b""
