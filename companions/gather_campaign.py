@@ -1,0 +1,444 @@
+#!/usr/bin/env python3
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["pyarrow>=14"]
+# ///
+"""Gather the runs of a campaign, from one board or many, into one file that may be averaged.
+
+Reads run records (JSON lines, .gz, globs) and the environment record beside each file
+(runs_llamacpp.env.jsonl beside runs_llamacpp.jsonl). Writes one JSON line per run, without the answers' texts
+and with board, power_mode, model_sha256 and in_means added. The first line says where everything came from:
+provenance (rows of what, name, value), remarks on what was left out, tables of --analysis for a summary, and
+the number of records.
+
+Of two records with one run_key on one board the last good one stays. Runs of one model on one board that
+differ in power scope, simulated power, power mode or model file are refused, unless --allow_mixed.
+
+--parquet DIR also writes the runs as Parquet, in one folder per board and model, for DuckDB, Spark or Dask
+(needs pyarrow; everything else needs only Python).
+
+Example:
+  python companions/gather_campaign.py --runs 'boards/*/runs_llamacpp.jsonl.gz' --out results/gathered.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from glob import glob
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+TEXTS = ("id", "category", "level", "started_at", "quantization", "power_source", "power_scope", "power_rail")
+NUMBERS = (
+    *("turn", "repeat", "prompt_tokens", "prompt_tokens_evaluated", "completion_tokens", "reasoning_tokens"),
+    *("latency_ms", "ttft_ms", "tpot_ms", "prefill_tok_per_s", "decode_tok_per_s"),
+    *("energy_joule", "energy_gross_joule", "energy_uncertainty_joule", "energy_prefill_joule"),
+    *("energy_decode_joule", "idle_mw", "power_mw_mean", "power_mw_max", "power_samples", "power_coverage"),
+    *("temp_start_c", "temp_max_c"),
+)
+FIELDS = (
+    "run_key",
+    "env_id",
+    "question_id",
+    "task_id",
+    "model_id",
+    "flags",
+    "error",
+    "energy_missing",
+    *TEXTS,
+    *NUMBERS,
+)
+CONDITIONS = ("power scope", "simulated power", "power mode", "model file")  # what one mean must not mix
+ANALYSIS = {  # lists of analysis.json, and their titles on a summary
+    "win_rates": "Win rates (interval: bootstrap over tasks)",
+    "bradley_terry": "Bradley-Terry strengths",
+    "paired": "Differences within the same task",
+}
+COLUMNS = (  # of those lists, in this order; an interval becomes two columns
+    *(
+        "board",
+        "model_id",
+        "judge_model",
+        "level",
+        "against",
+        "reference",
+        "n_tasks",
+        "wins",
+        "ties",
+        "losses",
+    ),
+    *("win_rate", "mean_difference", "beta", "se", "elo", "ci95_low", "ci95_high", "percent"),
+    *("wilcoxon_p", "sign_p", "p_holm", "reason"),
+)
+
+
+class GatherError(Exception):
+    """Something that the user can put right."""
+
+
+@dataclass
+class Campaign:
+    """What is known while the runs stream by: no record stays in memory, only keys and counts."""
+
+    provenance: list[list[Any]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    conditions: dict[tuple[str, str], list[set[str]]] = field(default_factory=dict)  # by board and model
+    line_of_key: dict[int, int] = field(default_factory=dict)  # of the record that counts
+    good: set[int] = field(default_factory=set)  # keys that have a good record
+    dropped: set[int] = field(default_factory=set)  # lines that another record supersedes
+    lines: int = 0
+
+
+# Copied from run_llamacpp_collect.read_jsonl
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
+    # Iterate the file: str.splitlines() would cut a record at U+2028.
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
+                continue
+            try:
+                record = json.loads(line.decode("utf-8-sig"))
+            except ValueError:
+                record = None
+            yield number, record if isinstance(record, dict) else None
+
+
+def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of a nested object; lists as JSON text.
+
+    >>> list(flatten({"a": {"b": 1}, "c": [1, 2]}))
+    [('a.b', 1), ('c', '[1, 2]')]
+    """
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from flatten(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, json.dumps(value) if isinstance(value, list) else value
+
+
+def model_file(env: Mapping[str, Any], model_id: str) -> str | None:
+    """SHA-256 of a model's file, from an environment record whose `models` is a list or keyed by model."""
+    models = env.get("models")
+    named = (
+        models.items() if isinstance(models, dict) else enumerate(models if isinstance(models, list) else [])
+    )
+    for name, facts in named:
+        if isinstance(facts, dict) and model_id in (name, facts.get("model_id")):
+            found = facts.get("sha256") or facts.get("model_sha256")
+            return str(found) if found else None
+    return None
+
+
+def add_context(record: Mapping[str, Any], env: Mapping[str, Any], hard_flags: set[str]) -> dict[str, Any]:
+    """The fields of a record that are kept, with board, power_mode, model_sha256 and in_means."""
+    # The collector puts what board_check.py found under "board", where the board's name is "board" again.
+    facts = env["board"] if isinstance(env.get("board"), dict) else env
+    mode = next(
+        (one[name] for one in (facts, env) for name in ("power_mode_name", "power_mode") if one.get(name)),
+        None,
+    )
+    flags = record.get("flags") or []
+    flags = [str(flag) for flag in (flags if isinstance(flags, list) else [flags])]
+    hard = record.get("error") or not hard_flags.isdisjoint(flags)
+    return {
+        **{name: record[name] for name in FIELDS if name in record},
+        "board": str(record.get("board") or facts.get("board") or facts.get("name") or ""),
+        "power_mode": mode,
+        "model_sha256": model_file(env, str(record.get("model_id"))),
+        "in_means": not hard,
+    }
+
+
+def note_conditions(campaign: Campaign, run: Mapping[str, Any]) -> None:
+    """Remember how a model was run on a board; the power source of a run without energy says nothing."""
+    key = (run["board"], str(run.get("model_id")))
+    seen = campaign.conditions.setdefault(key, [set() for _ in CONDITIONS])
+    simulated = run.get("power_source") == "replay" or "simulated_power" in (run.get("flags") or [])
+    powered = run.get("energy_joule") is not None
+    values = [run.get("power_scope") if powered else None, simulated if powered else None, run["power_mode"]]
+    for known, value in zip(seen, [*values, run["model_sha256"] or run.get("quantization")], strict=True):
+        if value is not None:
+            known.add(str(value))
+
+
+def note_key(campaign: Campaign, run: Mapping[str, Any]) -> None:
+    """Remember which line has the last good record of a run."""
+    if not run.get("run_key"):
+        return
+    key = hash((run["board"], str(run["run_key"])))
+    if key in campaign.line_of_key and key in campaign.good and not run["in_means"]:
+        campaign.dropped.add(campaign.lines)
+        return
+    if key in campaign.line_of_key:
+        campaign.dropped.add(campaign.line_of_key[key])
+    campaign.line_of_key[key] = campaign.lines
+    if run["in_means"]:
+        campaign.good.add(key)
+
+
+def mixtures(campaign: Campaign) -> list[str]:
+    """What differs between the runs of one model on one board."""
+    return [
+        f"{model}{f' on {board}' if board else ''}: {kind} {' and '.join(sorted(values))}"
+        for (board, model), seen in sorted(campaign.conditions.items())
+        for kind, values in zip(CONDITIONS, seen, strict=True)
+        if len(values) > 1
+    ]
+
+
+def analysis_tables(analysis: Mapping[str, Any]) -> list[list[Any]]:
+    """[value it is about or null, title, columns, rows] per table for Summary; empty columns left away."""
+    texts = [[text] for text in analysis.get("answer") or []]
+    texts += [[caveat["text"]] for caveat in analysis.get("caveats") or []]
+    tables: list[list[Any]] = [[None, "Answer and caveats", ["text"], texts]] if texts else []
+    for key, title in ANALYSIS.items():
+        found = [row for row in analysis.get(key) or [] if isinstance(row, dict)]
+        for metric in dict.fromkeys(row.get("metric") for row in found):
+            rows = []
+            for row in found:
+                if row.get("metric") == metric:
+                    low, high = row.get("ci95") or (None, None)
+                    rows.append({**row, "ci95_low": low, "ci95_high": high})
+            columns = [name for name in COLUMNS if any(row.get(name) not in (None, "") for row in rows)]
+            tables.append([metric, title, columns, [[row.get(name) for name in columns] for row in rows]])
+    return tables
+
+
+def expand(patterns: Sequence[str]) -> list[Path]:
+    """Files named by paths and globs, each once; a glob passes over environment records and journals."""
+    files: dict[Path, None] = {}
+    for pattern in patterns:
+        found = [pattern] if Path(pattern).exists() else sorted(glob(pattern, recursive=True))  # noqa: PTH207 - the pattern may be absolute
+        runs = [name for name in found if name == pattern or not re.search(r"\.(env|journal)\.jsonl", name)]
+        if not runs:
+            raise GatherError(f"no run records at {pattern}; give the collector's --out_jsonl as --runs")
+        files |= {Path(name): None for name in runs}
+    return list(files)
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """Path, bytes, SHA-256 and line feeds of a file."""
+    digest, size, lines = hashlib.sha256(), 0, 0
+    with path.open("rb") as data:
+        while block := data.read(1 << 20):
+            digest.update(block)
+            size, lines = size + len(block), lines + block.count(b"\n")
+    return {"file": str(path), "byte": size, "sha256": digest.hexdigest(), "lines": lines}
+
+
+def environments(runs: Path) -> dict[str, dict[str, Any]]:
+    """The environment records beside a runs file, by env_id."""
+    stem = runs.name.removesuffix(".gz").removesuffix(".jsonl")
+    beside = [runs.with_name(f"{stem}.env.jsonl"), runs.with_name(f"{stem}.env.jsonl.gz")]
+    return {
+        str(env.get("env_id")): env for path in beside if path.exists() for _, env in read_jsonl(path) if env
+    }
+
+
+def progress(items: Iterable[Any], what: str, total: int | None) -> Iterator[Any]:
+    """Pass the items on; a bar with ETA on a terminal (with tqdm), else a line per 200,000, on stderr."""
+    if sys.stderr.isatty():
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            pass
+        else:
+            items = tqdm(items, desc=what, total=total, mininterval=0.5, dynamic_ncols=True)
+    for count, item in enumerate(items, 1):
+        yield item
+        if count % 200_000 == 0 and not sys.stderr.isatty():
+            print(f"{what}: {count:,}{f' of {total:,}' if total else ''}", file=sys.stderr, flush=True)
+
+
+def stream_runs(files: Sequence[Path], hard_flags: set[str], campaign: Campaign) -> Iterator[dict[str, Any]]:
+    """All runs with their context; what the files and boards are goes into the campaign."""
+    hashes: dict[str, Path] = {}
+    for path in files:
+        facts, envs, bad = fingerprint(path), environments(path), 0
+        if facts["sha256"] in hashes:
+            campaign.remarks.append(f"{path} is the same file as {hashes[facts['sha256']]}: counted once")
+            continue
+        hashes[facts["sha256"]], before = path, campaign.lines
+        only = next(iter(envs.values())) if len(envs) == 1 else {}
+        for _, record in progress(
+            read_jsonl(path), path.name, None if path.suffix == ".gz" else facts["lines"]
+        ):
+            ids = [record.get(name) for name in ("id", "question_id", "task_id")] if record else []
+            if not record or not record.get("model_id") or not record.get("level") or set(ids) == {None}:
+                bad += 1
+                continue
+            run = add_context(record, envs.get(str(record.get("env_id")), only), hard_flags)
+            note_conditions(campaign, run)
+            note_key(campaign, run)
+            campaign.lines += 1
+            yield run
+        counts = {**facts, "records": campaign.lines - before, "lines left out": bad}
+        campaign.provenance += [["runs", name, value] for name, value in counts.items()]
+        campaign.provenance += [
+            [f"environment {key}", *item] for key, env in envs.items() for item in flatten(env)
+        ]
+        if bad:
+            campaign.remarks.append(
+                f"{path}: {bad:,} lines are no run record (torn, or no id, model_id or level)"
+            )
+
+
+def read_analysis(path: Path, runs: Sequence[list[Any]]) -> tuple[list[list[Any]], list[str]]:
+    """Tables of analysis.json, and a remark where it was made from other runs than these."""
+    try:
+        analysis = json.loads(path.read_text(encoding="utf-8"))
+        tables = analysis_tables(analysis)
+    except (ValueError, AttributeError, TypeError, KeyError) as exc:
+        raise GatherError(f"--analysis {path}: {exc}; write it with companions/analyze_levels.py") from exc
+    theirs = {entry.get("sha256") for entry in analysis.get("inputs") or [] if entry.get("kind") == "runs"}
+    ours = {value for what, name, value in runs if (what, name) == ("runs", "sha256")}
+    return tables, [f"{path} was made from other runs than these: make it anew"] if theirs - {
+        None
+    } != ours else []
+
+
+def gather(args: argparse.Namespace) -> None:
+    """Write the gathered file, and the Parquet folder where one is asked for."""
+    campaign, body = Campaign(), args.out.with_name(f".{args.out.name}.{os.getpid()}.body")
+    part = args.out.with_name(f".{args.out.name}.{os.getpid()}.part")
+    try:
+        with body.open("w", encoding="utf-8") as lines:
+            for run in stream_runs(expand(args.runs), set(args.hard_flags), campaign):
+                lines.write(json.dumps(run) + "\n")
+        if not campaign.lines:
+            raise GatherError(
+                f"no run record in {' '.join(args.runs)}; give the collector's --out_jsonl as --runs"
+            )
+        mixed = mixtures(campaign)
+        if mixed and not args.allow_mixed:
+            more = f" (and {len(mixed) - 4} more)" if len(mixed) > 4 else ""
+            raise GatherError(
+                f"runs that must not be averaged together: {'; '.join(mixed[:4])}{more}. "
+                "Aggregate them apart (one --runs and one output folder each), or say --allow_mixed"
+            )
+        with part.open("w", encoding="utf-8") as out, body.open(encoding="utf-8") as lines:
+            out.write(json.dumps(head(args, campaign, mixed)) + "\n")
+            out.writelines(line for number, line in enumerate(lines) if number not in campaign.dropped)
+        if args.parquet:
+            write_parquet(part, args.parquet)
+        part.replace(args.out)
+    finally:
+        body.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
+
+
+def head(args: argparse.Namespace, campaign: Campaign, mixed: Sequence[str]) -> dict[str, Any]:
+    """The first line of the gathered file."""
+    rows, remarks = campaign.provenance, [*campaign.remarks]
+    for (board, model), seen in sorted(campaign.conditions.items()):
+        values = [" and ".join(sorted(value)) or None for value in seen]
+        where = f"conditions of {model}{f' on {board}' if board else ''}"
+        rows += [[where, kind, value] for kind, value in zip(CONDITIONS, values, strict=True)]
+    for name in ("scores", "analysis"):
+        path = getattr(args, name)
+        if path and path.exists():
+            rows += [[name, *fact] for fact in fingerprint(path).items()]
+    tables, more = read_analysis(args.analysis, rows) if args.analysis else ([], [])
+    if campaign.dropped:
+        remarks.append(f"{len(campaign.dropped):,} records repeat a run: the last good one of each counts")
+    remarks += [*more, *(f"mixed in one mean, as --allow_mixed says: {what}" for what in mixed)]
+    count = campaign.lines - len(campaign.dropped)
+    rows = [[what, name, None if value is None else str(value)] for what, name, value in rows]
+    return {"provenance": rows, "remarks": remarks, "tables": tables, "records": count}
+
+
+def parquet_row(run: Mapping[str, Any]) -> dict[str, Any]:
+    """One run in fixed types: text, numbers as float (missing is null), flags as a list of text."""
+    row: dict[str, Any] = {name: None if run.get(name) is None else str(run[name]) for name in TEXTS}
+    for name in NUMBERS:
+        value = run.get(name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+        row[name] = float(value) if value is not None and number else None
+    task = next((run[name] for name in ("id", "question_id", "task_id") if run.get(name) is not None), None)
+    flags, error = run.get("flags") or [], run.get("error")
+    row |= {name: run[name] for name in ("board", "power_mode", "model_sha256", "in_means")}
+    row |= {"model_id": str(run["model_id"]), "id": None if task is None else str(task)}
+    row |= {"flags": [str(flag) for flag in (flags if isinstance(flags, list) else [flags])]}
+    row |= {"error": (error if isinstance(error, str) else json.dumps(error)) if error else None}
+    return {name: clean(value) for name, value in row.items()}
+
+
+def clean(value: Any) -> Any:
+    """Text without lone surrogates, which UTF-8 cannot hold."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def write_parquet(gathered: Path, folder: Path) -> None:
+    """The runs as Parquet in folder/board=…/model_id=…/; an older folder of this script is replaced whole."""
+    try:
+        import pyarrow as pa
+        import pyarrow.dataset as ds
+    except ImportError as exc:
+        raise GatherError("--parquet needs pyarrow: pip install pyarrow") from exc
+    if folder.exists() and not all(inner.name.startswith("board=") for inner in folder.iterdir()):
+        raise GatherError(f"{folder} holds other files; name a new folder as --parquet")
+    text, number = pa.string(), pa.float64()
+    columns = dict.fromkeys(("board", "model_id", *TEXTS, "power_mode", "model_sha256", "error"), text)
+    columns |= {**dict.fromkeys(NUMBERS, number), "flags": pa.list_(text), "in_means": pa.bool_()}
+    schema = pa.schema(list(columns.items()))
+
+    def batches() -> Iterator[Any]:
+        runs = (run for _, run in read_jsonl(gathered) if run and "provenance" not in run)
+        while rows := [parquet_row(run) for run in islice(runs, 50_000)]:
+            yield pa.RecordBatch.from_pylist(rows, schema=schema)
+
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    keys = pa.schema([(name, text) for name in ("board", "model_id")])
+    try:
+        parts = ds.partitioning(keys, flavor="hive")
+        ds.write_dataset(batches(), part, format="parquet", schema=schema, partitioning=parts)
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    option = parser.add_argument
+    option("--runs", nargs="+", required=True, metavar="FILE", help="run records (JSON lines, .gz; globs)")
+    option("--out", type=Path, required=True, metavar="FILE", help="the gathered file")
+    option("--scores", type=Path, metavar="CSV", help="the judge's scores, for provenance only")
+    option("--analysis", type=Path, metavar="JSON", help="of companions/analyze_levels.py, for tables")
+    option("--allow_mixed", action="store_true", help="go on with mixed power scope, mode or model file")
+    option("--hard_flags", nargs="*", default=[], metavar="FLAG", help="flags that set in_means to false")
+    option("--parquet", type=Path, metavar="DIR", help="also write Parquet, by board and model (pyarrow)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 1 with one line of error."""
+    args = build_parser().parse_args(argv)
+    try:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        gather(args)
+    except (GatherError, OSError, EOFError, zlib.error) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
