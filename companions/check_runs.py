@@ -93,7 +93,7 @@ class Verdict:
 # --- reading ---
 
 
-# Copied from run_llamacpp_collect.read_jsonl
+# Copied from read_prompts.read_jsonl
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
     # Iterate the file: str.splitlines() would cut a record at U+2028.
@@ -108,7 +108,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
             yield number, record if isinstance(record, dict) else None
 
 
-# Copied from run_llamacpp_collect.mean_std
+# Copied from runs_table.mean_std
 def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Mean and sample standard deviation (n - 1). No values: (None, None); one value: (mean, None)."""
     if not values:

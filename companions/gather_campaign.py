@@ -100,7 +100,7 @@ class Campaign:
     lines: int = 0
 
 
-# Copied from run_llamacpp_collect.read_jsonl
+# Copied from read_prompts.read_jsonl
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
     # Iterate the file: str.splitlines() would cut a record at U+2028.

@@ -36,7 +36,7 @@ HEAD = f"  {'level':8} {'n':>4} {'fail':>4} {'in':>5} {'out':>5} {'TTFT ms':>8} 
 HEAD += f" {'J/token ± std':>15} {'flags':>5}"
 
 
-# Copied from run_llamacpp_collect.read_jsonl
+# Copied from read_prompts.read_jsonl
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
     # Iterate the file: str.splitlines() would cut a record at U+2028.
@@ -51,7 +51,6 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
             yield number, record if isinstance(record, dict) else None
 
 
-# Copied from run_llamacpp_collect.mean_std
 def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Mean and sample standard deviation (n - 1). No values: (None, None); one value: (mean, None)."""
     if not values:

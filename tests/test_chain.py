@@ -35,7 +35,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_all(clone: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    # The environment that runs these tests stands in for a fresh .venv: building the engine again takes minutes.
+    # The environment of these tests stands in for a fresh .venv: building the engine again takes minutes.
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("JUDGE_", "MODELS"))
     }

@@ -1,0 +1,473 @@
+#!/usr/bin/env python3
+"""What the judge said: win rates, Bradley-Terry strengths, from one verdict per task and pair of levels.
+
+Reads the cleaned verdicts that check_judge.py writes. Within a task the score of a level is 1 (won), 1/2
+(tie) or 0 (lost). Tasks are the sample: intervals come from resampling tasks, never rows. A win counts only
+if both slot orders agree; `*_averaged` takes the mean of both orders and all repeats instead, where there is
+a journal.
+
+Output: one JSON file with win_rates, bradley_terry and bradley_terry_fits (rates and shares 0-1, strengths in
+log-odds). analyze_levels.py runs this script and merges it.
+
+Example:
+    python companions/check_judge.py --scores results/scores_mtbench.csv --out results/judge_check.json
+    python companions/analyze_judgments.py --verdicts results/judge_check.json --out results/judgments.json
+"""
+
+import argparse
+import itertools
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+Row = Mapping[
+    str, Any
+]  # one verdict: model_id, judge_model, task, turn, left, right, score, averaged, extra_chars
+
+DIVERGED = 15.0  # a log-odds of 3 million to 1: no finite table of verdicts reaches it
+
+
+class JudgmentsError(Exception):
+    """Something the user can put right: a missing file, a file of another kind."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A maximum-likelihood fit: coefficients, their covariance (inverse Fisher information),
+    log-likelihood.
+    """
+
+    coefficients: "Floats"
+    covariance: "Floats"
+    log_likelihood: float
+
+
+# --- one solver for every choice model ---
+
+
+def fit_choice(features: "Floats", counts: "Floats") -> Fit | None:
+    """Fit P(k | g) = exp(x_gk . c) / sum_l exp(x_gl . c) by Newton's method; None where no finite maximum
+    exists.
+
+    features: (groups, outcomes, coefficients); counts: (groups, outcomes), fractions allowed (a tie as 1/2 +
+    1/2). The log-likelihood is concave, so a zero gradient is the maximum (McFadden 1974, conditional logit).
+    """
+    import numpy as np
+
+    coefficients = np.zeros(features.shape[2])
+    trials = counts.sum(axis=1)
+    likelihood, share = _choice_likelihood(features, counts, coefficients)
+    for _ in range(200):
+        gradient = np.einsum("gk,gkc->c", counts - trials[:, None] * share, features)
+        mean = np.einsum("gk,gkc->gc", share, features)
+        information = np.einsum("g,gk,gkc,gkd->cd", trials, share, features, features)
+        information -= np.einsum("g,gc,gd->cd", trials, mean, mean)
+        try:
+            covariance = np.linalg.inv(information)
+        except np.linalg.LinAlgError:
+            return None
+        if np.abs(gradient).max(initial=0.0) <= 1e-10 * max(1.0, trials.sum()):
+            return Fit(coefficients, covariance, float(likelihood))
+        step = covariance @ gradient
+        # A full Newton step may overshoot far from the maximum: halve it until the likelihood grows.
+        for _ in range(60):
+            moved, moved_share = _choice_likelihood(features, counts, coefficients + step)
+            if moved >= likelihood - 1e-12 * abs(likelihood):
+                break
+            step = step / 2
+        coefficients, likelihood, share = coefficients + step, moved, moved_share
+        if not np.isfinite(coefficients).all() or np.abs(coefficients).max(initial=0.0) > DIVERGED:
+            return None
+    return None
+
+
+def _choice_likelihood(
+    features: "Floats", counts: "Floats", coefficients: "Floats"
+) -> tuple[float, "Floats"]:
+    """Log-likelihood and the outcome shares (groups, outcomes) at these coefficients."""
+    import numpy as np
+
+    utility = features @ coefficients
+    utility = utility - utility.max(axis=1, keepdims=True)
+    log_share = utility - np.log(np.exp(utility).sum(axis=1, keepdims=True))
+    return float((counts * log_share).sum()), np.exp(log_share)
+
+
+# --- Bradley-Terry ---
+
+
+def connection(wins: "Floats") -> tuple[str, list[list[int]]]:
+    """Can strengths be estimated from wins (n, n)? "ok", "separated" or "disconnected", with the components.
+
+    A finite maximum exists exactly when every player can be reached from every other by a chain of wins
+    (Zermelo 1929, Ford 1957), that is, when the graph of wins is strongly connected.
+    """
+    from scipy.sparse.csgraph import connected_components
+
+    beaten = wins > 0
+    for status, kind in (("disconnected", "weak"), ("separated", "strong")):
+        count, label = connected_components(beaten, directed=True, connection=kind)
+        if count > 1:
+            members = [[i for i, of in enumerate(label) if of == part] for part in range(count)]
+            return status, sorted(members)
+    return "ok", [list(range(len(wins)))]
+
+
+def bradley_terry(wins: "Floats", reference: int, ties: "Floats | None" = None) -> Fit | None:
+    """Strengths b with P(i beats j) = 1 / (1 + exp(b_j - b_i)), b[reference] = 0, from wins (n, n).
+
+    wins[i, j]: how often i beat j, a tie as 1/2 to both. With `ties` (n, n, symmetric; wins then without
+    them) it is Davidson's model (1970): P(tie) = v exp((b_i + b_j) / 2) / D, and log v is one more
+    coefficient, the last. Coefficients: all players in order, reference included as 0 with zero variance.
+    Check `connection` first.
+    """
+    import numpy as np
+
+    players = len(wins)
+    pairs = [(i, j) for i, j in itertools.combinations(range(players), 2)]
+    outcomes, width = (2, players) if ties is None else (3, players + 1)
+    features, counts = np.zeros((len(pairs), outcomes, width)), np.zeros((len(pairs), outcomes))
+    for row, (i, j) in enumerate(pairs):
+        features[row, 0, i] = features[row, 1, j] = 1.0
+        counts[row, :2] = wins[i, j], wins[j, i]
+        if ties is not None:
+            features[row, 2, [i, j]], features[row, 2, -1] = 0.5, 1.0
+            counts[row, 2] = ties[i, j]
+    free = [k for k in range(width) if k != reference]
+    fit = fit_choice(features[:, :, free], counts)
+    if fit is None:
+        return None
+    coefficients, covariance = np.zeros(width), np.zeros((width, width))
+    coefficients[free] = fit.coefficients
+    covariance[np.ix_(free, free)] = fit.covariance
+    return Fit(coefficients, covariance, fit.log_likelihood)
+
+
+def order_effect(first_wins: "Floats") -> Fit | None:
+    """Bradley-Terry with an order term: logit P(first slot wins) = b_first - b_second + g; g is the last
+    coefficient.
+
+    first_wins: (n, n, 2), [i, j] = (times the first slot i won, times the second slot j won), ties as halves.
+    Player 0 is the reference and left out of the coefficients. Source: Agresti (2002), section 10.6 (home
+    advantage).
+    """
+    import numpy as np
+
+    players = len(first_wins)
+    slots = [(i, j) for i, j in itertools.permutations(range(players), 2)]
+    features = np.zeros((len(slots), 2, players + 1))
+    for row, (i, j) in enumerate(slots):
+        features[row, 0, i] = features[row, 1, j] = features[row, 0, -1] = 1.0
+    counts = np.array([first_wins[i, j] for i, j in slots], dtype=float)
+    return fit_choice(features[:, :, 1:], counts)
+
+
+def bradley_terry_rows(
+    verdicts: Sequence[Row], reference: str | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows per level (beta, se, Elo, Davidson beta) and one row about the fit, for one model and judge.
+
+    Elo = 1000 + 400 / ln 10 (beta - mean beta). Without a reference among the levels the first level is it.
+    """
+    import numpy as np
+
+    levels = sorted({level for v in verdicts for level in (v["left"], v["right"])})
+    base = levels.index(reference) if reference in levels else 0
+    wins, ties = win_tables(verdicts, levels)
+    status, components = connection(wins + ties / 2)
+    fit = bradley_terry(wins + ties / 2, base) if status == "ok" else None
+    davidson = bradley_terry(wins, base, ties) if fit and ties.any() else None
+    about: dict[str, Any] = {
+        "levels": levels,
+        "components": [[levels[i] for i in part] for part in components],
+    }
+    about |= {"half_win_beta": half_win(wins + ties / 2, levels, base) if status == "separated" else None}
+    about["status"], about["statement"] = describe_fit(status, (wins + ties) > 0, levels, about["components"])
+    about |= {"log_likelihood": fit.log_likelihood if fit else None}
+    about |= {"covariance": fit.covariance.tolist() if fit else None}
+    about |= {"davidson_nu": float(np.exp(davidson.coefficients[-1])) if davidson else None}
+    rows = []
+    for k, level in enumerate(levels):
+        row: dict[str, Any] = {
+            "level": level,
+            "reference": levels[base],
+            "beta": None,
+            "se": None,
+            "elo": None,
+        }
+        row |= {"beta_davidson": float(davidson.coefficients[k]) if davidson else None, "reason": None}
+        if fit:
+            centred = float(fit.coefficients[k] - fit.coefficients.mean())
+            row |= {"beta": float(fit.coefficients[k]), "se": float(np.sqrt(fit.covariance[k, k]))}
+            row |= {"elo": 1000 + 400 / float(np.log(10)) * centred}
+        else:
+            row["reason"] = about["statement"]
+        rows.append(row)
+    return rows, about
+
+
+def win_tables(verdicts: Sequence[Row], levels: Sequence[str]) -> tuple["Floats", "Floats"]:
+    """Strict wins (n, n) and ties (n, n, symmetric) of the levels."""
+    import numpy as np
+
+    wins, ties = np.zeros((len(levels), len(levels))), np.zeros((len(levels), len(levels)))
+    for v in verdicts:
+        i, j = levels.index(v["left"]), levels.index(v["right"])
+        wins[i, j] += v["score"] == 1
+        wins[j, i] += v["score"] == 0
+        ties[i, j] += v["score"] == 0.5
+        ties[j, i] += v["score"] == 0.5
+    return wins, ties
+
+
+def half_win(halves: "Floats", levels: Sequence[str], reference: int) -> dict[str, float] | None:
+    """Strengths after half a win is added to both sides of every compared pair: finite, and shrunk."""
+    fit = bradley_terry(halves + ((halves + halves.T) > 0) * 0.5, reference)
+    return dict(zip(levels, fit.coefficients.tolist(), strict=True)) if fit else None
+
+
+def describe_fit(
+    status: str, met: "NDArray[np.bool_]", levels: Sequence[str], components: Sequence[Sequence[str]]
+) -> tuple[str, str]:
+    """The status ("only_against_one" where every pair has the same opponent) and one sentence on what it
+    means.
+    """
+    parts = ", ".join("{" + ", ".join(part) + "}" for part in components)
+    if status == "disconnected":
+        return status, f"no pair links these groups of levels, so they cannot be compared: {parts}"
+    if status == "separated":
+        return (
+            status,
+            f"between these groups all verdicts go one way, so strengths would be infinite: {parts}",
+        )
+    opponents = (met | met.T).sum(axis=0)
+    if opponents.max() == len(levels) - 1 and opponents.sum() == 2 * (len(levels) - 1):
+        hub = levels[int(opponents.argmax())]
+        return (
+            "only_against_one",
+            f"only pairs against {hub}: each strength is the logit of its win rate, no more",
+        )
+    return status, "wins link every level to every other"
+
+
+def order_effect_row(slots: Sequence[Row]) -> dict[str, float | None]:
+    """The order effect as a Bradley-Terry term (log-odds for the first slot), its SE and Wald p."""
+    import numpy as np
+    from scipy import stats
+
+    row: dict[str, float | None] = dict.fromkeys(("order_effect_gamma", "order_effect_se", "order_effect_p"))
+    levels = sorted({level for slot in slots for level in (slot["first"], slot["second"])})
+    table = np.zeros((len(levels), len(levels), 2))
+    for slot in slots:
+        scores = (slot["first_score"], slot["second_score"])
+        table[levels.index(slot["first"]), levels.index(slot["second"])] += scores
+    linked = slots and connection(table[:, :, 0] + table[:, :, 1].T)[0] == "ok"
+    fit = order_effect(table) if linked else None
+    if fit:
+        gamma, se = float(fit.coefficients[-1]), float(np.sqrt(fit.covariance[-1, -1]))
+        row |= {"order_effect_gamma": gamma, "order_effect_se": se}
+        row["order_effect_p"] = float(2 * stats.norm.sf(abs(gamma) / se))
+    return row
+
+
+# --- win rates ---
+
+
+def win_rate(task_scores: Sequence[float], seed: int, resamples: int) -> dict[str, Any]:
+    """Win rate of one level from its mean score in each task: the mean over tasks, its SE and 95 % interval.
+
+    SE = sd(task scores, n - 1) / sqrt(n), as AlpacaEval prints; interval: percentiles of the means of
+    `resamples` samples of tasks drawn with replacement. One task: no SE and no interval.
+    """
+    import numpy as np
+    from scipy import stats
+
+    scores = np.asarray(task_scores, dtype=float)
+    rate: dict[str, Any] = {"rate": float(scores.mean()), "se": None, "ci95": None}
+    if len(scores) > 1:
+        rate["se"] = float(scores.std(ddof=1) / np.sqrt(len(scores)))
+        draw = {"n_resamples": resamples, "batch": 1000, "method": "percentile", "random_state": seed}
+        interval = stats.bootstrap((scores,), np.mean, **draw).confidence_interval
+        rate["ci95"] = [float(interval.low), float(interval.high)]
+    return rate
+
+
+def length_controlled(scores: Sequence[float], extra_length: Sequence[float]) -> dict[str, Any] | None:
+    """Win rate at equal length and the length coefficient: s(theta) of logit P(win) = theta + gamma tanh(d /
+    sd(d)).
+
+    scores: 0-1 per task; extra_length: the level's answer length minus the other's. Source: AlpacaEval 2
+    (Dubois et al. 2024) without its instruction term. None where the lengths do not vary or the fit has no
+    finite maximum.
+    """
+    import numpy as np
+
+    difference = np.asarray(extra_length, dtype=float)
+    if len(difference) < 3 or difference.std(ddof=1) == 0:
+        return None
+    features = np.zeros((len(difference), 2, 2))
+    features[:, 0, 0], features[:, 0, 1] = 1.0, np.tanh(difference / difference.std(ddof=1))
+    won = np.asarray(scores, dtype=float)
+    fit = fit_choice(features, np.column_stack([won, 1 - won]))
+    if fit is None:
+        return None
+    theta, gamma = fit.coefficients
+    half = 1.959964 * np.sqrt(fit.covariance[0, 0])
+    rate, low, high = (float(1 / (1 + np.exp(-logit))) for logit in (theta, theta - half, theta + half))
+    # Were all answers of one level longer, equal length was never seen: the fit reaches beyond the data.
+    beyond = bool(difference.min() > 0 or difference.max() < 0)
+    return {"rate": rate, "ci95": [low, high], "gamma": float(gamma), "extrapolated": beyond}
+
+
+def seen_from(row: Row, level: str, name: str = "score") -> float:
+    """The score of `level`, one of the two sides of the verdict."""
+    score = float(row[name])
+    return score if level == row["left"] else 1 - score
+
+
+def by_task(verdicts: Sequence[Row], level: str, name: str = "score") -> list[float]:
+    """Mean score of `level` in each task, tasks sorted; a task judged over two turns has two verdicts."""
+    scores: dict[str, list[float]] = defaultdict(list)
+    for v in verdicts:
+        scores[v["task"]].append(seen_from(v, level, name))
+    return [sum(scores[task]) / len(scores[task]) for task in sorted(scores)]
+
+
+def win_rate_rows(
+    verdicts: Sequence[Row], level: str, against: str, args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Two rows for the verdicts of one pair of levels: `level` seen against the other, and the mirror."""
+    from scipy import stats
+
+    task_scores = by_task(verdicts, level)
+    seen = Counter(seen_from(v, level) for v in verdicts)
+    row: dict[str, Any] = {
+        "level": level,
+        "against": against,
+        "n_tasks": len(task_scores),
+        "n_verdicts": len(verdicts),
+    }
+    row |= {"wins": seen[1.0], "ties": seen[0.5], "losses": seen[0.0], "reason": None}
+    rate = win_rate(task_scores, args.seed, args.resamples)
+    row |= {"win_rate": rate["rate"], "win_rate_se": rate["se"], "ci95": rate["ci95"]}
+    row |= {"decisive_share": None, "decisive_wilson95": None, "sign_p": None}
+    if len(task_scores) < 2:
+        row["reason"] = "one task only: no interval"
+    if seen[1.0] + seen[0.0]:
+        wilson = stats.binomtest(seen[1.0], seen[1.0] + seen[0.0]).proportion_ci(method="wilson")
+        row |= {
+            "decisive_share": seen[1.0] / (seen[1.0] + seen[0.0]),
+            "decisive_wilson95": [wilson.low, wilson.high],
+        }
+    ahead, behind = sum(score > 0.5 for score in task_scores), sum(score < 0.5 for score in task_scores)
+    if ahead + behind:
+        row["sign_p"] = float(stats.binomtest(ahead, ahead + behind).pvalue)
+    else:
+        row["reason"] = "no task has a winner: no sign test"
+    averaged = [v for v in verdicts if v["averaged"] is not None]
+    mean = win_rate(by_task(averaged, level, "averaged"), args.seed, args.resamples) if averaged else {}
+    row |= {
+        f"win_rate_averaged{end}": mean.get(key)
+        for end, key in (("", "rate"), ("_se", "se"), ("_ci95", "ci95"))
+    }
+    return [row | length_row(verdicts, level), mirrored(row | length_row(verdicts, level))]
+
+
+def length_row(verdicts: Sequence[Row], level: str) -> dict[str, Any]:
+    """Length-controlled win rate and the coefficient, from the averaged scores where there are any."""
+    known = [v for v in verdicts if v["extra_chars"] is not None]
+    scores = [seen_from(v, level, "score" if v["averaged"] is None else "averaged") for v in known]
+    extra = [v["extra_chars"] if level == v["left"] else -v["extra_chars"] for v in known]
+    fit = length_controlled(scores, extra) or dict.fromkeys(("rate", "ci95", "gamma", "extrapolated"))
+    row = {"length_controlled_win_rate": fit["rate"], "length_controlled_ci95": fit["ci95"]}
+    return row | {"length_gamma": fit["gamma"], "length_extrapolated": fit["extrapolated"]}
+
+
+def mirrored(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The same verdicts seen from the other level."""
+    turned = dict(row, level=row["against"], against=row["level"], wins=row["losses"], losses=row["wins"])
+    for key in ("win_rate", "win_rate_averaged", "decisive_share", "length_controlled_win_rate"):
+        turned[key] = None if row[key] is None else 1 - row[key]
+    for key in ("ci95", "win_rate_averaged_ci95", "decisive_wilson95", "length_controlled_ci95"):
+        turned[key] = None if row[key] is None else [1 - row[key][1], 1 - row[key][0]]
+    return turned
+
+
+# --- files ---
+
+
+def analyze(check: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """All tables, per model and judge."""
+    tables: dict[str, list[dict[str, Any]]] = {"win_rates": [], "bradley_terry": [], "bradley_terry_fits": []}
+    for model, judge in sorted({(v["model_id"], v["judge_model"]) for v in check["verdicts"]}):
+        identity = {"model_id": model, "judge_model": judge}
+        own = [v for v in check["verdicts"] if (v["model_id"], v["judge_model"]) == (model, judge)]
+        slots = [s for s in check["slots"] if (s["model_id"], s["judge_model"]) == (model, judge)]
+        pairs: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        for v in own:
+            pairs[min(v["left"], v["right"]), max(v["left"], v["right"])].append(v)
+        for against, level in sorted(pairs):
+            rows = win_rate_rows(pairs[against, level], level, against, args)
+            tables["win_rates"] += [identity | row for row in rows]
+        rows, about = bradley_terry_rows(own, args.reference)
+        tables["bradley_terry"] += [identity | row for row in rows]
+        tables["bradley_terry_fits"].append(identity | about | order_effect_row(slots))
+    return {"schema_version": 1, **tables}
+
+
+def read_check(path: Path) -> dict[str, Any]:
+    """The file check_judge.py wrote."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise JudgmentsError(
+            f"cannot read {path}: {exc.strerror}; companions/check_judge.py writes it"
+        ) from exc
+    except ValueError as exc:
+        raise JudgmentsError(
+            f"{path} is not JSON: give --verdicts the file companions/check_judge.py wrote"
+        ) from exc
+    if not isinstance(content, dict) or not {"verdicts", "slots"} <= set(content):
+        raise JudgmentsError(
+            f"{path} holds no verdicts: give --verdicts the file companions/check_judge.py wrote"
+        )
+    return content
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--verdicts", type=Path, required=True, help="the JSON file check_judge.py wrote")
+    parser.add_argument("--reference", help="level whose strength is 0 (default: the first)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (default: 0)")
+    parser.add_argument("--resamples", type=int, default=10_000, help="bootstrap samples (default: 10000)")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    try:
+        text = json.dumps(analyze(read_check(args.verdicts), args), indent=1, sort_keys=True, allow_nan=False)
+        part = args.out.with_name(args.out.name + ".part")
+        part.write_text(text + "\n", encoding="utf-8")
+        part.replace(args.out)
+    except (JudgmentsError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,467 @@
+#!/usr/bin/env python3
+"""Can the judge be trusted? Position bias, length effect and noise, from the scores and the judge's journal.
+
+Reads scores_mtbench.csv (one reconciled verdict per task, model and pair of levels), beside it the journal
+(one line per reply: both slot orders, repeats) and, for the answers' lengths where the journal has none, the
+run records. What needs a file that is not there is null with a reason.
+
+Output: one JSON file: position_bias, length_effect, judge_noise, judge_counts (shares 0-1, lengths in
+characters), and the cleaned verdicts (score of the left level: 1 won, 0.5 tie, 0 lost) that
+analyze_judgments.py reads.
+
+Example:
+    python companions/check_judge.py --scores results/scores_mtbench.csv --runs results/runs_llamacpp.jsonl \\
+        --out results/judge_check.json
+"""
+
+import argparse
+import csv
+import gzip
+import hashlib
+import itertools
+import json
+import math
+import statistics
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+Lengths = Mapping[tuple[str, ...], int]  # characters of an answer by (model, task, turn, level)
+SCORE = {"A": 1.0, "B": 0.0, "Tie": 0.5}  # the left level's score
+BIASED_P = 0.05
+
+
+class JudgeCheckError(Exception):
+    """Something the user can put right: a missing file, a column that is not there."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One reconciled judgment of `left` against `right`."""
+
+    model_id: str
+    judge_model: str
+    task: str
+    turn: str
+    left: str
+    right: str
+    score: float  # of the left level: a win only if both orders agree, else a tie
+    averaged: float | None = None  # of the left level: mean of both orders and all repeats
+    extra_chars: int | None = None  # how much longer the left answer was
+
+    def place(self) -> tuple[str, ...]:
+        """What names the pair, whichever level stands left."""
+        return (self.model_id, self.judge_model, self.task, self.turn, *sorted((self.left, self.right)))
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One judge's reply; `first` stood in slot A, score is its score (None: unparsed or failed, rule: no
+    call).
+    """
+
+    model_id: str
+    judge_model: str
+    task: str
+    turn: str
+    first: str
+    second: str
+    repeat: str
+    score: float | None
+    rule: str | None
+    chars: tuple[int | None, int | None]  # answer lengths of the first and the second, as the judge saw them
+    answers: tuple[str, str]  # sha256 of both
+
+    def place(self) -> tuple[str, ...]:
+        """What names the pair, whichever level stands first."""
+        return (self.model_id, self.judge_model, self.task, self.turn, *sorted((self.first, self.second)))
+
+    def score_of(self, level: str) -> float:
+        """The score of `level`, one of the two; call it on parsed replies only."""
+        score = 0.0 if self.score is None else self.score
+        return score if level == self.first else 1 - score
+
+
+# --- can the judge be trusted? ---
+
+
+def both_orders(replies: Sequence[Reply]) -> list[tuple[Reply, Reply]]:
+    """Parsed replies to one question in both slot orders, matched repeat by repeat."""
+    games: dict[tuple[str, ...], list[Reply]] = defaultdict(list)
+    for reply in replies:
+        if reply.score is not None and not reply.rule:
+            games[(*reply.place(), reply.repeat)].append(reply)
+    return [(game[0], game[1]) for game in games.values() if len(game) == 2]
+
+
+def exact_sign_p(one: int, other: int) -> float:
+    """Exact two-sided p of `one` against `other` at even odds (McNemar's exact test); 1 without any.
+
+    >>> exact_sign_p(16, 2)
+    0.001312255859375
+    """
+    total = one + other
+    tail = sum(math.comb(total, count) for count in range(min(one, other) + 1))
+    return float(min(1.0, 2 * tail / 2**total))  # whole numbers until the last step: exact
+
+
+def wilson95(won: int, total: int) -> list[float]:
+    """Wilson's 95 % interval (1927) of a share."""
+    z = statistics.NormalDist().inv_cdf(0.975)
+    centre = (won + z * z / 2) / (total + z * z)
+    half = z / (total + z * z) * math.sqrt(won * (total - won) / total + z * z / 4)
+    return [max(0.0, centre - half), min(1.0, centre + half)]
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """Ranks from 1, ties share their mean rank."""
+    places: dict[float, list[int]] = defaultdict(list)
+    for place, value in enumerate(sorted(values), 1):
+        places[value].append(place)
+    return [statistics.fmean(places[value]) for value in values]
+
+
+def position_bias(matched: Sequence[tuple[Reply, Reply]]) -> dict[str, Any]:
+    """Does the judge favour a slot? From pairs of replies to both slot orders.
+
+    consistency: share with the same verdict in both orders. first_slot_score: mean score of the first slot
+    over both orders, 1/2 is none. mcnemar_p: exact two-sided test of first-first against second-second.
+    Source: Zheng et al. (2023), arXiv 2306.05685.
+    """
+    scores = [(one.score_of(one.first), two.score_of(two.first)) for one, two in matched]
+    seen = Counter(scores)
+    row: dict[str, Any] = {"pairs": len(scores), "first_first": seen[1, 1], "second_second": seen[0, 0]}
+    row |= {"partial_first": seen[1, 0.5] + seen[0.5, 1], "partial_second": seen[0, 0.5] + seen[0.5, 0]}
+    row |= dict.fromkeys(("consistency", "first_slot_score", "mcnemar_p"))
+    row |= {"biased": False, "reason": None if scores else "no pair was judged in both orders"}
+    if scores:
+        # The second order holds the levels swapped: the same verdict means opposite slot scores.
+        row["consistency"] = sum(one + two == 1 for one, two in scores) / len(scores)
+        row["first_slot_score"] = sum(one + two for one, two in scores) / (2 * len(scores))
+        row["mcnemar_p"] = exact_sign_p(seen[1, 1], seen[0, 0])
+        row["biased"] = row["mcnemar_p"] < BIASED_P
+    return row
+
+
+def length_effect(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Does the longer answer win? Share of decisive pairs it wins, Wilson interval, z, and correlations.
+
+    Lengths in characters, as the judge sees them; pairs of equal length are left out of the share.
+    """
+    extra = [(v.score, d) for v in verdicts if v.score != 0.5 and (d := v.extra_chars)]
+    row: dict[str, Any] = {"unit": "characters", "decisive": len(extra)}
+    row |= dict.fromkeys(("longer_won", "longer_share", "wilson95", "z", "spearman", "pearson"))
+    row["reason"] = None if extra else "no decisive pair whose answers differ in a known length"
+    if extra:
+        won, total = sum((score == 1) == (d > 0) for score, d in extra), len(extra)
+        row |= {"longer_won": won, "longer_share": won / total, "wilson95": wilson95(won, total)}
+        row["z"] = (won - total / 2) / math.sqrt(total / 4)
+    mean = [v.score if v.averaged is None else v.averaged for v in verdicts]
+    points = [(score, d) for score, v in zip(mean, verdicts, strict=True) if (d := v.extra_chars) is not None]
+    if len({score for score, _ in points}) > 1 and len({d for _, d in points}) > 1:
+        scores, differences = zip(*points, strict=True)
+        row["spearman"] = statistics.correlation(ranks(differences), ranks(scores))
+        row["pearson"] = statistics.correlation(differences, scores)
+    return row
+
+
+def judge_noise(replies: Sequence[Reply], same_answers: bool) -> dict[str, Any]:
+    """Does the judge repeat itself? Agreement, A-B flips and Cohen's kappa over replies to one question.
+
+    same_answers: only replies to the same two answers in the same slots (the judge's own noise); else the
+    repeats of a pair, whose answers differ (noise of judge and model together).
+    Kappa = (observed - expected) / (1 - expected) agreement, over all pairs (earlier, later) of one
+    question's replies.
+    """
+    asked: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    for r in replies:
+        if r.score is not None and not r.rule:
+            asked[(*r.place(), r.first, *(r.answers if same_answers else ()))].append(r.score)
+    twice = [two for scores in asked.values() for two in itertools.combinations(scores, 2)]
+    row: dict[str, Any] = {"kind": "same_answers" if same_answers else "repeats", "compared": len(twice)}
+    row |= {
+        "repeated_requests": sum(len(scores) > 1 for scores in asked.values()),
+        "same": None,
+        "agreement": None,
+    }
+    row |= {"flips": None, "kappa": None, "reason": None if twice else "nothing was asked twice"}
+    if twice:
+        same = sum(one == two for one, two in twice)
+        first, second = Counter(one for one, _ in twice), Counter(two for _, two in twice)
+        expected = sum(first[label] * second[label] for label in first) / len(twice) ** 2
+        row |= {"same": same, "agreement": same / len(twice), "flips": sum(abs(a - b) == 1 for a, b in twice)}
+        row["kappa"] = (same / len(twice) - expected) / (1 - expected) if expected < 1 else None
+    return row
+
+
+# --- files ---
+
+
+# Copied from read_prompts.read_jsonl
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
+    # Iterate the file: str.splitlines() would cut a record at U+2028.
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
+                continue
+            try:
+                record = json.loads(line.decode("utf-8-sig"))
+            except ValueError:
+                record = None
+            yield number, record if isinstance(record, dict) else None
+
+
+def read_scores(path: Path) -> tuple[list[Verdict], dict[str, int]]:
+    """Verdicts of a scores file, the last row of each (task, model, judge, pair, turn), and what was left
+    out.
+    """
+    counts = {"rows": 0, "duplicates": 0, "malformed": 0}
+    found: dict[tuple[str, ...], Verdict] = {}
+    read = gzip.open if path.suffix == ".gz" else open
+    with read(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as lines:
+        reader = csv.DictReader(lines)
+        missing = {"task_id", "model_id", "pair", "winner"} - set(reader.fieldnames or ())
+        if missing:
+            raise JudgeCheckError(f"{path} has no column {', '.join(sorted(missing))}: is it a scores file?")
+        for row in reader:
+            counts["rows"] += 1
+            left, _, right = (row["pair"] or "").partition("_vs_")
+            score = SCORE.get((row["winner"] or "").strip())
+            if score is None or not left or not right or left == right:
+                counts["malformed"] += 1
+                continue
+            identity = (
+                row["model_id"],
+                row.get("judge_model") or "unknown",
+                row["task_id"],
+                row.get("turn") or "1",
+            )
+            verdict = Verdict(*identity, left, right, score)
+            counts["duplicates"] += verdict.place() in found
+            found[verdict.place()] = verdict
+    return [found[key] for key in sorted(found)], counts
+
+
+def read_journal(path: Path, verdicts: Sequence[Verdict]) -> tuple[list[Reply], list[Reply], dict[str, Any]]:
+    """Current replies, all replies (superseded ones too) and counts; only of pairs in the scores file.
+
+    A later line of a game replaces the earlier one; other answers than before make the whole comparison
+    stale.
+    """
+    planned = {verdict.place() for verdict in verdicts}
+    games: dict[tuple[str, ...], dict[str, Reply]] = defaultdict(dict)
+    every: list[Reply] = []
+    counts: dict[str, Any] = {"journal_lines": 0, "journal_failed": 0, "journal_torn": 0}
+    for _, line in read_jsonl(path):
+        reply = reply_of(line) if line else None
+        if reply is None:
+            counts["journal_torn"] += 1
+            continue
+        counts["journal_lines"] += 1
+        counts["journal_failed"] += reply.score is None
+        if reply.place() not in planned:
+            continue
+        every.append(reply)
+        game = games[(*reply.place(), reply.repeat)]
+        if any(
+            sorted(old.answers) != sorted(reply.answers) or old.rule != reply.rule for old in game.values()
+        ):
+            game.clear()
+        game[reply.first] = reply
+    current = [games[key][first] for key in sorted(games) for first in sorted(games[key])]
+    counts["by_rule"] = dict(sorted(Counter(reply.rule for reply in current if reply.rule).items()))
+    return current, every, counts
+
+
+def reply_of(line: Mapping[str, Any]) -> Reply | None:
+    """One journal line as a reply seen from slot A (a rule line: from the left level); None if it names no
+    levels.
+    """
+    left, right = line.get("left_level"), line.get("right_level")
+    if left is None or right is None:
+        left, _, right = str(line.get("pair") or "").partition("_vs_")
+    if not left or not right:
+        return None
+    score = {"left": 1.0, "right": 0.0, "tie": 0.5}.get(str(line.get("winner_side")))
+    chars, answers = (
+        [line.get("left_chars"), line.get("right_chars")],
+        [line.get("left_sha256"), line.get("right_sha256")],
+    )
+    sides = [str(left), str(right)]
+    if line.get("order") == "right_first":
+        score = None if score is None else 1 - score
+        chars, answers, sides = chars[::-1], answers[::-1], sides[::-1]
+    return Reply(
+        model_id=str(line.get("model_id")),
+        judge_model=str(line.get("judge_model")),
+        task=str(line.get("task_id")),
+        turn=str(line.get("turn") or 1),
+        first=sides[0],
+        second=sides[1],
+        repeat=str(line.get("repeat") or 1),
+        score=score,
+        rule=line.get("rule"),
+        chars=(chars[0], chars[1]),
+        answers=(str(answers[0]), str(answers[1])),
+    )
+
+
+def answer_lengths(paths: Sequence[Path]) -> Lengths:
+    """Characters of each answer by (model, task, turn, level): the first repeat's, as the judge takes it."""
+    lengths: dict[tuple[str, ...], int] = {}
+    for path in paths:
+        for _, record in read_jsonl(path):
+            text = record.get("output_text") if record else None
+            if record is None or not isinstance(text, str) or record.get("error"):
+                continue
+            task = next(
+                (record[name] for name in ("id", "question_id", "task_id") if record.get(name) is not None),
+                None,
+            )
+            place = (record.get("model_id"), task, record.get("turn") or 1, record.get("level"))
+            lengths.setdefault(tuple(map(str, place)), len(text.strip()))
+    return lengths
+
+
+def complete_verdict(
+    verdict: Verdict, replies: Sequence[Reply], single_order: bool, lengths: Lengths
+) -> Verdict:
+    """The verdict with its averaged score and the extra length of the left answer, as far as they are known.
+
+    A repeat with one order only is left out of the average, unless the judge was asked in one order
+    throughout. A pair decided by a rule has the rule's score.
+    """
+    games: dict[str, list[Reply]] = defaultdict(list)
+    for reply in replies:
+        if reply.score is not None:
+            games[reply.repeat].append(reply)
+    whole = [game for game in games.values() if single_order or len(game) == 2 or game[0].rule]
+    means = [sum(reply.score_of(verdict.left) for reply in game) / len(game) for game in whole]
+    extra = None
+    if replies and None not in replies[0].chars:
+        first, second = (chars or 0 for chars in replies[0].chars)
+        extra = first - second if replies[0].first == verdict.left else second - first
+    else:
+        place = (verdict.model_id, verdict.task, verdict.turn)
+        left, right = lengths.get((*place, verdict.left)), lengths.get((*place, verdict.right))
+        extra = left - right if left is not None and right is not None else None
+    return replace(verdict, averaged=sum(means) / len(means) if means else None, extra_chars=extra)
+
+
+# --- the whole check ---
+
+
+def check(
+    verdicts: Sequence[Verdict], current: Sequence[Reply], every: Sequence[Reply], lengths: Lengths
+) -> dict[str, Any]:
+    """All tables of the output, per judge and model, and pooled over models (model_id null)."""
+    by_pair: dict[tuple[str, ...], list[Reply]] = defaultdict(list)
+    for reply in current:
+        by_pair[reply.place()].append(reply)
+    single = not any(len({r.first for r in pair}) == 2 for pair in by_pair.values())
+    whole = [complete_verdict(v, by_pair[v.place()], single, lengths) for v in verdicts]
+    tables: dict[str, Any] = {"position_bias": [], "length_effect": [], "judge_noise": []}
+    for judge in sorted({v.judge_model for v in whole}):
+        models = sorted({v.model_id for v in whole if v.judge_model == judge})
+        for model in [None, *models] if len(models) > 1 else models:
+            identity = {"model_id": model, "judge_model": judge}
+            replies = [r for r in current if r.judge_model == judge and model in (None, r.model_id)]
+            own = [v for v in whole if v.judge_model == judge and model in (None, v.model_id)]
+            tables["position_bias"].append(identity | position_bias(both_orders(replies)))
+            tables["length_effect"].append(identity | length_effect(own))
+        for same_answers in (True, False):
+            sample = [r for r in (every if same_answers else current) if r.judge_model == judge]
+            tables["judge_noise"].append({"judge_model": judge} | judge_noise(sample, same_answers))
+    one_order = sum(
+        len({r.first for r in pair if r.score is not None}) == 1 and not pair[0].rule
+        for pair in by_pair.values()
+    )
+    tables["judge_counts"] = {"pairs_one_order_only": one_order}
+    tables["verdicts"] = [asdict(v) for v in whole]
+    tables["slots"] = slot_table(current)
+    return tables
+
+
+def slot_table(replies: Sequence[Reply]) -> list[dict[str, Any]]:
+    """Per model, judge and ordered pair of levels: the summed score of the first and of the second slot."""
+    sums: dict[tuple[str, ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for r in replies:
+        if r.score is not None and not r.rule:
+            total = sums[r.model_id, r.judge_model, r.first, r.second]
+            total[0] += r.score
+            total[1] += 1 - r.score
+    names = ("model_id", "judge_model", "first", "second")
+    return [
+        dict(zip(names, key, strict=True)) | {"first_score": a, "second_score": b}
+        for key, (a, b) in sorted(sums.items())
+    ]
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write whole or not at all: a reader never sees half a file."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(
+            json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
+        )
+        part.replace(path)
+    except OSError as exc:
+        raise JudgeCheckError(f"cannot write {path}: {exc.strerror}; choose another --out") from exc
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scores", type=Path, required=True, help="scores_mtbench.csv, plain or .gz")
+    parser.add_argument(
+        "--journal",
+        type=Path,
+        help="the judge's journal (default: <scores stem>.journal.jsonl beside the scores)",
+    )
+    parser.add_argument(
+        "--runs", type=Path, nargs="*", default=[], help="run records, for answer lengths the journal lacks"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    return parser
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Read, check; a journal that was not asked for and is not there is no error."""
+    stem = args.scores.name.removesuffix(".gz").removesuffix(".csv")
+    journal = args.journal or args.scores.with_name(f"{stem}.journal.jsonl")
+    try:
+        verdicts, counts = read_scores(args.scores)
+        asked = args.journal or journal.exists()
+        current, every, journal_counts = read_journal(journal, verdicts) if asked else ([], [], {})
+        lengths = answer_lengths(args.runs)
+    except OSError as exc:
+        raise JudgeCheckError(f"cannot read {exc.filename}: {exc.strerror}") from exc
+    tables = check(verdicts, current, every, lengths)
+    files = {"scores": args.scores} | ({"journal": journal} if asked else {})
+    tables["inputs"] = [
+        {"path": str(path), "kind": kind, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for kind, path in files.items()
+    ]
+    tables["judge_counts"] |= counts | journal_counts | {"has_journal": bool(journal_counts)}
+    return {"schema_version": 1} | tables
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    try:
+        write_json(args.out, run(args))
+    except JudgeCheckError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

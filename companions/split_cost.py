@@ -1,0 +1,376 @@
+#!/usr/bin/env python3
+"""Prompt or answer: which of the two does the extra energy and latency of a level pay for?
+
+A longer prompt costs twice: it has to be read, and it often draws a longer answer. Per model on its board
+the script fits, by least squares over all runs,
+
+    cost = per_run + per_prompt_token * prompt_tokens + per_output_token * completion_tokens
+
+and splits the difference of each level against the baseline (within tasks) into per_prompt_token * extra
+prompt tokens, per_output_token * extra output tokens, and the rest that tokens do not explain. Runs of one
+task share its words, so standard errors come from leaving out one task at a time (jackknife over tasks, t
+with tasks - 1).
+
+Output: one JSON file with cost_split and cost_parts (J or ms, per token J/token or ms/token, shares 0-1).
+analyze_levels.py runs this script.
+
+Example:
+    python companions/select_runs.py --runs results/runs_llamacpp.jsonl --table results/runs_table.csv \\
+        --out results/selection.json
+    python companions/split_cost.py --table results/runs_table.csv --draft results/analysis.json \\
+        --out results/split.json
+"""
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+METRICS = {"energy_joule": "J", "latency_ms": "ms"}
+# What the engine and the power trace themselves put on the prompt and on the answer, to hold the fit against.
+PHASES = {
+    "energy_joule": ("energy_prefill_joule", "energy_decode_joule"),
+    "latency_ms": ("ttft_ms", "decode_ms"),
+}
+COEFFICIENTS = ("per_run", "per_prompt_token", "per_output_token")
+TOKENS = ("prompt_tokens", "completion_tokens")
+ENTANGLED = 0.98  # correlation of prompt and output tokens beyond which no regression can tell them apart
+RESAMPLES_AT_ONCE = 1000
+
+
+class SplitError(Exception):
+    """Something the user can put right: a file that is missing or of another kind."""
+
+
+@dataclass(frozen=True)
+class CostFit:
+    """cost = X c by least squares. Columns that do not vary are left out: their coefficient is None."""
+
+    coefficients: tuple[float | None, ...]  # COEFFICIENTS
+    se: tuple[float | None, ...]  # jackknife over tasks
+    se_ols: tuple[float | None, ...]  # classical, for independent errors of one size
+    t_quantile: float | None
+    r_squared: float | None
+    residual_std: float | None
+
+
+# --- the fit ---
+
+
+def varying(tokens: "Floats") -> list[int]:
+    """Which coefficients can be fitted: the constant, and each token count that is not the same in all
+    runs.
+    """
+    return [0] + [column + 1 for column in range(tokens.shape[1]) if len(set(tokens[:, column])) > 1]
+
+
+def fit_cost(tokens: "Floats", cost: "Floats", task: "NDArray[np.int64]") -> CostFit | None:
+    """Least squares of cost (n,) on a constant and tokens (n, 2); task (n,) numbers the tasks. None: too few
+    runs.
+
+    Standard errors: delete-one-task jackknife, se^2 = (G - 1) / G sum_g (c_-g - mean c_-g)^2 (Cameron,
+    Gelbach & Miller 2008, CV3), which holds with errors that differ in size or go together within a task.
+    """
+    import numpy as np
+    from scipy import special  # scipy.stats takes a second to import
+
+    free = varying(tokens)
+    design = np.column_stack([np.ones(len(cost)), tokens])[:, free]
+    if len(cost) <= len(free):
+        return None
+    solved, _, rank, _ = np.linalg.lstsq(design, cost, rcond=None)
+    if rank < len(free):
+        return None
+    residual = cost - design @ solved
+    variance = float(residual @ residual) / (len(cost) - len(free))
+    se_ols = np.sqrt(variance * np.diag(np.linalg.inv(design.T @ design)))
+    total = float(((cost - cost.mean()) ** 2).sum())
+    se, quantile = None, None
+    groups = int(task.max()) + 1
+    left_out = leave_one_task_out(design, cost, task)
+    if left_out is not None:
+        se = np.sqrt((groups - 1) / groups * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
+        quantile = float(special.stdtrit(groups - 1, 0.975))
+
+    def spread(values: Any) -> tuple[float | None, ...]:
+        by_place = {} if values is None else dict(zip(free, values.tolist(), strict=True))
+        return tuple(by_place.get(place) for place in range(len(COEFFICIENTS)))
+
+    r_squared = 1 - float(residual @ residual) / total if total > 0 else None
+    return CostFit(spread(solved), spread(se), spread(se_ols), quantile, r_squared, variance**0.5)
+
+
+def task_sums(design: "Floats", cost: "Floats", task: "NDArray[np.int64]") -> tuple["Floats", "Floats"]:
+    """X'X (tasks, k, k) and X'y (tasks, k) of each task's runs."""
+    import numpy as np
+
+    tasks, width = int(task.max()) + 1, design.shape[1]
+    squares, products = np.zeros((tasks, width, width)), np.zeros((tasks, width))
+    np.add.at(squares, task, design[:, :, None] * design[:, None, :])
+    np.add.at(products, task, design * cost[:, None])
+    return squares, products
+
+
+def solve_each(squares: "Floats", products: "Floats") -> "Floats | None":
+    """Coefficients of many normal equations (m, k, k), (m, k); None if one has no single solution."""
+    import numpy as np
+
+    # Columns of 1 and of thousands of tokens: scaled to one size, X'X keeps its precision.
+    scale = np.sqrt(np.einsum("mkk->mk", squares).mean(axis=0))
+    scaled = squares / scale[:, None] / scale
+    # Of a scaled 3 x 3 matrix the determinant is as good a warning as the condition number, and quicker.
+    if not (np.abs(np.linalg.det(scaled)) > 1e-12).all():
+        return None
+    return np.asarray(np.linalg.solve(scaled, (products / scale)[:, :, None])[:, :, 0] / scale)
+
+
+def leave_one_task_out(design: "Floats", cost: "Floats", task: "NDArray[np.int64]") -> "Floats | None":
+    """Coefficients without each task in turn (tasks, k); None if a task cannot be done without."""
+    squares, products = task_sums(design, cost, task)
+    if len(squares) < 2:
+        return None
+    return solve_each(squares.sum(axis=0) - squares, products.sum(axis=0) - products)
+
+
+# --- rows ---
+
+
+def split_row(runs: "pd.DataFrame", metric: str) -> tuple[dict[str, Any], CostFit | None]:
+    """The fit of one model as a row of cost_split."""
+    import numpy as np
+
+    row: dict[str, Any] = {"metric": metric, "unit": METRICS[metric], "n_runs": len(runs), "reason": None}
+    row |= {"n_tasks": int(runs["id"].nunique()), "r_squared": None, "residual_std": None}
+    row |= {"regressor_correlation": None}
+    nothing = {"estimate": None, "se": None, "se_ols": None, "ci95": None}
+    if not len(runs):
+        reason = f"no run has {metric} and both token counts"
+        row["coefficients"] = {name: {**nothing, "reason": reason} for name in COEFFICIENTS}
+        return row | {"reason": reason}, None
+    tokens, cost = runs[[*TOKENS]].to_numpy(float), runs[metric].to_numpy(float)
+    fit = fit_cost(tokens, cost, runs.groupby("id").ngroup().to_numpy())
+    if len(varying(tokens)) == 3:
+        row["regressor_correlation"] = float(np.corrcoef(tokens.T)[0, 1])
+    if fit is None:
+        reason = "prompt and output tokens do not vary apart from each other, or there are too few runs"
+        row["coefficients"] = {name: {**nothing, "reason": reason} for name in COEFFICIENTS}
+        return row | {"reason": reason}, None
+    row["coefficients"] = {}
+    for place, name in enumerate(COEFFICIENTS):
+        estimate, se = fit.coefficients[place], fit.se[place]
+        half = fit.t_quantile * se if fit.t_quantile is not None and se is not None else None
+        interval = None if estimate is None or half is None else [estimate - half, estimate + half]
+        why = None if interval else "no interval: one task only, or one the fit cannot do without"
+        why = f"{TOKENS[place - 1]} is the same in all runs" if estimate is None else why
+        values = {"estimate": estimate, "se": se, "se_ols": fit.se_ols[place], "ci95": interval}
+        row["coefficients"][name] = {**values, "reason": why}
+    if abs(row["regressor_correlation"] or 0) > ENTANGLED:
+        row["reason"] = "prompt and output tokens rise together: their costs can hardly be told apart"
+    return row | {"r_squared": fit.r_squared, "residual_std": fit.residual_std}, fit
+
+
+def paired_extra(runs: "pd.DataFrame", level: str, against: str, names: Sequence[str]) -> "pd.DataFrame":
+    """Level minus baseline of each column within tasks: one row per task that has both."""
+    cells = runs[runs["level"].isin([level, against])].groupby(["id", "turn", "level"])[[*names]].mean()
+    wide = cells.unstack("level")
+    extra = {
+        name: wide[name].get(level, float("nan")) - wide[name].get(against, float("nan")) for name in names
+    }
+    frame = type(runs)(extra)
+    return frame.groupby("id").mean()
+
+
+def part_row(extra: "pd.DataFrame", metric: str, fit: CostFit, level: str, against: str) -> dict[str, Any]:
+    """One level's extra cost in its parts; extra: differences by task from `paired_extra`."""
+    row: dict[str, Any] = {"level": level, "against": against, "metric": metric, "unit": METRICS[metric]}
+    known = extra.dropna(subset=[metric, *TOKENS])
+    names = ("extra", "prompt_part", "answer_part", "unexplained", "prompt_share", "answer_share")
+    row |= dict.fromkeys((*names, "prompt_part_ci95", "answer_part_ci95", "prompt_share_ci95"))
+    row |= {f"{name}_extra": None for name in ("prompt_tokens", "output_tokens")}
+    row |= {f"measured_{name}_extra": None for name in ("prefill", "decode")} | {"sentence": None}
+    if not len(known):
+        return row | {"n_tasks": 0, "reason": f"no task was run at {level} and at {against}"}
+    mean = known.mean()
+    row |= {"n_tasks": len(known), "extra": mean[metric], "reason": None}
+    row |= {"prompt_tokens_extra": mean[TOKENS[0]], "output_tokens_extra": mean[TOKENS[1]]}
+    for name, phase in zip(("prefill", "decode"), PHASES[metric], strict=True):
+        both = extra[phase].dropna()
+        row[f"measured_{name}_extra"] = both.mean() if len(both) else None
+    rates = [0.0 if c is None else c for c in fit.coefficients]
+    row["prompt_part"], row["answer_part"] = rates[1] * mean[TOKENS[0]], rates[2] * mean[TOKENS[1]]
+    row["unexplained"] = mean[metric] - row["prompt_part"] - row["answer_part"]
+    total = row["prompt_part"] + row["answer_part"]
+    if row["prompt_part"] * row["answer_part"] >= 0 and total != 0:
+        row |= {"prompt_share": row["prompt_part"] / total, "answer_share": row["answer_part"] / total}
+    else:
+        row["reason"] = "the two parts have opposite signs, so there are no shares"
+    return row | {"sentence": sentence(row)}
+
+
+def resampled_parts(
+    runs: "pd.DataFrame", metric: str, extras: Mapping[str, "pd.DataFrame"], settings: Mapping[str, Any]
+) -> dict[str, "Floats"]:
+    """Prompt part and answer part of each level (resamples, 2): tasks drawn with replacement, model refitted.
+
+    {} where some sample of tasks allows no fit.
+    """
+    import numpy as np
+
+    tokens, cost = runs[[*TOKENS]].to_numpy(float), runs[metric].to_numpy(float)
+    free, tasks = varying(tokens), sorted(runs["id"].unique())
+    design = np.column_stack([np.ones(len(runs)), tokens])[:, free]
+    squares, products = task_sums(design, cost, runs.groupby("id").ngroup().to_numpy())
+    columns = {}
+    for level, extra in extras.items():
+        # A task that lacks one of the two levels still helps the fit, and has no difference.
+        pairs = extra.dropna(subset=[metric, *TOKENS]).reindex(tasks)
+        columns[level] = np.column_stack([pairs[metric].notna(), pairs[[*TOKENS]].fillna(0)]).astype(float)
+    generator, drawn = np.random.default_rng(settings["seed"]), defaultdict(list)
+    for start in range(0, settings["resamples"], RESAMPLES_AT_ONCE):
+        size = min(RESAMPLES_AT_ONCE, settings["resamples"] - start)
+        times = generator.multinomial(len(tasks), np.full(len(tasks), 1 / len(tasks)), size=size) * 1.0
+        solved = solve_each(np.tensordot(times, squares, axes=1), times @ products)
+        if solved is None:
+            return {}
+        rates = np.zeros((size, len(COEFFICIENTS)))
+        rates[:, free] = solved
+        for level, of_task in columns.items():
+            sums = times @ of_task
+            drawn[level].append(rates[:, 1:] * sums[:, 1:] / np.maximum(sums[:, :1], 1))
+    return {level: np.concatenate(parts) for level, parts in drawn.items()}
+
+
+def part_intervals(parts: "Floats | None", has_share: bool) -> dict[str, Any]:
+    """95 % percentile intervals of the parts and of the prompt's share."""
+    import numpy as np
+
+    row: dict[str, Any] = dict.fromkeys(("prompt_part_ci95", "answer_part_ci95", "prompt_share_ci95"))
+    if parts is not None:
+        row["prompt_part_ci95"], row["answer_part_ci95"] = np.percentile(
+            parts, [2.5, 97.5], axis=0
+        ).T.tolist()
+        total = parts.sum(axis=1)
+        if has_share and ((total > 0).all() or (total < 0).all()):
+            row["prompt_share_ci95"] = np.percentile(parts[:, 0] / total, [2.5, 97.5]).tolist()
+    return row
+
+
+def part_rows(
+    runs: "pd.DataFrame", metric: str, fit: CostFit, draft: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The parts of every level that was run, with their intervals."""
+    settings, ran = draft["settings"], set(runs["level"])
+    base, names = settings["baseline"], [metric, *TOKENS, *PHASES[metric]]
+    levels = [level for level in draft["levels"] if level in ran and level != base]
+    extras = {level: paired_extra(runs, level, base, names) for level in levels}
+    drawn = resampled_parts(runs, metric, extras, settings) if runs["id"].nunique() > 1 else {}
+    rows = []
+    for level, extra in extras.items():
+        row = part_row(extra, metric, fit, level, base)
+        rows.append(
+            row | part_intervals(drawn.get(level) if row["n_tasks"] else None, bool(row["prompt_share"]))
+        )
+    return rows
+
+
+def sentence(row: Mapping[str, Any]) -> str:
+    """The split in words: "of the extra 3.1 J at L3, 22 % is prompt, 78 % is longer answer"."""
+
+    def amount(value: float) -> str:
+        scale, unit = (1000, "s") if row["unit"] == "ms" else (1, row["unit"])
+        return f"{abs(value) / scale:.3g} {unit}"
+
+    answer = "longer answer" if row["output_tokens_extra"] > 0 else "shorter answer"
+    parts = {"prompt": row["prompt_part"], answer: row["answer_part"]}
+    largest = max(abs(part) for part in parts.values())
+    # What rounds to nothing beside the other part is not worth a word.
+    parts = {name: part for name, part in parts.items() if abs(part) > 0.005 * largest}
+    which = "of the extra" if row["extra"] > 0 else "of the saved"
+    which = f"{which} {amount(row['extra'])} at {row['level']}"
+    if not parts or abs(row["extra"]) < 1e-9:
+        return f"at {row['level']}: neither the prompt nor the answer costs more"
+    if len(parts) == 1:
+        text = f"{which}, all is {next(iter(parts))}"
+    elif row["prompt_share"] is None:
+        words = [
+            f"{amount(part)} {'more' if part > 0 else 'less'} for the {name}" for name, part in parts.items()
+        ]
+        text = f"at {row['level']}: {' and '.join(words)}"
+    else:
+        shares = zip(parts, (row["prompt_share"], row["answer_share"]), strict=True)
+        text = f"{which}, {', '.join(f'{100 * share:.0f} % is {name}' for name, share in shares)}"
+    if abs(row["unexplained"]) > 0.1 * abs(row["extra"]):
+        more = "more" if row["unexplained"] > 0 else "less"
+        text += f" ({amount(row['unexplained'])} {more} than tokens explain)"
+    return text
+
+
+def split(table: "pd.DataFrame", draft: Mapping[str, Any]) -> dict[str, Any]:
+    """cost_split and cost_parts of every model on its board."""
+    fits: list[dict[str, Any]] = []
+    parts: list[dict[str, Any]] = []
+    table["decode_ms"] = table["latency_ms"] - table["ttft_ms"]
+    for number, model in enumerate(draft["models"]):
+        identity = {name: model[name] for name in ("board", "power_scope", "model_id")}
+        for metric in METRICS:
+            runs = table[table["group"] == number].dropna(subset=[metric, *TOKENS])
+            row, fit = split_row(runs, metric)
+            fits.append(identity | row)
+            if fit:
+                parts += [identity | part for part in part_rows(runs, metric, fit, draft)]
+    return {"cost_split": fits, "cost_parts": parts}
+
+
+def read_inputs(args: argparse.Namespace) -> tuple["pd.DataFrame", dict[str, Any]]:
+    """The table of select_runs.py and the settings, levels and models of an analysis."""
+    import pandas as pd
+
+    try:
+        texts = dict.fromkeys(("id", "turn", "level", "repeat"), str)
+        table = pd.read_csv(args.table, dtype=texts, keep_default_na=False, na_values=[""])
+        draft = json.loads(args.draft.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise SplitError(f"cannot read --table or --draft: {exc}") from exc
+    if not {"settings", "levels", "models"} <= set(draft) or "group" not in table:
+        raise SplitError("--draft must be an analysis.json and --table the table of select_runs.py")
+    return table, draft
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--table", type=Path, required=True, help="runs that count, from select_runs.py (CSV)"
+    )
+    parser.add_argument(
+        "--draft", type=Path, required=True, help="an analysis.json: its settings, levels, models"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    try:
+        text = json.dumps(split(*read_inputs(args)), indent=1, sort_keys=True)
+        args.out.write_text(text + "\n", encoding="utf-8")
+    except (SplitError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

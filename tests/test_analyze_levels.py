@@ -1,0 +1,369 @@
+"""The whole analysis: values done by hand, known truth, partial and hostile data, same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import importlib
+import io
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+np = pytest.importorskip("numpy")
+pytest.importorskip("pandas")
+stats = pytest.importorskip("scipy.stats")
+
+from companions import analyze_levels  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
+
+
+def record(task: Any, level: str, **changes: Any) -> dict[str, Any]:
+    eight = {"id": task, "model_id": "m", "level": level, "prompt_tokens": 40, "completion_tokens": 10}
+    return {**eight, "latency_ms": 1000.0, "energy_joule": 5.0, "output_text": "x", **changes}
+
+
+def write(path: Path, records: list[dict[str, Any]]) -> Path:
+    text = "".join(json.dumps(each) + "\n" for each in records)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def ask(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, ROOT / "companions/analyze_levels.py", *arguments]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+
+
+def run_here(name: str, *arguments: Any) -> str:
+    """A script beside analyze_levels.py, run in this process: packages are imported once for all tests."""
+    script = importlib.import_module(f"companions.{name.removesuffix('.py')}")
+    printed, complaint = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaint):
+        status = script.main([str(argument) for argument in arguments])
+    if status:
+        raise analyze_levels.LevelsError(complaint.getvalue().strip().removeprefix("error: "))
+    printed.seek(0)
+    return printed.read()
+
+
+def analyze(folder: Path, *arguments: Any) -> dict[str, Any]:
+    """The analysis as strict JSON; its text must fit a terminal."""
+    told = io.StringIO()
+    files = (*arguments, "--out", folder / "analysis.json", "--resamples", 300)
+    with contextlib.redirect_stdout(told), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analyze_levels, "run_script", run_here)
+        assert analyze_levels.main([str(argument) for argument in files]) == 0
+    assert max(map(len, told.getvalue().splitlines())) <= 80
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    return dict(json.loads((folder / "analysis.json").read_text(), parse_constant=refuse))
+
+
+def find(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
+    (row,) = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+    return row
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Two made models with scores and journal, analyzed once."""
+    folder = tmp_path_factory.mktemp("campaign")
+    made = [sys.executable, str(ROOT / "tests/fakes/made_campaign.py"), str(folder)]
+    subprocess.run([*made, "--models", "gemma", "qwen", "--tasks", "14"], check=True)
+    return folder, analyze(
+        folder, "--runs", folder / "runs_llamacpp.jsonl", "--scores", folder / "scores_mtbench.csv"
+    )
+
+
+def test_means_and_differences_by_hand(tmp_path: Path) -> None:
+    # Three tasks; task 3 has no L1, so only tasks 1 and 2 are paired. Repeats are averaged first.
+    runs = [
+        *(record(1, "L0", repeat=r, latency_ms=value) for r, value in enumerate((100.0, 300.0))),
+        record(2, "L0", latency_ms=400.0),
+        record(3, "L0", latency_ms=900.0),
+        *(record(1, "L1", repeat=r, latency_ms=value) for r, value in enumerate((250.0, 250.0))),
+        record(2, "L1", latency_ms=500.0),
+    ]
+    result = analyze(tmp_path, "--runs", write(tmp_path / "runs.jsonl", runs))
+    base = find(result["level_means"], metric="latency_ms", level="L0")
+    assert (base["n_runs"], base["n_tasks"], base["mean"]) == (4, 3, 500.0)  # (200 + 400 + 900) / 3
+    assert base["std"] == pytest.approx(np.std([100, 300, 400, 900], ddof=1))
+    assert base["std_tasks"] == pytest.approx(np.std([200, 400, 900], ddof=1))
+    assert base["std_within"] == pytest.approx(np.std([100, 300], ddof=1))
+    half = stats.t.ppf(0.975, 2) * np.std([200, 400, 900], ddof=1) / math.sqrt(3)
+    assert base["ci95"] == pytest.approx([500 - half, 500 + half])
+    row = find(result["paired"], metric="latency_ms", level="L1", against="L0")
+    assert (row["n_tasks"], row["mean_difference"]) == (2, 75.0)  # ((250 - 200) + (500 - 400)) / 2
+    assert row["percent"] == pytest.approx(25.0) and row["ci95"] == [50.0, 100.0]
+
+
+def test_wilcoxon_sign_and_holm_match_scipy(campaign: tuple[Path, dict[str, Any]]) -> None:
+    folder, result = campaign
+    runs = [json.loads(line) for line in (folder / "runs_llamacpp.jsonl").read_text().splitlines()]
+    p_values = []
+    for model in ("gemma", "qwen"):
+        for level in ("L1", "L2", "L3", "P"):
+            gaps = []
+            for task in sorted({run["id"] for run in runs}):
+                both = [
+                    np.mean(
+                        [
+                            r["energy_joule"]
+                            for r in runs
+                            if (r["model_id"], r["id"], r["level"]) == (model, task, name)
+                        ]
+                    )
+                    for name in (level, "L0")
+                ]
+                gaps.append(both[0] - both[1])
+            row = find(result["paired"], metric="energy_joule", model_id=model, level=level, against="L0")
+            assert row["mean_difference"] == pytest.approx(np.mean(gaps), abs=1e-9)
+            assert row["wilcoxon_p"] == pytest.approx(stats.wilcoxon(gaps).pvalue, abs=1e-8)
+            up = sum(gap > 0 for gap in gaps)
+            assert row["sign_p"] == pytest.approx(stats.binomtest(up, len(gaps)).pvalue, abs=1e-8)
+            p_values.append((row["wilcoxon_p"], row["p_holm"], row["holm_tests"]))
+    # Holm by its definition: the k-th smallest of 8 p values times (9 - k), never falling.
+    ordered = sorted(p_values)
+    running = 0.0
+    for rank, (p, adjusted, tests) in enumerate(ordered):
+        running = max(running, min(1.0, p * (8 - rank)))
+        assert adjusted == pytest.approx(running, abs=1e-12) and tests == 8
+
+
+def test_known_coefficients_and_the_split_come_back(campaign: tuple[Path, dict[str, Any]]) -> None:
+    _, result = campaign
+    for model, factor in (("gemma", 1.0), ("qwen", 1.3)):
+        row = find(result["cost_split"], model_id=model, metric="energy_joule")
+        for name, true in (("per_prompt_token", 0.002 * factor), ("per_output_token", 0.02 * factor)):
+            fitted = row["coefficients"][name]
+            assert abs(fitted["estimate"] - true) < 3 * fitted["se"] < 0.2 * true
+        assert row["r_squared"] > 0.95
+        part = find(result["cost_parts"], model_id=model, metric="energy_joule", level="L3")
+        assert part["measured_prefill_extra"] == pytest.approx(part["prompt_tokens_extra"] * 0.002 * factor)
+        assert part["prompt_share_ci95"][0] < part["prompt_share"] < part["prompt_share_ci95"][1]
+
+
+def test_the_judges_tables_and_the_answer_are_there(campaign: tuple[Path, dict[str, Any]]) -> None:
+    _, result = campaign
+    assert result["levels"] == ["L0", "L1", "L2", "L3", "P"] and len(result["answer"]) == 3
+    row = find(result["win_rates"], model_id="gemma", level="L3", against="L0")
+    assert row["win_rate"] > 0.7 and row["p_holm"] >= row["sign_p"] and row["holm_tests"] == 8
+    assert (
+        find(result["bradley_terry"], model_id="gemma", level="P")["beta"] == 0
+    )  # the placebo is the reference
+    bias = find(result["position_bias"], model_id=None)
+    assert bias["biased"] and "position_bias" in {caveat["key"] for caveat in result["caveats"]}
+    trend = find(result["trend"], model_id="gemma", metric="quality")
+    assert trend["levels"] == ["L0", "L1", "L2", "L3"] and trend["p"] < 0.001
+    assert find(result["models"], model_id="gemma")["board"] == "Jetson Orin Nano Super"
+    assert {"runs", "env", "scores", "journal"} == {row["kind"] for row in result["inputs"]}
+
+
+def test_the_command_gives_the_same_bytes_as_before_and_prints_the_answer(
+    campaign: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Through real processes, as the user runs it."""
+    folder, result = campaign
+    files = ("--runs", folder / "runs_llamacpp.jsonl", "--scores", folder / "scores_mtbench.csv")
+    done = ask(*files, "--out", tmp_path / "again.json", "--resamples", 300)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "again.json").read_bytes() == (folder / "analysis.json").read_bytes()
+    assert result["answer"][0].split()[:3] == done.stdout.split()[2:5]
+
+
+def test_golden_analysis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file other scripts are tested with is what this script writes, to rounding."""
+    made = [
+        sys.executable,
+        str(ROOT / "tests/fakes/made_campaign.py"),
+        str(tmp_path),
+        "--models",
+        "made-demo",
+    ]
+    subprocess.run(
+        [*made, "--levels", "L0", "L3", "P", "--tasks", "5", "--repeats", "2", "--power", "replay"],
+        check=True,
+    )
+    monkeypatch.chdir(tmp_path)
+    files = ("--runs", "runs_llamacpp.jsonl", "--scores", "scores_mtbench.csv")
+    if not GOLDEN.exists():  # written once; look at it before it is committed
+        analyze(tmp_path, *files)
+        shutil.copy(tmp_path / "analysis.json", GOLDEN)
+
+    def same(one: Any, other: Any) -> bool:
+        if isinstance(one, dict) and isinstance(other, dict):
+            return one.keys() == other.keys() and all(
+                same(one[key], other[key]) for key in one if key != "sha256"
+            )
+        if isinstance(one, list) and isinstance(other, list):
+            return len(one) == len(other) and all(map(same, one, other))
+        if isinstance(one, float) and isinstance(other, (int, float)):
+            return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-9)
+        return bool(one == other)
+
+    assert same(json.loads(GOLDEN.read_text()), analyze(tmp_path, *files))
+
+
+PARTIAL = {
+    "no energy": [record(t, lv, energy_joule=None) for t in range(4) for lv in ("L0", "L1")],
+    "one task": [record(1, lv) for lv in ("L0", "L1", "P")],
+    "one level": [record(t, "L0") for t in range(3)],
+    "only a placebo": [record(t, "P") for t in range(3)],
+    "a level missing for every task but one": [record(t, "L0") for t in range(3)] + [record(9, "L1")],
+    "own level names": [record(t, lv) for t in range(3) for lv in ("short", "=cmd", "NA", "nul\x00")],
+    "nothing but output": [
+        {"id": 1, "model_id": "m", "level": lv, "output_text": "x"} for lv in ("L0", "L1")
+    ],
+    "net energy below zero": [record(t, lv, energy_joule=-0.1 * t) for t in range(4) for lv in ("L0", "L1")],
+    "a lone surrogate": [record("\ud800", lv, model_id="m\udfff") for lv in ("L0", "L1")],
+}
+
+
+@pytest.mark.parametrize("name", PARTIAL)
+def test_partial_data_give_nulls_with_reasons(tmp_path: Path, name: str) -> None:
+    result = analyze(tmp_path, "--runs", write(tmp_path / "runs.jsonl.gz", PARTIAL[name]))
+    assert len(result["answer"]) == 3 and all(result["answer"])
+    for table, value in (
+        ("level_means", "mean"),
+        ("paired", "mean_difference"),
+        ("drift", "p"),
+        ("trend", "p"),
+    ):
+        for row in result[table]:
+            assert row[value] is not None or row["reason"], (table, row)
+    assert "no_scores" in {caveat["key"] for caveat in result["caveats"]}
+
+
+def test_scores_alone_are_enough_for_the_judges_part(tmp_path: Path) -> None:
+    scores = "task_id,category,model_id,pair,winner,judge_model,turn\n"
+    scores += "".join(f"{task},w,m,L0_vs_P,{'AB'[task % 2]},j,1\n" for task in range(6))
+    (tmp_path / "s.csv").write_text(scores)
+    result = analyze(tmp_path, "--scores", tmp_path / "s.csv")
+    assert find(result["win_rates"], level="P", against="L0")["win_rate"] == 0.5
+    assert result["level_means"] == [] and result["value"] == []
+
+
+def test_an_error_row_or_a_nan_changes_no_mean(tmp_path: Path) -> None:
+    good = [record(t, lv, latency_ms=100.0 + t) for t in range(4) for lv in ("L0", "L1")]
+    bad = [
+        record(1, "L0", latency_ms=9e9, error={"message": "boom"}),
+        record(2, "L1", latency_ms=float("nan")),
+    ]
+    results = [
+        analyze(tmp_path, "--runs", write(tmp_path / f"{len(rows)}.jsonl", rows))
+        for rows in (good, [*good, *bad])
+    ]
+    metrics = [[row for row in result["level_means"] if row["metric"] == "latency_ms"] for result in results]
+    assert metrics[0] == metrics[1]
+    assert results[1]["counts"]["errors"] == 1 and len(results[1]["left_out"]) == 1
+
+
+def test_two_boards_stay_apart(tmp_path: Path) -> None:
+    for board, joule in (("nano", 5.0), ("agx", 9.0)):
+        rows = [
+            record(t, lv, energy_joule=joule, power_scope=board, env_id="e")
+            for t in range(3)
+            for lv in ("L0", "L1")
+        ]
+        write(tmp_path / f"runs_{board}.jsonl", rows)
+        write(tmp_path / f"runs_{board}.env.jsonl", [{"env_id": "e", "board": board}])
+    result = analyze(tmp_path, "--runs", tmp_path / "runs_*.jsonl")
+    means = {(row["board"], row["mean"]) for row in result["level_means"] if row["metric"] == "energy_joule"}
+    assert means == {("agx", 9.0), ("nano", 5.0)}
+
+
+def test_drift_is_found_and_neither_task_nor_level_passes_for_it() -> None:
+    rng = np.random.default_rng(1)
+    cell = np.repeat(np.arange(50), 3)
+    hours = rng.permutation(150) * 0.02
+    level = np.repeat(rng.uniform(100, 900, 50), 3)
+    value = level * (1 + 0.02 * hours) * (1 + rng.normal(0, 0.002, 150))
+    row = analyze_levels.drift_slope(hours, value, cell)
+    # Percent of the cell's own mean, which drift itself has raised by about 3 %.
+    assert row["slope_percent_per_hour"] == pytest.approx(1.94, abs=0.06) and row["p"] < 1e-6
+    still = analyze_levels.drift_slope(hours, level * (1 + rng.normal(0, 0.002, 150)), cell)
+    assert still["ci95"][0] < 0 < still["ci95"][1]
+
+
+@pytest.mark.parametrize("tasks", [15, 40])
+def test_the_interval_of_a_difference_holds_the_truth_at_the_nominal_rate(tasks: int) -> None:
+    rng, held = np.random.default_rng(9), 0
+    for _ in range(200):
+        base = np.full(tasks, 10.0)
+        low, high = analyze_levels.paired_difference(base + rng.normal(1, 2, tasks), base, 0, 500)["ci95"]
+        held += low <= 1 <= high
+    assert held >= 174  # of 190 expected; percentile intervals of few tasks are a little short
+
+
+def test_bootstrap_means_are_those_of_all_resamples() -> None:
+    scores = np.array([[1.0], [1.0], [0.5], [0.0], [1.0]])
+    means = analyze_levels.resampled_means(scores, 3, 20_000)[:, 0]
+    assert means.mean() == pytest.approx(0.7, abs=0.01) and means.std() == pytest.approx(0.1788854, abs=0.01)
+    assert np.percentile(means, [2.5, 97.5]) == pytest.approx([0.3, 1.0], abs=0.01)
+    assert np.mean(means <= 0.5 + 1e-9) == pytest.approx(0.19744, abs=0.01)  # counted over all 3,125
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "needle"),
+    [
+        (["--out", "o.json"], 2, "--runs"),
+        (["--runs", "none.jsonl", "--out", "o.json"], 1, "no file"),
+        (
+            ["--runs", "runs.jsonl", "--out", "o.json", "--baseline", "L9"],
+            1,
+            "--baseline can be one of L0, L1",
+        ),
+        (["--runs", "runs.jsonl", "--out", "no/where.json"], 1, "choose another --out"),
+        (["--runs", "runs.jsonl", "--out", "o.json", "--margin", "7"], 2, "between 0 and 1"),
+        (["--runs", "empty.jsonl", "--out", "o.json"], 1, "no run"),
+    ],
+)
+def test_what_the_user_can_fix_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], status: int, needle: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("runs.jsonl"), [record(t, lv) for t in range(3) for lv in ("L0", "L1")])
+    Path("empty.jsonl").touch()
+    done = ask(*arguments)
+    assert done.returncode == status and needle in done.stderr
+    assert "Traceback" not in done.stderr and not Path("o.json").exists()
+
+
+def test_mixed_power_modes_are_refused_and_told_when_allowed(tmp_path: Path) -> None:
+    rows = [record(t, lv, env_id=f"e{t % 2}") for t in range(4) for lv in ("L0", "L1")]
+    path = write(tmp_path / "runs.jsonl", rows)
+    write(
+        tmp_path / "runs.env.jsonl",
+        [{"env_id": f"e{n}", "board": "b", "power_mode_name": f"mode{n}"} for n in (0, 1)],
+    )
+    done = ask("--runs", path, "--out", tmp_path / "o.json")
+    assert (
+        done.returncode == 1 and "power modes: mode0, mode1" in done.stderr and "--allow_mixed" in done.stderr
+    )
+    result = analyze(tmp_path, "--runs", path, "--allow_mixed")
+    assert "mixed" in {caveat["key"] for caveat in result["caveats"] if caveat["severity"] == "high"}
+
+
+def test_a_lone_copy_says_what_it_needs(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "companions/analyze_levels.py", tmp_path)
+    write(tmp_path / "runs.jsonl", [record(1, "L0")])
+    command = [
+        sys.executable,
+        tmp_path / "analyze_levels.py",
+        "--runs",
+        tmp_path / "runs.jsonl",
+        "--out",
+        tmp_path / "o",
+    ]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "needs select_runs.py beside it" in done.stderr

@@ -1,0 +1,108 @@
+"""The answer in words: what the sentences say, which caveats are loud, what fits a terminal."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from companions import show_answer
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
+
+
+@pytest.fixture
+def analysis() -> dict[str, Any]:
+    return dict(json.loads(GOLDEN.read_text()))
+
+
+def test_three_sentences_say_what_it_cost_what_it_bought_and_what_is_enough(analysis: dict[str, Any]) -> None:
+    cost, quality, advice = show_answer.answer(analysis)
+    assert cost.startswith("From L0 to L3 the prompt grows from ") and "simulated energy" in cost
+    assert "is prompt" in cost and "is longer answer" in cost
+    assert quality.startswith("The judge gives L3 a win rate of ") and "the placebo P wins " in quality
+    assert advice == analysis["cheapest"][0]["statement"] + "."
+
+
+def test_the_sentences_follow_the_data_when_models_disagree(analysis: dict[str, Any]) -> None:
+    two = copy.deepcopy(analysis)
+    for table in (
+        "models",
+        "level_means",
+        "paired",
+        "cost_parts",
+        "cost_split",
+        "win_rates",
+        "cheapest",
+        "variation",
+    ):
+        two[table] += [row | {"model_id": "other"} for row in copy.deepcopy(analysis[table])]
+    for row in two["paired"]:
+        if row["model_id"] == "other" and row["metric"] == "energy_joule":
+            row |= {"mean_difference": -1.0, "percent": -10.0}
+    for row in two["win_rates"]:
+        if row["model_id"] == "other":
+            row |= {"win_rate": 0.3, "p_holm": 0.9}
+    cost, quality, advice = show_answer.answer(two)
+    assert "rises in 1 of 2 models, by -10 % to +" in cost
+    assert "prefers L3 to L0 in 1 of 2 models (win rates 30 % to " in quality
+    assert "for made-demo, other" in advice
+
+
+def test_simulated_power_demo_models_and_a_leaning_judge_are_loud(analysis: dict[str, Any]) -> None:
+    high = {row["key"] for row in show_answer.caveats(analysis) if row["severity"] == "high"}
+    assert {"simulated_power", "demo_models", "few_tasks"} <= high
+    leaning = {
+        "model_id": None,
+        "judge_model": "j",
+        "biased": True,
+        "first_slot_score": 0.7,
+        "mcnemar_p": 0.001,
+    }
+    analysis["position_bias"] = [leaning]
+    texts = [row["text"] for row in show_answer.caveats(analysis)]
+    assert any("favours the first answer" in text for text in texts)
+    analysis["win_rates"] = []
+    assert "no_scores" in {row["key"] for row in show_answer.caveats(analysis)}
+
+
+def test_the_text_fits_80_columns_and_no_name_moves_the_cursor(analysis: dict[str, Any]) -> None:
+    name = "\x1b[31m" + "very-long-model-name-" * 5
+    text = json.dumps(analysis).replace("made-demo", json.dumps(name)[1:-1])
+    shown = show_answer.text_of(json.loads(text), "█")
+    assert max(map(len, shown.splitlines())) <= 80 and "\x1b" not in shown
+    assert "WIN RATE AGAINST L0" in shown and "█" in shown
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_it_prints_in_any_terminal(encoding: str) -> None:
+    command = [sys.executable, "-S", str(ROOT / "companions/show_answer.py"), "--analysis", str(GOLDEN)]
+    done = subprocess.run(
+        command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding}, check=True
+    )
+    text = done.stdout.decode(encoding)
+    assert text.startswith("THE ANSWER") and ("█" if encoding == "utf-8" else "####") in text
+
+
+def test_win_rates_stand_where_they_belong_on_the_axis(analysis: dict[str, Any]) -> None:
+    row = {"level": "L1", "against": "L0", "win_rate": 1.0, "ci95": [0.0, 1.0], "p_holm": None}
+    chart = show_answer.win_chart(analysis, row)
+    axis = chart[chart.index("[") + 1 : chart.index("]")]
+    assert (axis[0], axis[15], axis[-1], len(axis)) == ("-", "|", "o", show_answer.SCALE)
+
+
+@pytest.mark.parametrize("content", ["{}", "no json", None])
+def test_another_file_is_a_clear_error(
+    tmp_path: Path, content: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "a.json").write_text(content)
+    assert show_answer.main(["--analysis", str(tmp_path / "a.json")]) == 1
+    assert capsys.readouterr().err.startswith("error: ")

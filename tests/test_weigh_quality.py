@@ -1,0 +1,105 @@
+"""Quality against cost: fronts, ratios and the cheapest level that is good enough, by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("numpy")
+
+from companions import weigh_quality
+
+MODEL = {"board": "nano", "power_scope": "board", "model_id": "m"}
+SETTINGS = {"baseline": "L0", "placebo": "P", "margin": 0.05, "seed": 0, "resamples": 1000}
+
+
+def verdicts(**wins: float) -> list[dict[str, Any]]:
+    """Four tasks of each level against L0; 2.5 wins are two wins, a tie and a loss."""
+    rows = []
+    for level, won in wins.items():
+        scores = [1.0] * int(won) + [0.5] * (won != int(won)) + [0.0] * 4
+        for task, score in enumerate(scores[:4]):
+            row = {"model_id": "m", "judge_model": "j", "task": str(task), "turn": "1"}
+            rows.append(row | {"left": "L0", "right": level, "score": 1 - score})
+    return rows
+
+
+def draft(costs: dict[str, float | None], metric: str = "energy_joule") -> dict[str, Any]:
+    means = [MODEL | {"level": level, "metric": metric, "mean": mean} for level, mean in costs.items()]
+    return {
+        "settings": SETTINGS,
+        "levels": list(costs),
+        "models": [MODEL],
+        "level_means": means,
+        "win_rates": [],
+    }
+
+
+def test_ratios_front_and_the_cheapest_by_hand() -> None:
+    tables = weigh_quality.weigh(
+        verdicts(L1=3.0, L3=3.0, P=2.5), draft({"L0": 2.0, "L1": 4.0, "L3": 5.0, "P": 8.0})
+    )
+    rows = {row["level"]: row for row in tables["value"]}
+    assert [rows[level]["quality"] for level in ("L0", "L1", "L3", "P")] == [0.5, 0.75, 0.75, 0.625]
+    assert rows["L1"]["quality_per_cost"] == 0.75 / 4 and rows["L1"]["gain_per_extra_cost"] == 0.125
+    assert [level for level, row in rows.items() if row["on_model_front"]] == ["L0", "L1"]
+    (best,) = tables["cheapest"]
+    assert (best["best_level"], best["cheapest_level"], best["shown"]) == ("L1", "L1", True)
+
+
+def test_a_level_within_the_margin_is_named_with_how_sure_it_is() -> None:
+    rows = verdicts(L1=2.5, L3=3.0)
+    wide = draft({"L0": 2.0, "L1": 4.0, "L3": 8.0})
+    wide["settings"] = SETTINGS | {"margin": 0.125}
+    (best,) = weigh_quality.weigh(rows, wide)["cheapest"]
+    assert (best["best_level"], best["cheapest_level"], best["saving_percent"]) == ("L3", "L1", 50.0)
+    assert best["difference_from_best"] == -0.125 and best["difference_ci95"][0] < -0.125
+    assert best["shown"] is False and "too few tasks to be sure" in best["statement"]
+
+
+def test_latency_is_the_cost_where_no_energy_was_measured() -> None:
+    tables = weigh_quality.weigh(verdicts(L1=3.0), draft({"L0": 1000.0, "L1": 2000.0}, "latency_ms"))
+    assert {(row["cost_metric"], row["cost_unit"]) for row in tables["value"]} == {("latency_ms", "ms")}
+
+
+def test_what_is_missing_is_null_with_a_reason() -> None:
+    tables = weigh_quality.weigh(verdicts(L1=3.0), draft({"L0": -0.5, "L1": 2.0, "L2": 3.0}))
+    rows = {row["level"]: row for row in tables["value"]}
+    assert rows["L0"]["quality_per_cost"] is None and "zero" in rows["L0"]["reason"]
+    assert rows["L2"]["quality"] is None and rows["L2"]["reason"] == "not judged at this level"
+    (none,) = weigh_quality.weigh(verdicts(L1=3.0), draft({}))["cheapest"]
+    assert none["cheapest_level"] is None and none["reason"]
+
+
+def test_the_level_most_were_judged_against_is_the_measure() -> None:
+    against_placebo = [row | {"left": "P"} for row in verdicts(L1=3.0, L2=1.0)]
+    quality = weigh_quality.quality_of(against_placebo, ["L0", "P"])
+    assert quality.against == "P" and quality.mean("L1") == 0.75
+
+
+@given(st.dictionaries(st.integers(), st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1))
+def test_every_point_off_the_front_is_beaten_by_one_on_it(points: dict[int, tuple[int, int]]) -> None:
+    best = weigh_quality.front(points)
+    assert best
+    for name, (cost, quality) in points.items():
+        beaten = [points[other] for other in best if points[other][0] <= cost and points[other][1] >= quality]
+        assert beaten if name not in best else all(other == (cost, quality) for other in beaten)
+
+
+def test_a_file_of_another_kind_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.json").write_text(json.dumps([1]))
+    arguments = [
+        "--verdicts",
+        str(tmp_path / "x.json"),
+        "--draft",
+        str(tmp_path / "x.json"),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert weigh_quality.main(arguments) == 1
+    assert capsys.readouterr().err.startswith("error: ")
