@@ -32,7 +32,7 @@ class SummaryError(Exception):
     """Something the user can put right: a file that is not there or is not what it should be."""
 
 
-# Copied from run_llamacpp_collect.read_jsonl
+# Copied from read_prompts.read_jsonl
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
     # Iterate the file: str.splitlines() would cut a record at U+2028.

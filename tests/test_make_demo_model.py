@@ -134,7 +134,7 @@ def test_templates_have_their_familys_form(
         assert llm.tokenize(piece.encode(), add_bos=False, special=True)[0] in ids
 
 
-@pytest.mark.parametrize("arch", ["qwen3", "gemma2"])
+@pytest.mark.parametrize("arch", ["qwen3"])
 def test_never_runs_to_the_cap(arch: str, tiny_model: Callable[..., Path], llama_cpp: Any) -> None:
     llm = open_model(llama_cpp, tiny_model(arch, mode="never"))
     assert [len(answer(llama_cpp, llm, render(llm, prompt))) for prompt in PROMPTS] == [160] * 3
@@ -197,8 +197,9 @@ def test_thinking_can_be_switched_off(tiny_model: Callable[..., Path], llama_cpp
     assert llm.detokenize(plain).decode() == "The answer is A."
 
 
-@pytest.mark.parametrize("arch", ["llama", "gemma2", "qwen3"])
-@pytest.mark.parametrize("accept", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize(
+    ("arch", "accept"), [("llama", 0.7), ("gemma2", 0.7), ("qwen3", 0.0), ("qwen3", 1.0)]
+)
 def test_a_draft_is_right_in_exactly_its_share_of_the_chain(
     arch: str, accept: float, tiny_model: Callable[..., Path], llama_cpp: Any
 ) -> None:
