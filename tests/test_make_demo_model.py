@@ -177,6 +177,12 @@ def test_a_script_tells_its_number_of_tokens(
     assert len(answer(llama_cpp, llm, render(llm, PROMPTS[0]))) == 5
 
 
+def test_rewiring_gives_the_same_bytes_each_time(demo_models: dict[str, Path], tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        run("rewire_demo_model.py", demo_models["gemma2"], "--chain", "--out", tmp_path / folder / "x.gguf")
+    assert (tmp_path / "a/x.gguf").read_bytes() == (tmp_path / "b/x.gguf").read_bytes()
+
+
 def test_of_several_scripts_the_prompt_picks_one(tiny_model: Callable[..., Path], llama_cpp: Any) -> None:
     scripts = ["[[A]]", "[[B]]", "[[C]]"]
     llm = open_model(llama_cpp, tiny_model("llama", script=scripts))
