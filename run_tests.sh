@@ -9,4 +9,4 @@ export VENV="${VENV:-.venv}"
 echo "== ruff format" && "$VENV/bin/ruff" format --check .
 echo "== ruff check" && "$VENV/bin/ruff" check .
 echo "== mypy" && "$VENV/bin/mypy"
-echo "== pytest" && "$VENV/bin/python" -m pytest "$@"
+echo "== pytest" && "$VENV/bin/python" -m pytest -n auto --dist loadfile "$@"
