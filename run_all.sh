@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole chain, one command per line: collect → judge → aggregate.
+# The whole chain, one command per line: collect → judge → analyse → report → aggregate.
 #
 #   ./run_all.sh            with models/*.gguf: the campaign, into results/
 #                           without a model:    the demo, into results/demo/
@@ -88,6 +88,20 @@ step() { say "$(printf '%q ' "$@")"; "$@" || worst=$?; }
 # Without one run there is nothing to judge.
 need() { [ -s "$1" ] || exit "$worst"; }
 
+conclude() {
+    local out="$1" scores=() analysis=()
+    if [ -s "$out/scores_mtbench.csv" ]; then scores=(--scores "$out/scores_mtbench.csv"); fi
+    rm -f "$out/analysis.json" # an old one must not stand for a failed new one
+    step "$PY" companions/analyze_levels.py --runs "$out/runs_llamacpp.jsonl" "${scores[@]}" --out "$out/analysis.json"
+    if [ -s "$out/analysis.json" ]; then
+        analysis=(--analysis "$out/analysis.json")
+        step "$PY" companions/report_page.py --runs "$out/runs_llamacpp.jsonl" "${analysis[@]}" --out "$out/report.html"
+    fi
+    step "$PY" aggregate_to_excels.py --runs "$out/runs_llamacpp.jsonl" "${scores[@]}" "${analysis[@]}" --outdir "$out"
+    printf '\nfiles in %s:\n' "$out"
+    ls "$out"
+}
+
 demo() {
     local out=results/demo source=auto
     say "no model in models/: running the demo with two tiny random-weight models (their answers mean nothing)"
@@ -99,7 +113,7 @@ demo() {
     step "$PY" run_llamacpp_collect.py --models models/demo/*.gguf --prompts data/writing_prompts_hierarchical.csv data/roleplay_prompts_hierarchical.csv --ids 1 2 11 --repeats 2 --max_tokens 96 --idle_seconds 3 --source "$source" --allow_cpu --out_jsonl $out/runs_llamacpp.jsonl
     need $out/runs_llamacpp.jsonl
     step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root $out --serve_model "$(ls models/demo/*.gguf | head -n 1)" --model demo-judge --out $out/scores_mtbench.csv
-    step "$PY" aggregate_to_excels.py --runs $out/runs_llamacpp.jsonl --scores $out/scores_mtbench.csv --outdir $out
+    conclude $out
 }
 
 campaign() {
@@ -116,7 +130,7 @@ campaign() {
     else
         say "no judge key in \$$key_env and no JUDGE_LOCAL_MODEL: the answers are not judged (judge them later on a laptop, see README)"
     fi
-    step "$PY" aggregate_to_excels.py --runs "$out/runs_llamacpp.jsonl" --scores "$out/scores_mtbench.csv" --outdir "$out"
+    conclude "$out"
 }
 
 main() {

@@ -9,11 +9,9 @@ record and run are carried out by companions/power_meter.py.
 
 Example:
   python tegrastats_sampler.py rails                              # what this board offers
-  python tegrastats_sampler.py idle --seconds 10
   python tegrastats_sampler.py run -- python my_inference.py      # as `time` does, in Joule
   python tegrastats_sampler.py record                             # live; to a file with --out trace.csv
   python tegrastats_sampler.py integrate trace.csv --idle_mw 4800
-  python tegrastats_sampler.py rails --source replay:data/demo/power_replay.log
 """
 
 from __future__ import annotations
@@ -33,21 +31,22 @@ import threading
 import time
 from array import array
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-MIN_SAMPLES = 5  # fewer inside a window are flagged
-GAP_PERIODS = 3.0  # an interval longer than so many periods is a gap
+MIN_SAMPLES, GAP_PERIODS = 5, 3.0  # fewer inside a window are flagged; a longer interval is a gap
 IDLE_SAMPLES, IDLE_STD, IDLE_DRIFT = 0.8, 0.05, 0.02  # of those expected; of the mean; of the mean per window
-START_TIMEOUT_S, MAX_AHEAD_S = 15.0, 60.0
+START_TIMEOUT_S, MAX_POWERLESS = 15.0, 20  # start() gives up after so long, or so many lines without a total
+MAX_AHEAD_S = 60.0  # a later t1 is of another clock
+MAX_QUANTUM_MW = 1000.0  # no known board's total moves in coarser steps: a larger one was the load's
 MAX_POWER_MW = 5e6  # more is a wrong unit (hwmon prints microwatt), not a computer
 DROPPED = frozenset(("zero_total", "implausible_power"))  # no sample at all; other doubts flag the window
 SENSOR_OFF_C = -100.0  # a zone that is powered down prints -256C
 NOT_SILICON = frozenset(("PMIC", "Tboard", "Tdiode", "iwlwifi"))  # PMIC is a constant 50 or 100
-ANNOUNCE, ENDED = "# power_feed ", "# feed_ended: "
-KEEPER_WORDS = ("feed_restarted", "stale_power")
+ANNOUNCE, ENDED, KEEPER_WORDS = "# power_feed ", "# feed_ended: ", ("feed_restarted", "stale_power")
 METER_COMMANDS = ("rails", "idle", "record", "run")
 TRACE_FIELDS = "t_s,power_mw,rail,scope,source,temp_c"
 
@@ -149,15 +148,12 @@ class PowerWindow:
     temp_start_c: float | None = None
     temp_max_c: float | None = None
     flags: tuple[str, ...] = ()
+    flag_counts: dict[str, int] = field(default_factory=dict)  # of the flags that lines raise: how many did
     reason: str | None = None  # why energy_joule is None
 
 
 def parse_line(line: str) -> Reading:
-    """Read one line of tegrastats (any JetPack) or of a feed in its grammar; unknown words are skipped.
-
-    >>> parse_line("RAM 1/2MB CPU [1%@729] cpu@42.9C VDD_IN 5168mW/5248mW VDD_SOC 1442mW/1442mW")[:3]
-    (5168, 'VDD_IN', 'module')
-    """
+    """Read one line of tegrastats (any JetPack) or of a feed in its grammar; unknown words are skipped."""
     line = " " + line.replace("\t", " ")
     rails = {name: int(value) for name, value in RAIL.findall(line)}
     temps_c = {name: c for name, value in TEMPERATURE.findall(line) if (c := float(value)) > SENSOR_OFF_C}
@@ -179,19 +175,18 @@ def doubts(total_mw: float, rails: dict[str, int]) -> tuple[str, ...]:
 
 def hottest_c(temps_c: dict[str, float]) -> float:
     """The junction temperature, else the hottest zone on the chip; -inf without one."""
-    on_chip = (temp_c for name, temp_c in temps_c.items() if name not in NOT_SILICON)
-    return temps_c["tj"] if "tj" in temps_c else max(on_chip, default=-math.inf)
+    return temps_c.get("tj", max((c for n, c in temps_c.items() if n not in NOT_SILICON), default=-math.inf))
 
 
 def highest(values: array[float], first: int, end: int) -> float | None:
     """Maximum of [first, end); None of nothing, or of nothing but unknown ones (-inf)."""
-    part: Sequence[float] = ()
-    if end - first > 20_000:
+    part: Sequence[float] = values[first:end]
+    if len(part) > 20_000:
         with contextlib.suppress(ImportError):  # 2 ms for a million values instead of 50
             import numpy
 
-            part = [float(numpy.frombuffer(values)[first:end].max())]
-    top = max(part or values[first:end], default=-math.inf)
+            part = [float(numpy.max(part))]
+    top = max(part, default=-math.inf)
     return top if math.isfinite(top) else None
 
 
@@ -203,10 +198,12 @@ class PowerTrace:
         self.t_s, self.power_mw, self.temp_c, self.interval_s, self._sum_mj = self._arrays
         self.quantum_mw: float | None = None  # where nobody stated it, the smallest change seen stands in
         self.simulated, self._step_mw = False, math.inf
-        self.notes: list[tuple[float, str]] = []  # (t_s, word): windows around it are flagged with the word
+        self.notes: dict[str, array[float]] = defaultdict(lambda: array("d"))  # word: moments it was said of
 
     def add(self, t_s: float, power_mw: float, temp_c: float = -math.inf) -> None:
-        """Append a sample; SamplerError unless it is later than the one before."""
+        """Append a sample; SamplerError unless it is a number and later than the one before."""
+        if not (math.isfinite(t_s) and math.isfinite(power_mw)):
+            raise SamplerError(f"{power_mw} mW at {t_s} s")
         interval_s, sum_mj = 0.0, 0.0
         if self.t_s:
             interval_s, before_mw = t_s - self.t_s[-1], self.power_mw[-1]
@@ -226,7 +223,8 @@ class PowerTrace:
         first = max(0, bisect_left(self.t_s, before_t_s) - 1)
         for values in self._arrays:
             del values[:first]
-        self.notes = [note for note in self.notes if self.t_s and note[0] >= self.t_s[0]]
+        for at_s in self.notes.values():
+            del at_s[: bisect_left(at_s, self.t_s[0] if self.t_s else before_t_s)]
 
     def period_s(self, first: int, last: int) -> float:
         """Median interval between samples first..last, from a thousand of them; 0 with fewer than two."""
@@ -255,7 +253,7 @@ class PowerTrace:
         not average out of a steady load, q / 2 * (t1 - t0), and dP is only known to within q.
         """
         mw, step_mw = self.power_mw, self._step_mw if self._step_mw < math.inf else 0.0
-        quantum_mw = self.quantum_mw or step_mw
+        quantum_mw = self.quantum_mw or min(step_mw, MAX_QUANTUM_MW)
         edges = [k for k in (bisect_right(self.t_s, t0), bisect_left(self.t_s, t1)) if 0 < k < len(mw)]
         bound_mj = quantum_mw / 2 * (t1 - t0)
         for k in (*edges, *(k for k in gaps if k not in edges)):
@@ -277,7 +275,7 @@ class PowerTrace:
             side = f"begins {early_s:.3g} s before" if early_s > late_s else f"ends {late_s:.3g} s after"
             return PowerWindow(reason=f"the window {side} the power samples do")
         longest_s = highest(self.interval_s, first + 1, last + 1) or 0.0
-        suspects = range(first + 1, last + 1) if longest_s > limit_s else ()
+        suspects = range(first + 1, last + 1 if longest_s > limit_s else 0)
         gaps = [k for k in suspects if self.interval_s[k] > limit_s]
         lost_s = early_s + late_s + sum(min(t1, t_s[k]) - max(t0, t_s[k - 1]) for k in gaps)
         inside = bisect_left(t_s, t0), bisect_right(t_s, t1)
@@ -289,7 +287,8 @@ class PowerTrace:
             "negative_energy": idle_mj is not None and gross_mj < idle_mj,
             "simulated_power": self.simulated,
         }
-        noted = {word for moment_s, word in self.notes if t_s[first] <= moment_s <= t_s[last]}
+        counts = {w: bisect_right(m, t_s[last]) - bisect_left(m, t_s[first]) for w, m in self.notes.items()}
+        noted = {word: count for word, count in counts.items() if count}
         return PowerWindow(
             energy_joule=None if idle_mj is None else (gross_mj - idle_mj) / 1000,
             energy_gross_joule=gross_mj / 1000,
@@ -303,7 +302,8 @@ class PowerTrace:
             power_coverage=1 - lost_s / seconds if seconds > 0 else None,
             temp_start_c=highest(self.temp_c, first, first + 1),
             temp_max_c=highest(self.temp_c, first, max(first + 1, inside[1])),
-            flags=tuple(sorted(noted | {word for word, found in checks.items() if found})),
+            flags=tuple(sorted(noted.keys() | {word for word, found in checks.items() if found})),
+            flag_counts=noted,
             reason="no idle baseline" if idle_mw is None else None,
         )
 
@@ -324,17 +324,17 @@ class PowerTrace:
             f"power varies by {std_mw:.0f} mW, {std_max:.0f} mW allowed": std_mw > std_max,
             f"power drifts by {drift_mw:+.0f} mW, {drift_max:.0f} mW allowed": abs(drift_mw) > drift_max,
         }
-        faults, median_mw = [text for text, found in checks.items() if found], statistics.median(power_mw)
-        verdict = "; ".join(faults) or "stable"
-        return IdleBaseline(mean_mw, median_mw, std_mw, slope, n, temp_c, not faults, verdict)
+        verdict = "; ".join(text for text, found in checks.items() if found) or "stable"
+        median_mw, stable = statistics.median(power_mw), verdict == "stable"
+        return IdleBaseline(mean_mw, median_mw, std_mw, slope, n, temp_c, stable, verdict)
 
 
-def companion(name: str) -> Path:
+def companion(name: str) -> str:
     """A script of companions/; SamplerError in a lone copy of this file."""
     path = Path(__file__).resolve().parent / "companions" / name
     if not path.is_file():
         raise SamplerError(f"tegrastats_sampler.py needs {path}")
-    return path
+    return str(path)
 
 
 def find_feed(source: str = "auto", feed: str | None = None, interval_ms: int = 100) -> FeedChoice:
@@ -343,7 +343,7 @@ def find_feed(source: str = "auto", feed: str | None = None, interval_ms: int = 
     SamplerError for what was mistyped: source, interval, or feed (split as a shell would, run without one).
     """
     try:
-        script = str(companion("power_feed.py"))
+        script = companion("power_feed.py")
     except SamplerError as exc:
         return FeedChoice(None, "none", str(exc))
     ask = [sys.executable, script, "--choose", "--source", source, "--interval", str(interval_ms)]
@@ -366,12 +366,10 @@ class TegrastatsSampler:
         self, choice: FeedChoice | None = None, interval_ms: int = 100, trace_path: Path | None = None
     ) -> None:
         self._choice = choice or find_feed(interval_ms=interval_ms)
-        self._silent_s = max(2.0, 5 * interval_ms / 1000)
-        self._trace_path = trace_path
+        self._silent_s, self._trace_path = max(2.0, 5 * interval_ms / 1000), trace_path
         self.trace_error: str | None = None  # why the trace file ends early: a full disk, a closed pipe
         self.info = FeedInfo(self._choice.source, None, None, interval_ms)
         self.trace, self._news = PowerTrace(), threading.Condition()
-        self.last: Reading | None = None
         self.end_reason: str | None = "was not started"
         self._thread: threading.Thread | None = None
         self._quanta_mw: dict[str, float] = {}  # what the feed said of its sensors' steps
@@ -389,21 +387,21 @@ class TegrastatsSampler:
         if command is None or self._thread:
             raise SamplerError(f"no power source: {self._choice.reason or 'it is in use'}")
         # The keeper stamps, restarts and cleans up, in a process of its own. Ctrl-C is not for it.
-        keeper, pipe, null = str(companion("feed_keeper.py")), subprocess.PIPE, subprocess.DEVNULL
+        keeper, pipe, null = companion("feed_keeper.py"), subprocess.PIPE, subprocess.DEVNULL
         launch = [sys.executable, "-IS", keeper, "--silent_s", str(self._silent_s), "--", *command]
         try:
             self._file = self._trace_path.open("a", 1, "utf-8") if self._trace_path else None
             if self._file and not (self._file.seekable() and self._file.tell()):
                 self._file.write(TRACE_FIELDS + "\n")
-            self._child = subprocess.Popen(launch, -1, None, pipe, pipe, null, start_new_session=True)
         except OSError as exc:
             raise SamplerError(f"cannot write {self._trace_path}: {exc.strerror}") from exc
+        self._child = subprocess.Popen(launch, stdin=pipe, stdout=pipe, stderr=null, start_new_session=True)
         self._taken, self._powerless, self.end_reason = 0, 0, None  # samples, lines without one
         self._thread = threading.Thread(target=self._read, args=(self._child,), name="power", daemon=True)
         self._thread.start()
         with self._news:
-            heard = lambda: self._taken or self.end_reason or self._powerless > 5  # noqa: E731
-            self._news.wait_for(heard, START_TIMEOUT_S)
+            heard = lambda: self._taken or self.end_reason or self._powerless > MAX_POWERLESS  # noqa: E731
+            self._news.wait_for(heard, START_TIMEOUT_S + self._silent_s)
             taken, said = self._taken, self.end_reason
         if not taken:
             self.stop()
@@ -434,7 +432,7 @@ class TegrastatsSampler:
             with self._news:
                 word = line.removeprefix("# ").partition(":")[0]
                 if word in KEEPER_WORDS:
-                    self.trace.notes.append((t_s, word))
+                    self.trace.notes[word].append(t_s)
                 elif line.startswith(ENDED):
                     self.end_reason = self.end_reason or line.removeprefix(ENDED)
                 elif line.startswith(ANNOUNCE):
@@ -450,11 +448,11 @@ class TegrastatsSampler:
         """A feed of ours says in its first line what it is."""
         with contextlib.suppress(ValueError, AttributeError):
             said, info = json.loads(line.removeprefix(ANNOUNCE)), self.info
-            self._quanta_mw, simulated = said.get("quantum_mw") or {}, said.get("simulated") is True
-            rail, scope = info.rail or said.get("rail"), info.scope or said.get("scope")
-            source, origin = said.get("source") or info.source, said.get("origin")
-            self.info = FeedInfo(source, rail, scope, info.interval_ms, simulated, origin)
-            self.trace.simulated = simulated
+            simulated = self.trace.simulated = said.get("simulated") is True
+            self._quanta_mw, origin = said.get("quantum_mw") or {}, said.get("origin")
+            source, rail = said.get("source") or info.source, info.rail or said.get("rail")
+            self.info = replace(info, source=source, rail=rail, simulated=simulated, origin=origin)
+            self.info = replace(self.info, scope=info.scope or said.get("scope"))
 
     def _take(self, t_s: float, reading: Reading) -> None:
         """Store one sample. Its rail stays that of the first: totals of two scopes never mix."""
@@ -462,30 +460,29 @@ class TegrastatsSampler:
         if any(name not in reading.rails for name in rail.split("+")):
             self._powerless += 1
             if self._taken and reading.rails:
-                self.trace.notes.append((t_s, "rail_missing"))
+                self.trace.notes["rail_missing"].append(t_s)
             return
         if not self._taken:
             scope, quantum_mw = TOTAL_RULES.get(rail, (reading.scope, None))
             self.trace.quantum_mw = sum(self._quanta_mw.get(n, 0.0) for n in rail.split("+")) or quantum_mw
-            scope = self.info.scope or scope
-            self.info = replace(self.info, rail=rail, scope=scope, quantum_mw=self.trace.quantum_mw)
+            scope, quantum_mw = self.info.scope or scope, self.trace.quantum_mw
+            self.info = replace(self.info, rail=rail, scope=scope, quantum_mw=quantum_mw)
         total_mw = sum(reading.rails[name] for name in rail.split("+"))
         words = doubts(total_mw, {} if "+" in rail else reading.rails)
-        self.last = reading
-        self.trace.notes.extend((t_s, word) for word in words)
+        for word in words:
+            self.trace.notes[word].append(t_s)
         if not DROPPED.isdisjoint(words):
             self._powerless += 1
-        else:
-            self._taken += 1
-            temp_c = hottest_c(reading.temps_c)
-            self.trace.add(t_s, total_mw, temp_c)
-            if self._file and not self.trace_error:
-                about = f"{rail},{self.info.scope},{self.info.source},"
-                try:
-                    heat = f"{temp_c:g}" if math.isfinite(temp_c) else ""
-                    self._file.write(f"{t_s:.6f},{total_mw},{about}{heat}\n")
-                except OSError as exc:
-                    self.trace_error = str(exc)
+            return
+        self._taken += 1
+        temp_c = hottest_c(reading.temps_c)
+        self.trace.add(t_s, total_mw, temp_c)
+        if self._file and not self.trace_error:
+            heat = f"{temp_c:g}" if math.isfinite(temp_c) else ""
+            try:
+                self._file.write(f"{t_s:.6f},{total_mw},{rail},{self.info.scope},{self.info.source},{heat}\n")
+            except OSError as exc:
+                self.trace_error = str(exc)
 
     def measure_idle(self, seconds: float = 10.0) -> float:
         """Mean power in mW over the coming seconds; SamplerError if no samples come."""
@@ -519,9 +516,8 @@ class TegrastatsSampler:
         with self._news:
             self._wait_for(t1)
             window = self.trace.window(t0, t1, idle_mw)
-        if window.energy_gross_joule is None and self.end_reason:
-            return replace(window, reason=f"{window.reason}; the power feed {self.end_reason}")
-        return window
+        lost, why = window.energy_gross_joule is None, f"{window.reason}; the power feed {self.end_reason}"
+        return replace(window, reason=why) if lost and self.end_reason else window
 
     def forget(self, before_t_s: float) -> None:
         """Drop samples older than this moment, so that a campaign of days stays small."""
@@ -534,35 +530,32 @@ def integrate(args: argparse.Namespace) -> int:
     trace, path, number = PowerTrace(), Path(args.file), 1
     try:
         with path.open(encoding="utf-8", newline="") as rows:
-            for row in csv.DictReader(rows):
-                number += 1
-                trace.add(float(row["t_s"]), float(row["power_mw"]), float(row.get("temp_c") or -math.inf))
+            for number, row in enumerate(csv.DictReader(rows), 2):  # noqa: B007, an error names the line
+                t_s, power_mw = float(row["t_s"]), float(row["power_mw"])
+                trace.add(t_s, power_mw, float(row.get("temp_c") or -math.inf))
+                for word in doubts(power_mw, {}):
+                    trace.notes[word].append(t_s)
                 trace.quantum_mw = TOTAL_RULES.get(row.get("rail") or "", ("", None))[1]
                 trace.simulated |= row.get("source") == "replay"
-    except OSError as exc:
-        raise SamplerError(f"cannot read {path}: {exc.strerror}") from exc
     except (KeyError, TypeError, ValueError, SamplerError, csv.Error) as exc:
         raise SamplerError(f"{path} line {number} is no sample of a trace: {exc}") from exc
-    t0 = args.t0 if args.t0 is not None else min(trace.t_s, default=math.nan)
-    t1 = args.t1 if args.t1 is not None else trace.last_s()
+    t0 = args.t0 if args.t0 is not None else next(iter(trace.t_s), 0.0)
+    t1 = args.t1 if args.t1 is not None else max(trace.last_s(), t0)
+    if not -math.inf < t0 <= t1 < math.inf:
+        raise SamplerError(f"--t0 {t0} and --t1 {t1} are no window")
     window = trace.window(t0, t1, args.idle_mw)
-    idle = asdict(trace.baseline(t0, t1)) if window.power_samples > 1 else None
-    print(json.dumps({"t0": t0, "t1": t1} | asdict(window) | {"baseline": idle}))
+    idle = trace.baseline(t0, t1) if window.power_samples > 1 and t0 < t1 else None
+    print(json.dumps({"t0": t0, "t1": t1} | asdict(window) | {"baseline": idle and asdict(idle)}), flush=True)
     return 0
 
 
 def parse(args: argparse.Namespace) -> int:
     """Print one JSON object per line read."""
-    try:
-        with sys.stdin.buffer if args.file == "-" else Path(args.file).open("rb") as lines:
-            for line in lines:
-                reading = parse_line(line.decode("utf-8", "replace"))
-                flags = () if reading.total_mw is None else doubts(reading.total_mw, reading.rails)
-                print(json.dumps(reading._asdict() | {"flags": flags}), flush=args.file == "-")
-    except BrokenPipeError:  # the reader of our lines has seen enough
-        os._exit(0)
-    except OSError as exc:
-        raise SamplerError(f"cannot read {args.file}: {exc.strerror}") from exc
+    with sys.stdin.buffer if args.file == "-" else Path(args.file).open("rb") as lines:
+        for line in lines:
+            reading = parse_line(line.decode("utf-8", "replace"))
+            flags = () if reading.total_mw is None else doubts(reading.total_mw, reading.rails)
+            print(json.dumps(reading._asdict() | {"flags": flags}), flush=True)
     return 0
 
 
@@ -570,8 +563,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in METER_COMMANDS:
-        commands.add_parser(name, add_help=False, prefix_chars="\0").add_argument("words", nargs="*")
+    for name in METER_COMMANDS:  # their flags are power_meter.py's: without a prefix, all words are plain
+        meter = commands.add_parser(name, help=f"see {name} --help", add_help=False, prefix_chars="\0")
+        meter.add_argument("words", nargs="*")
     area = commands.add_parser("integrate", help="energy of a window of a recorded trace")
     area.add_argument("file", metavar="TRACE", help="CSV with t_s and power_mw")
     area.add_argument("--t0", type=float, help="seconds, as in the trace (default: its first sample)")
@@ -586,9 +580,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         if args.command in METER_COMMANDS:
-            script = str(companion("power_meter.py"))
-            os.execv(sys.executable, [sys.executable, script, args.command, *args.words])
+            os.execv(sys.executable, [sys.executable, companion("power_meter.py"), args.command, *args.words])
         return integrate(args) if args.command == "integrate" else parse(args)
+    except OSError as exc:
+        if exc.filename is None:  # standard output: full, or its reader has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or exiting fails on it, too
+        if not isinstance(exc, BrokenPipeError):
+            what = f"read {exc.filename}" if exc.filename else "write standard output"
+            print(f"error: cannot {what}: {exc.strerror}", file=sys.stderr)
+        return 1
     except SamplerError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1

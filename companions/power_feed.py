@@ -20,6 +20,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import os
@@ -41,6 +42,7 @@ INA3221_STEP_UV = 40  # over the shunt
 TEMPERATURE_S = 1.0  # thermal zones change slowly and are slow to read: once a second is enough
 LONGEST_STAMP_STEP_S = 10.0  # a larger step between two lines of a log: two logs in one file
 ANNOUNCE = "# power_feed "
+ALIVE_S = 1.0  # a pause in a log is no dead feed: so often it says that it lives (two silent seconds are)
 NO_TEGRASTATS = "there is no tegrastats on PATH"
 
 
@@ -155,7 +157,8 @@ def thermal_zones(sysfs: Path) -> dict[str, Callable[[], float]]:
     for zone in sorted(sysfs.glob("class/thermal/thermal_zone*")):
         name = re.sub(r"-therm(al)?$", "", read_text(zone / "type")).replace(" ", "_")
         if name and (zone / "temp").exists():
-            zones[name] = opened(zone / "temp")
+            with contextlib.suppress(FeedError):  # a zone that may not be read is no reason to have no power
+                zones[name] = opened(zone / "temp")
     return zones
 
 
@@ -392,12 +395,14 @@ def replay(
 def stream_replay(args: argparse.Namespace) -> None:
     """Print the recorded lines at their own pace, times --speed."""
     times_s, lines, source = load_replay(args)
-    print(ANNOUNCE + json.dumps(asdict(source) | {"loops": True, "lines": len(lines)}), flush=True)
+    announcement = ANNOUNCE + json.dumps(asdict(source) | {"loops": True, "lines": len(lines)})
+    print(announcement, flush=True)
     began_s = time.monotonic()
     for after_s, line in replay(times_s, lines, source, args.speed):
-        wait_s = began_s + after_s - time.monotonic()
-        if wait_s > 0:
-            time.sleep(wait_s)
+        while (wait_s := began_s + after_s - time.monotonic()) > 0:
+            time.sleep(min(wait_s, ALIVE_S))
+            if wait_s > ALIVE_S:
+                print(announcement, flush=True)
         print(line, flush=True)
 
 
@@ -498,6 +503,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream(*find_source(args))
     except FeedError as exc:
         print(f"error: {exc}", file=sys.stderr)
+        return 1
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or exiting fails on it, too
+        print(f"error: cannot write standard output: {exc.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -20,7 +20,9 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import shlex
+import shutil
 import signal
 import statistics
 import subprocess
@@ -146,6 +148,8 @@ def samples(
     ):
         assert reader.stdin and reader.stdout and keeper.stdin and keeper.stdout
         for raw in keeper.stdout:
+            if not raw.endswith(b"\n"):
+                break  # the keeper was killed while it wrote
             stamp, _, text = raw.partition(b" ")
             line = text.decode("utf-8", "replace").strip()
             word = line.removeprefix("# ").partition(":")[0]
@@ -163,6 +167,8 @@ def samples(
                 sample = sampled(meter, float(stamp), json.loads(reader.stdout.readline()))
                 if sample:
                     yield sample
+        else:  # its output ended: if it did not say why, it was killed
+            meter.end_reason = meter.end_reason or "lost its feed_keeper.py"
         keeper.stdin.close()
         keeper.terminate()
 
@@ -185,19 +191,20 @@ class Recorder:
         self._thread = threading.Thread(target=self._record, daemon=True)
 
     def __enter__(self) -> Recorder:
-        self._rows.write(TRACE_FIELDS + "\n")
         self._thread.start()
-        deadline_s = time.monotonic() + FIRST_SAMPLE_S
+        deadline_s = time.monotonic() + FIRST_SAMPLE_S + 2 * self._interval_ms / 1000
         while not self.count and self._thread.is_alive() and time.monotonic() < deadline_s:
             time.sleep(0.01)
         if not self.count:
             self.__exit__()
+            if self.error:
+                raise MeterError(self.error)
             rails = (
                 "it prints no rail that makes a total"
                 if self.meter.troubles
                 else "it printed nothing in time"
             )
-            said = self.error or (f"it {self.meter.end_reason}" if self.meter.end_reason else rails)
+            said = f"it {self.meter.end_reason}" if self.meter.end_reason else rails
             raise MeterError(f"no power sample from {shlex.join(self._command)}: {said}")
         return self
 
@@ -209,6 +216,11 @@ class Recorder:
         meter = self.meter
         try:
             for sample in samples(meter, self._command, self._interval_ms, self._stop):
+                if not self.count:
+                    if self._rows is not sys.stdout:
+                        with contextlib.suppress(OSError):  # a device has no length
+                            self._rows.truncate(0)  # an older trace goes when there is a new one, not before
+                    self._rows.write(TRACE_FIELDS + "\n")
                 temp_c = "" if sample.temp_c is None else f"{sample.temp_c:g}"
                 about = f"{meter.rail},{meter.scope},{meter.source},{temp_c}"
                 self._rows.write(f"{sample.t_s:.6f},{sample.power_mw:.0f},{about}\n")
@@ -218,7 +230,7 @@ class Recorder:
                 if self._view:
                     self._view.show(meter, sample)
         except (OSError, ValueError) as exc:
-            self.error = f"the trace cannot be written: {exc}"
+            self.error = f"the recording broke off: {exc}"
 
     def alive(self) -> bool:
         """Is it still sampling?"""
@@ -292,8 +304,6 @@ def rails(args: argparse.Namespace) -> int:
 def idle(args: argparse.Namespace) -> int:
     """Print the idle baseline."""
     seconds = 10.0 if args.seconds is None else args.seconds
-    if not 0 < seconds < math.inf:
-        raise MeterError(f"--seconds {seconds:g} does not work: give a positive number")
     print(f"measuring idle power for {seconds:g} s: leave the board alone", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.csv"
@@ -327,7 +337,7 @@ def record(args: argparse.Namespace) -> int:
     try:
         with contextlib.ExitStack() as held:
             if args.out:
-                rows: IO[str] = held.enter_context(args.out.open("w", encoding="utf-8"))
+                rows: IO[str] = held.enter_context(args.out.open("a", encoding="utf-8"))
             else:
                 rows = held.enter_context(tempfile.TemporaryFile("w")) if live else sys.stdout
             recorder = held.enter_context(Recorder(args, rows, View() if live else None))
@@ -352,11 +362,31 @@ def watch(recorder: Recorder, seconds: float, quiet: bool) -> None:
         time.sleep(min(0.05, max(0.0, began_s + seconds - now_s)))
 
 
+def idle_before(recorder: Recorder, trace: Path, args: argparse.Namespace) -> float | None:
+    """Idle power as given, else measured now; None if it is not wanted or cannot be known."""
+    seconds = 3.0 if args.seconds is None else args.seconds
+    if args.idle_mw is not None or seconds == 0:
+        return None if args.idle_mw is None else float(args.idle_mw)
+    print(f"power_meter: {seconds:g} s of idle power first (--seconds, or give --idle_mw)", file=sys.stderr)
+    t0 = time.monotonic()
+    recorder.wait_until(t0 + seconds)
+    window = integrate(trace, ["--t0", str(t0), "--t1", str(t0 + seconds)])
+    baseline = window["baseline"]
+    if baseline is None:
+        print(f"power_meter: idle power unknown: {window['reason']}", file=sys.stderr)
+        return None
+    if not baseline["stable"]:
+        print(f"warning: idle power is not steady: {baseline['verdict']}", file=sys.stderr)
+    return float(baseline["mean_mw"])
+
+
 def run(args: argparse.Namespace) -> int:
     """Run a command and say on stderr what energy it took; its exit code is ours."""
     words = args.words[1:] if args.words[:1] == ["--"] else args.words
     if not words:
         raise MeterError("run needs a command: run -- CMD ARGS")
+    if not shutil.which(words[0]):  # said before the idle power is measured, not after
+        raise MeterError(f"cannot run {words[0]}: there is no such command")
     with contextlib.ExitStack() as held:
         trace = Path(held.enter_context(tempfile.TemporaryDirectory())) / "trace.csv"
         rows = held.enter_context(trace.open("w"))
@@ -365,15 +395,7 @@ def run(args: argparse.Namespace) -> int:
         except MeterError as exc:
             print(f"power_meter: energy unknown: {exc}", file=sys.stderr)
             return child(words)[0]
-        idle_mw, idle_s = args.idle_mw, 3.0 if args.seconds is None else args.seconds
-        if idle_mw is None and idle_s > 0:
-            print(
-                f"power_meter: {idle_s:g} s of idle power first (--seconds, or give --idle_mw)",
-                file=sys.stderr,
-            )
-            t0 = time.monotonic()
-            recorder.wait_until(t0 + idle_s)
-            idle_mw = integrate(trace, ["--t0", str(t0), "--t1", str(t0 + idle_s)])["power_mw_mean"]
+        idle_mw = idle_before(recorder, trace, args)
         code, t0, t1 = child(words)
         recorder.wait_until(t1)
         flags = ["--t0", str(t0), "--t1", str(t1)] + ([] if idle_mw is None else ["--idle_mw", str(idle_mw)])
@@ -456,14 +478,30 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check(args: argparse.Namespace) -> None:
+    """MeterError for numbers that no command can work with."""
+    seconds, idle_mw = args.seconds, getattr(args, "idle_mw", None)
+    if seconds is not None and not (0 < seconds < math.inf or (seconds == 0 and args.call is run)):
+        raise MeterError(f"--seconds {seconds:g} does not work: give a positive number")
+    if idle_mw is not None and not math.isfinite(idle_mw):
+        raise MeterError(f"--idle_mw {idle_mw:g} does not work: give milliwatt")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly with a reader that has seen enough
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through every `finally`
     try:
-        return int(args.call(args))
+        check(args)
+        code = int(args.call(args))
+        sys.stdout.flush()
+        return code
     except MeterError as exc:
         print(f"error: {exc}", file=sys.stderr)
+        return 1
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or exiting fails on it, too
+        print(f"error: cannot write standard output: {exc.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -228,6 +229,35 @@ def test_a_recorded_trace_replays_with_its_rail_and_its_times(tmp_path: Path) ->
     assert time.monotonic() - began_s >= 0.2  # 4 x 100 ms, twice as fast
     assert (said["rail"], said["scope"], said["simulated"]) == ("VIN", "board", True)
     assert lines == ["tj@50.5C VIN 5000mW/5000mW", "VIN 6000mW/6000mW"] * 2
+
+
+def test_a_pause_in_a_recorded_trace_is_no_dead_feed(tmp_path: Path) -> None:
+    """The keeper takes silence for a dead feed; a replay says meanwhile that it lives."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("t_s,power_mw,rail\n" + "".join(f"{t},5000,VDD_IN\n" for t in (1.0, 1.1, 1.2, 2.7, 2.8)))
+    sampler = power.TegrastatsSampler(power.find_feed(f"replay:{trace}"))
+    sampler._silent_s = 1.3  # two seconds otherwise
+    with sampler:
+        t0 = time.monotonic()
+        while len(sampler.trace.t_s) < 4 and time.monotonic() < t0 + 10:
+            time.sleep(0.05)
+        window = sampler.window(t0, sampler.trace.last_s(), 4000.0)
+    assert "power_gap" in window.flags and "feed_restarted" not in window.flags
+    assert (sampler.info.source, sampler.info.rail) == ("replay", "VDD_IN")
+
+
+def test_a_zone_that_may_not_be_read_is_no_reason_to_have_no_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    power_trees.orin_nano(tmp_path)
+    zone = tmp_path / "class/thermal/thermal_zone0/temp"
+    zone.unlink()
+    monkeypatch.chdir(zone.parent)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as unopenable:  # even by root
+        unopenable.bind(zone.name)
+    power_trees.write(tmp_path / "class/thermal/thermal_zone3", {"type": "gpu-thermal", "temp": 41000})
+    _, lines = lines_of(1, "--source", "ina3221", "--sys", tmp_path, "--interval", 10)
+    assert "gpu@41C" in lines[0] and "cpu@" not in lines[0] and "VDD_IN 5040mW" in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_rails_names_the_total_its_scope_and_the_true_rate() -> None:
-    done = run("rails", *REPLAY)
+    done = run("rails", "--seconds", 0.5, *REPLAY)
     assert done.returncode == 0, done.stderr
     assert "source  replay (simulated)\ntotal   VDD_IN\nscope   module\nrate    " in done.stdout
     assert re.search(r"^VDD_IN +\d+ mW  total$", done.stdout, re.M) and re.search(
@@ -84,12 +84,49 @@ def test_an_unwritable_trace_is_a_clear_error(tmp_path: Path) -> None:
     done = run("record", "--out", tmp_path / "no/such.csv", "--seconds", 1, *STEADY)
     assert done.returncode == 1 and "cannot write" in done.stderr and "Traceback" not in done.stderr
     done = run("record", "--out", "/dev/full", "--seconds", 1, *STEADY)
-    assert done.returncode == 1 and "error: " in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "No space left" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_older_trace_stays_until_there_is_a_new_one(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("t_s,power_mw\n1,5000\n")
+    assert run("record", "--out", trace, "--feed", "false").returncode == 1
+    assert trace.read_text() == "t_s,power_mw\n1,5000\n"
+    assert run("record", "--out", trace, "--seconds", 0.2, *STEADY).returncode == 0
+    assert trace.read_text().startswith("t_s,power_mw,rail,") and "\n1,5000\n" not in trace.read_text()
+
+
+def test_a_full_standard_output_and_bad_numbers_are_errors_of_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, str(METER), "rails", "--seconds", "0.1", *STEADY]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "No space left" in done.stderr
+    for words in (
+        ("rails", "--seconds", "-3"),
+        ("record", "--seconds", "nan"),
+        ("run", "--idle_mw", "nan", "ls"),
+    ):
+        command = [sys.executable, str(METER), *words]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 1 and done.stderr.startswith("error: --") and "Traceback" not in done.stderr
+
+
+def test_a_recording_notices_that_its_keeper_was_killed(tmp_path: Path) -> None:
+    command = [sys.executable, str(METER), "record", "--out", str(tmp_path / "trace.csv"), *STEADY]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "trace.csv").exists() or len((tmp_path / "trace.csv").read_text()) < 200:
+            time.sleep(0.05)
+        children = subprocess.run(
+            ["ps", "--ppid", str(process.pid), "-o", "pid=,args="], capture_output=True, text=True
+        )
+        (keeper,) = [row.split()[0] for row in children.stdout.splitlines() if "feed_keeper.py" in row]
+        os.kill(int(keeper), signal.SIGKILL)
+        assert process.wait(10) == 1 and process.stderr and "lost its feed_keeper.py" in process.stderr.read()
 
 
 def test_a_terminal_gets_a_live_view() -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, str(SAMPLER), "record", "--seconds", "1.5", *REPLAY]
+    command = [sys.executable, str(SAMPLER), "record", "--seconds", "1", *REPLAY]
     with subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, text=True) as process:
         assert process.wait(30) == 0
     os.close(theirs)

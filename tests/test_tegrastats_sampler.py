@@ -118,7 +118,8 @@ def test_a_line_gives_loads_memory_and_temperatures() -> None:
     assert set(bare.loads.values()) == {None} and power.hottest_c(bare.temps_c) == 29.5
 
 
-def test_no_mutation_of_a_line_raises() -> None:
+@pytest.mark.parametrize("count", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_no_mutation_of_a_line_raises(count: int) -> None:
     rng, lines = random.Random(7), [case["line"] for case in GOLDEN if case["line"]]
     junk = [
         "",
@@ -137,7 +138,7 @@ def test_no_mutation_of_a_line_raises() -> None:
         "%",
         "٣",
     ]
-    for _ in range(100_000):
+    for _ in range(count):
         line = rng.choice(lines)
         a, b = sorted((rng.randrange(len(line)), rng.randrange(len(line))))
         line = line[:a] + rng.choice(junk) + line[min(b, a + rng.randrange(4)) :]
@@ -316,10 +317,10 @@ def test_idle_baseline_knows_a_restless_board() -> None:
 
 def test_a_long_trace_is_forgotten_without_changing_later_windows() -> None:
     trace = trace_of([(k * 0.1, 5000.0 + k % 7 * 100) for k in range(30_000)])
-    trace.notes.append((1.0, "zero_total"))
+    trace.notes["zero_total"].append(1.0)
     before = trace.window(2500.03, 2600.07, 5000.0)
     trace.forget(2500.0)
-    assert len(trace.t_s) < 5100 and trace.notes == []
+    assert len(trace.t_s) < 5100 and not any(trace.notes.values())
     after = trace.window(2500.03, 2600.07, 5000.0)
     assert after.energy_joule == pytest.approx(before.energy_joule, rel=1e-9)
     assert trace.window(100.0, 101.0, None).energy_gross_joule is None
@@ -360,6 +361,8 @@ def test_integrate_reads_a_recorded_trace(tmp_path: Path) -> None:
         ("t_s,power_mw\n1.0,5000\n2.0,5000\n1.5,5000\n", "time runs backwards"),
         ("t_s,power_mw\n1.0,5000\n2.0,much\n", "line 3"),
         ("a,b\n1,2\n", "line 2"),
+        ("t_s,power_mw\nnan,5000\n", "line 2"),
+        ("t_s,power_mw\n1.0,inf\n", "line 2"),
     ],
 )
 def test_a_broken_trace_is_a_clear_error(text: str, words: str, tmp_path: Path) -> None:
@@ -374,6 +377,35 @@ def test_an_empty_trace_gives_null(tmp_path: Path) -> None:
     (tmp_path / "trace.csv").write_text("t_s,power_mw\n")
     done = run("integrate", tmp_path / "trace.csv", "--idle_mw", 1)
     assert json.loads(done.stdout)["energy_joule"] is None and done.returncode == 0
+    assert "NaN" not in done.stdout and "Infinity" not in done.stdout
+
+
+def test_a_zero_in_a_trace_is_counted_and_times_must_be_a_window(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("t_s,power_mw\n" + "".join(f"{k},{5000 * (k != 4)}\n" for k in range(9)))
+    answer = json.loads(run("integrate", trace).stdout)
+    assert answer["flags"] == ["zero_total"] and answer["flag_counts"] == {"zero_total": 1}
+    for t0, t1 in ((5, 1), ("nan", 3), (1, "inf")):
+        done = run("integrate", trace, "--t0", t0, "--t1", t1)
+        assert (done.returncode, done.stdout) == (1, "") and "are no window" in done.stderr
+
+
+def test_a_step_of_the_load_is_not_taken_for_the_sensors(tmp_path: Path) -> None:
+    """Nobody states the quantum of these samples, and their only change is a load of 10 W."""
+    trace = trace_of([(k * 0.1, 15_000.0 if 10 <= k < 20 else 5000.0) for k in range(30)])
+    window = trace.window(0.55, 2.55, 5000.0)
+    assert window.energy_uncertainty_joule is not None and window.energy_uncertainty_joule < 1.2
+
+
+def test_full_standard_output_is_an_error_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "trace.csv").write_text("t_s,power_mw\n1,5000\n2,5000\n")
+    (tmp_path / "some.log").write_text("VDD_IN 5000mW/5000mW\n" * 9)
+    for words in (("integrate", tmp_path / "trace.csv"), ("parse", tmp_path / "some.log")):
+        with Path("/dev/full").open("w") as full:
+            command = [sys.executable, SCRIPT, *map(str, words)]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1
+        assert done.stderr == "error: cannot write standard output: No space left on device\n"
 
 
 # --- the feed
@@ -391,9 +423,9 @@ def test_energy_is_right_when_the_true_period_is_not_the_nominal_one(
             "module",
         )
         t0 = time.monotonic()
-        time.sleep(1.0)
+        time.sleep(0.7)
         monkeypatch.setattr(time, "time", lambda: clock() - 3600)  # the wall clock is set back
-        time.sleep(1.0)
+        time.sleep(0.7)
         t1 = time.monotonic()
         window = sampler.window(t0, t1, 5000.0)
     assert window.energy_joule == pytest.approx(7.0 * (t1 - t0), rel=0.005)
@@ -425,9 +457,10 @@ def test_bad_samples_are_flagged_on_the_window(tegrastats: Play) -> None:
     tegrastats(junk_every=5, zero_every=7, torn_every=11, missing_every=13)
     with power.TegrastatsSampler(power.find_feed(interval_ms=10), 10) as sampler:
         t0 = time.monotonic()
-        time.sleep(1.0)
+        time.sleep(0.6)
         window = sampler.window(t0, time.monotonic(), 5000.0)
     assert {"zero_total", "rail_missing"} <= set(window.flags)
+    assert 3 <= window.flag_counts["zero_total"] <= 9 and window.flag_counts["rail_missing"] >= 1
     assert window.energy_joule == pytest.approx(0, abs=1e-6)  # no zero was integrated
 
 
@@ -458,13 +491,16 @@ def test_a_dead_feed_is_restarted_once_and_then_given_up(tegrastats: Play, tmp_p
 
 def test_a_silent_feed_is_restarted_and_the_gap_recorded(tegrastats: Play, tmp_path: Path) -> None:
     tegrastats(hang_after=30)
-    with power.TegrastatsSampler(power.find_feed(interval_ms=10), 10) as sampler:
+    sampler = power.TegrastatsSampler(power.find_feed(interval_ms=10), 10)
+    sampler._silent_s = 0.7  # two seconds otherwise
+    with sampler:
         t0 = time.monotonic()
-        assert eventually(lambda: "feed_restarted" in [word for _, word in sampler.trace.notes], 5)
-        assert eventually(lambda: sampler.trace.last_s() > sampler.trace.notes[-1][0] + 0.1, 5)
+        restarts = sampler.trace.notes["feed_restarted"]
+        assert eventually(lambda: bool(restarts), 5)
+        assert eventually(lambda: sampler.trace.last_s() > restarts[-1] + 0.1, 5)
         window = sampler.window(t0, time.monotonic(), 5000.0)
     assert {"feed_restarted", "power_gap"} <= set(window.flags)
-    assert (window.power_max_gap_ms or 0) > 1900 and (window.power_coverage or 1) < 0.5
+    assert (window.power_max_gap_ms or 0) > 650 and (window.power_coverage or 1) < 0.5
     assert all(gone(pid) for pid in starts(tmp_path))
 
 
