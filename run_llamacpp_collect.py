@@ -1,19 +1,18 @@
 #!/usr/bin/env python3
-"""Run small language models over tasks written at several prompt lengths; one JSON record per run.
+"""Run small language models over tasks written at several prompt lengths.
 
-For every model × task × level × repeat: a cold prompt, a timed generation at
-temperature 0, the energy of exactly that stretch of time, and the text. A second
-start skips what is there. Each model runs in a process of its own, so that a
-crash costs one run and leaves no memory behind. Times are in milliseconds, energy
-in joules, power in milliwatts; without a power source the energy is null with its
-reason, and everything else is measured.
+For every model × task × level × repeat: a cold prompt, a timed generation, the
+energy of exactly that stretch of time, and the text. A second start skips what
+is there. Each model runs in its own process, so that a crash costs one run.
+Times in ms, energy in joule, power in mW; without power the energy is null.
 
 Writes   OUT.jsonl       one record per run (fields: class RunRecord below)
-         OUT.env.jsonl   one record per environment: board, power mode, engine, model hashes
+         OUT.env.jsonl   one per environment: board, power mode, engine, models
 
 Example:
   python run_llamacpp_collect.py --models models/gemma-2-2b-it-Q6_K.gguf \\
-      --prompts data/writing_prompts_hierarchical.csv --out_jsonl results/runs_llamacpp.jsonl
+      --prompts data/writing_prompts_hierarchical.csv \\
+      --out_jsonl results/runs_llamacpp.jsonl
 """
 
 from __future__ import annotations
@@ -46,13 +45,13 @@ COMPANIONS = HERE / "companions"
 PHASE_SAMPLES = 5  # power samples inside each phase before its own integral is worth writing down
 BLOCK_SECONDS = 5  # of repeated prefill: fifty samples at 100 ms
 SETTLE_SECONDS = 1.0  # after loading, before the idle baseline: clocks and power step down
-ORDERS = ("balanced", "sequential", "shuffled")
-QUESTIONS = "data/questionset.jsonl.txt"
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENGINE_END_SECONDS = 10  # a driver may take its time to give the memory back
 WINDOW_FIELDS = (
     "energy_joule", "energy_gross_joule", "energy_uncertainty_joule", "power_mw_mean", "power_mw_max",
     "power_samples", "power_period_ms", "power_max_gap_ms", "power_coverage",
 )  # fmt: skip
+Json = Mapping[str, Any]
 
 
 class CollectError(Exception):
@@ -60,11 +59,7 @@ class CollectError(Exception):
 
 
 class Interrupted(Exception):
-    """SIGINT, SIGTERM or SIGHUP arrived; the run under way is not written."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.signum = signum
+    """The signal of this number arrived; the run under way is not written."""
 
 
 # Record format history:
@@ -139,11 +134,10 @@ class RunRecord:
     reasoning_text: str | None = None
 
 
-# ---------------------------------------------------------------------------
-# The output: one record per line, whole or not at all
+# --- The output: one record per line, whole or not at all ---
 
 
-def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
+def append_jsonl(path: Path, record: Json) -> None:
     """Append one record as one fsynced line; a full disk leaves no half line behind (OSError)."""
     line = json.dumps(record, allow_nan=False).encode() + b"\n"
     with path.open("ab", buffering=0) as out:
@@ -162,28 +156,39 @@ def locked(out: Path) -> Iterator[None]:
     """Hold the output against a second collector; the lock goes with the process, however it ends."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with out.with_name(out.name + ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-    except BlockingIOError:
-        message = f"another collector is writing {out}; wait for it, or choose another --out_jsonl"
-        raise CollectError(message) from None
+        lock = out.with_name(out.name + ".lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
-        raise CollectError(f"cannot write {out}: {exc.strerror}; choose another --out_jsonl") from exc
+        busy = isinstance(exc, BlockingIOError)
+        why = "another collector is writing it; wait for it, or" if busy else f"{exc.strerror};"
+        raise CollectError(f"cannot write {out}: {why} choose another --out_jsonl") from None
+    with lock:
+        yield
 
 
-# ---------------------------------------------------------------------------
-# The campaign
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put the ending signals off until the block is done. A mask would not: other threads would take them."""
+    came: list[int] = []
+    before = {one: signal.signal(one, lambda signum, _frame: came.append(signum)) for one in ENDING_SIGNALS}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    for signum in came[:1]:
+        signal.raise_signal(signum)
+
+
+# --- The campaign ---
 
 
 class Engine:
     """companions/engine_keeper.py for one model: a request, an answer, whatever happens to the engine."""
 
-    def __init__(
-        self, args: argparse.Namespace, model: Mapping[str, Any], warm_up: Mapping[str, Any]
-    ) -> None:
-        kept = {"model": model["path"], "load": model["load"], "warm_up": warm_up}
-        self.hello = json.dumps({**kept, "run_timeout": args.run_timeout}) + "\n"
+    def __init__(self, run_timeout: float, model: Json, warm_up: Json) -> None:
+        kept = {"model": model["path"], "load": model["load"], "warm_up": warm_up, "run_timeout": run_timeout}
+        self.hello = json.dumps(kept) + "\n"
         self.child: subprocess.Popen[str] | None = None
 
     def ask(self, **request: Any) -> dict[str, Any]:
@@ -206,10 +211,12 @@ class Engine:
         return answer
 
     def end(self) -> None:
-        """Kill the keeper; its worker dies with it and gives the memory back."""
+        """End the keeper, and with it its worker: only then is the memory free for the next model."""
         if self.child is not None:
-            self.child.kill()
-            self.child.wait()
+            self.child.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.child.wait(ENGINE_END_SECONDS)
+            self.child.kill()  # nothing to a process that has ended
         self.child = None
 
 
@@ -232,6 +239,8 @@ class Progress:
         if self.bar is not None:
             self.bar.set_postfix_str(text, refresh=False)
             self.bar.update()
+            if self.done == self.total:
+                self.bar.close()
         elif now_s - self.told_s >= 30 or self.done == self.total:
             left_s = (now_s - self.began_s) / self.done * (self.total - self.done)
             say(f"{self.done}/{self.total} runs, {text}, {datetime.timedelta(seconds=round(left_s))} left")
@@ -239,8 +248,10 @@ class Progress:
 
 
 def say(text: str) -> None:
-    """A line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """A line on stderr, above the bar. A terminal that has gone away must not end the clean-up."""
+    bars = sys.modules.get("tqdm")
+    with contextlib.suppress(OSError):
+        (bars.tqdm.write if bars else print)(text, file=sys.stderr)
 
 
 @dataclass
@@ -248,46 +259,45 @@ class Campaign:
     """What one start of the collector holds."""
 
     args: argparse.Namespace
-    out: Path
     sampler: power.TegrastatsSampler | None
     no_power: str | None  # why there is no sampler
     env_id: str
     progress: Progress
     failed: int = 0
     idle: power.IdleBaseline | None = None
-    first_answers: dict[tuple[Any, ...], str] = field(default_factory=dict)  # for second turns
+    first_answers: dict[str, str] = field(default_factory=dict)  # by run_key, for second turns
     prefill_joule: dict[str, float | None] = field(default_factory=dict)  # of the block method, by prompt
 
 
-def run_model(campaign: Campaign, model: Mapping[str, Any], todo: Sequence[Mapping[str, Any]]) -> None:
+def run_model(campaign: Campaign, model: Json, todo: Sequence[Json]) -> None:
     """Run what is left for one model. A crash costs its run; a model that cannot load, all that were due."""
-    args = campaign.args
     say(f"{model['model_id']}: loading, context {model['load']['n_ctx']}")
-    engine = Engine(args, model, todo[0]["prompt"])
+    engine = Engine(campaign.args.run_timeout, model, todo[0]["prompt"])
     try:
         loaded = engine.ask(op="start")
         for index, line in enumerate(todo):
             if loaded["ok"]:
-                if index % args.idle_every == 0:
+                if index % campaign.args.idle_every == 0:
                     measure_idle(campaign)
-                cool_down(campaign, engine)
-                if args.anchor_every and index % args.anchor_every == 0:
-                    run_anchor(campaign, engine, todo[0], loaded)
+                cool_down(campaign.args.cooldown, engine)
             record = new_record(campaign, line, loaded)
-            write(campaign, measure(campaign, engine, line, record) if loaded["ok"] else record)
+            write(
+                campaign, measure(campaign, engine, line, record) if loaded["ok"] else record, line["anchor"]
+            )
             if record.error and record.error["type"] == "model_load":
                 loaded = {"ok": False, "error": record.error}
     finally:
         engine.end()
 
 
-# ---------------------------------------------------------------------------
-# One run
+# --- One run ---
 
 
-def new_record(campaign: Campaign, line: Mapping[str, Any], loaded: Mapping[str, Any]) -> RunRecord:
+def new_record(campaign: Campaign, line: Json, loaded: Json) -> RunRecord:
     """A record with all that is known before the run."""
-    record = RunRecord(**line["record"], started_at=utc_now(), env_id=campaign.env_id)
+    # Wall time is a label here; every duration comes from the monotonic clock.
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+    record = RunRecord(**line["record"], started_at=now[:-6] + "Z", env_id=campaign.env_id)
     record.n_ctx, record.load_ms = loaded.get("n_ctx"), loaded.get("load_ms")
     record.offloaded, record.error = loaded.get("offloaded"), loaded.get("error")
     if campaign.sampler is None:
@@ -298,17 +308,11 @@ def new_record(campaign: Campaign, line: Mapping[str, Any], loaded: Mapping[str,
     return record
 
 
-def utc_now() -> str:
-    """RFC 3339 in UTC. Wall time is a label here; every duration comes from the monotonic clock."""
-    now = datetime.datetime.now(datetime.timezone.utc)
-    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def measure(campaign: Campaign, engine: Engine, line: Mapping[str, Any], record: RunRecord) -> RunRecord:
+def measure(campaign: Campaign, engine: Engine, line: Json, record: RunRecord) -> RunRecord:
     """Run one prompt cold and complete the record, with its error where there is one."""
-    messages = list(line["prompt"]["messages"])
+    messages = [*line["prompt"]["messages"]]
     if record.turn == 2 and messages[-2]["content"] is None:
-        first = campaign.first_answers.get(same_but_turn(record))
+        first = campaign.first_answers.get(line["first_key"])
         if first is None:
             record.error = {"type": "no_first_turn", "message": "the first turn of this conversation failed"}
             return record
@@ -337,15 +341,16 @@ def fill_energy(record: RunRecord, campaign: Campaign) -> None:
         setattr(record, name, getattr(window, name))
     record.idle_mw, record.idle_std_mw = (idle.mean_mw, idle.std_mw) if idle else (None, None)
     record.energy_missing = window.reason
+    if record.energy_joule is None and not record.error:  # the feed died: what was to be measured is lacking
+        record.error = {"type": "power_lost", "message": f"no energy: {window.reason}"}
     if window.temp_max_c is not None:  # the feed's own sensor, read during the run
         record.temp_start_c, record.temp_max_c = window.temp_start_c, window.temp_max_c
-    record.flags += window.flags
-    record.flags += ["idle_unstable"] if idle and not idle.stable else []
+    record.flags += [*window.flags, *(["idle_unstable"] if idle and not idle.stable else [])]
     if record.energy_joule is not None and record.completion_tokens:
         record.joule_per_output_token = record.energy_joule / record.completion_tokens
 
 
-def fill_phases(record: RunRecord, campaign: Campaign, engine: Engine, prompt: Mapping[str, Any]) -> None:
+def fill_phases(record: RunRecord, campaign: Campaign, engine: Engine, prompt: Json) -> None:
     """Energy of prefill and decode: from a block if asked for, else integrated where samples suffice."""
     sampler, idle = campaign.sampler, campaign.idle
     if sampler is None or idle is None or record.energy_joule is None:
@@ -353,9 +358,9 @@ def fill_phases(record: RunRecord, campaign: Campaign, engine: Engine, prompt: M
     if campaign.args.phase_energy == "block":
         key = record.model_id + record.prompt_sha256
         if key not in campaign.prefill_joule:
-            block = engine.ask(op="prefill", prompt=prompt, seconds=BLOCK_SECONDS)
-            window = sampler.window(block["t0_s"], block["t1_s"], idle.mean_mw) if block["ok"] else None
-            total = window.energy_joule if window else None
+            block, total = engine.ask(op="prefill", prompt=prompt, seconds=BLOCK_SECONDS), None
+            if block["ok"]:
+                total = sampler.window(block["t0_s"], block["t1_s"], idle.mean_mw).energy_joule
             campaign.prefill_joule[key] = None if total is None else total / block["count"]
         record.energy_prefill_joule = campaign.prefill_joule[key]
         if record.energy_prefill_joule is not None:
@@ -369,201 +374,192 @@ def fill_phases(record: RunRecord, campaign: Campaign, engine: Engine, prompt: M
         record.energy_phase_method = "integrated"
 
 
-def same_but_turn(record: RunRecord) -> tuple[Any, ...]:
-    """What the turns of one conversation have in common."""
-    return record.model_id, record.id, record.level, record.repeat
-
-
-def write(campaign: Campaign, record: RunRecord) -> None:
+def write(campaign: Campaign, record: RunRecord, is_anchor: bool) -> None:
     """Append the finished record, which no signal may cut short, and count it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
-    try:
-        append_jsonl(campaign.out, asdict(record))
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+    out, done = campaign.args.out_jsonl, asdict(record)
     text = f"{record.model_id} task {record.id} {record.level}"
-    problem = f"{record.error['type']}: {record.error['message']}" if record.error else None
-    if campaign.sampler is not None and record.energy_gross_joule is None:  # the feed has died, say
-        problem = problem or f"no energy: {record.energy_missing}"
-    if problem:
-        campaign.failed += 1
-        say(f"{text}: {problem}")
-    if record.turn == 1 and not record.error:
-        campaign.first_answers[same_but_turn(record)] = record.output_text or ""
-    text += f" {record.completion_tokens} tok" if record.completion_tokens is not None else ""
-    text += f" {record.energy_joule:.1f} J" if record.energy_joule is not None else ""
-    campaign.progress.step(text)
+    if is_anchor:
+        out = out.with_suffix(".anchors.jsonl")
+        # Under another name than id, so that no reader takes it for a run.
+        done |= {f"anchor_{name}": done.pop(name) for name in ("id", "level", "repeat", "run_key")}
+    with uninterrupted():
+        append_jsonl(out, done)
+        if record.turn == 1 and record.output_text is not None:
+            campaign.first_answers[record.run_key] = record.output_text
+        if record.error:
+            campaign.failed += 1
+            say(f"{text}: {record.error['type']}: {record.error['message']}")
+        text += f" {record.completion_tokens} tok" if record.completion_tokens is not None else ""
+        text += f" {record.energy_joule:.1f} J" if record.energy_joule is not None else ""
+        campaign.progress.step(text)
 
 
-# ---------------------------------------------------------------------------
-# Between runs
+# --- Between runs ---
 
 
 def measure_idle(campaign: Campaign) -> None:
-    """Idle power with the model resident and the feed running, as they are during the runs."""
-    if campaign.sampler is None:
+    """Idle power with the model resident and the feed running, as in runs; a dead feed is started again."""
+    sampler, seconds = campaign.sampler, campaign.args.idle_seconds
+    if sampler is None:
         return
-    time.sleep(SETTLE_SECONDS)
-    campaign.idle = idle = campaign.sampler.idle_baseline(campaign.args.idle_seconds)
-    campaign.sampler.forget(time.monotonic() - campaign.args.idle_seconds)
-    say(f"idle {idle.mean_mw:.0f} mW, std {idle.std_mw:.0f} ({idle.verdict})")
+    campaign.idle = None  # until it is known again
+    try:
+        if sampler.end_reason:
+            sampler.stop()
+            sampler.start()
+        time.sleep(SETTLE_SECONDS)
+        campaign.idle = idle = sampler.idle_baseline(seconds)
+    except power.SamplerError as exc:
+        if not sampler.end_reason:  # it lives, but the flags do not fit
+            raise CollectError(f"{exc}; raise --idle_seconds") from exc
+        say(f"power: {exc}; energy will be null until it is back")
+        return
+    sampler.forget(time.monotonic() - seconds)
+    lost = f"; {campaign.args.power_trace} ends early: {sampler.trace_error}" if sampler.trace_error else ""
+    say(f"idle {idle.mean_mw:.0f} mW, std {idle.std_mw:.0f} ({idle.verdict}){lost}")
 
 
-def cool_down(campaign: Campaign, engine: Engine) -> None:
+def cool_down(wanted: str, engine: Engine) -> None:
     """Pause by seconds, or until the hottest zone is down to temp:C."""
-    wanted = campaign.args.cooldown
-    if not wanted.startswith("temp:"):
-        time.sleep(float(wanted))
-        return
-    answer = engine.ask(op="cool", to_c=float(wanted[5:]))
-    if not answer["ok"] and answer["error"]["type"] == "no_temperature":
+    seconds, _, to_c = wanted.partition("temp:")
+    time.sleep(float(seconds or 0))
+    answer = engine.ask(op="cool", to_c=float(to_c)) if to_c else None
+    if answer and not answer["ok"] and answer["error"]["type"] == "no_temperature":
         raise CollectError(answer["error"]["message"])
 
 
-def run_anchor(
-    campaign: Campaign, engine: Engine, line: Mapping[str, Any], loaded: Mapping[str, Any]
-) -> None:
-    """The same prompt every N runs, kept in OUT.anchors.jsonl: what drifts over the day shows there."""
-    record = asdict(measure(campaign, engine, line, new_record(campaign, line, loaded)))
-    # Under another name than id, so that no reader takes it for a run.
-    anchor = {f"anchor_{name}": record.pop(name) for name in ("id", "level", "repeat", "run_key")}
-    append_jsonl(campaign.out.with_suffix(".anchors.jsonl"), {**anchor, **record, "output_text": None})
+# --- Command line ---
 
 
-# ---------------------------------------------------------------------------
-# Command line
-
-
-def run_companion(name: str, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a companion script to its end; its stderr is the user's to read."""
+def run_companion(name: str, *arguments: str, text: str = "") -> tuple[int, str]:
+    """(exit code, stdout) of a companion script; its stderr is the user's to read."""
     script = COMPANIONS / name
     if not script.is_file():
         raise CollectError(f"run_llamacpp_collect.py needs {script}; copy the folder companions/ beside it")
-    command = [sys.executable, str(script), *arguments]
-    return subprocess.run(command, input=text, stdout=subprocess.PIPE, text=True)
+    command, pipe = [sys.executable, str(script), *arguments], subprocess.PIPE
+    # A session of its own: Ctrl-C in the terminal is ours to answer, for it and all that it started.
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True) as child:
+        try:
+            said, _ = child.communicate(text)
+        except Interrupted:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
+    return child.returncode, said
 
 
 def start_power(args: argparse.Namespace) -> tuple[power.TegrastatsSampler | None, str | None]:
     """(sampler, None) with the feed running, or (None, why there is no power)."""
     choice = power.find_feed(args.source, args.feed, args.interval)
-    if choice.command is None:
-        say(f"no power: {choice.reason}; energy will be null")
-        return None, choice.reason
+    if args.power_trace and choice.command:
+        args.power_trace.open("a").close()  # a trace that cannot be written is no reason to go without power
     sampler = power.TegrastatsSampler(choice, args.interval, trace_path=args.power_trace)
     try:
         sampler.start()
     except power.SamplerError as exc:
-        if args.feed or args.source != "auto":
+        if args.feed or args.source not in ("auto", "none"):
             raise
-        say(f"no power: {exc}; energy will be null")
+        say(f"{exc}; energy will be null")
         return None, str(exc)
-    simulated = ", SIMULATED" if sampler.info.simulated else ""
-    say(f"power: {sampler.info.source}, rail {sampler.info.rail}, scope {sampler.info.scope}{simulated}")
+    info, simulated = sampler.info, ", SIMULATED" if sampler.info.simulated else ""
+    say(f"power: {info.source}, rail {info.rail}, scope {info.scope}{simulated}")
     return sampler, None
+
+
+def command_again(*left_out: str) -> str:
+    """The command line of this start, without some of its flags."""
+    return shlex.join([sys.executable, *(word for word in sys.argv if word not in left_out)])
 
 
 def collect(args: argparse.Namespace) -> int:
     """Plan, measure, sum up. Returns the exit code."""
-    out: Path = args.out_jsonl
-    with contextlib.ExitStack() as held:
-        if not args.dry_run:
-            held.enter_context(locked(out))
-        done = run_companion("plan_runs.py", text=json.dumps(vars(args), default=str))
-        if done.returncode or args.dry_run:
-            print(done.stdout, end="")
-            return done.returncode
-        header, *todo = [json.loads(line) for line in done.stdout.splitlines()]
-        for check in header["env"]["board"]["checks"]:
-            if check["status"] == "bad":
-                say(f"board: {check['message']}; cure: {check['cure']}")
-        if header["skipped_levels"]:
-            say(f"{header['skipped_levels']} levels without text are skipped")
-        if header["done"]:
-            say(f"{header['done']} of {header['total']} runs are done already")
-        failed = run_campaign(args, held, header, todo) if todo else 0
-    for model in header["models"]:
-        if model["error"]:
-            print(f"error: {model['error']}", file=sys.stderr)
-            failed += 1
+    settings = json.dumps({**vars(args), "command": command_again("--dry_run")}, default=str)
+    with contextlib.nullcontext() if args.dry_run else locked(args.out_jsonl):
+        code, plan = run_companion("plan_runs.py", text=settings)
+        if code or args.dry_run:
+            print(plan, end="")
+            return code
+        header, *todo = [json.loads(line) for line in plan.splitlines()]
+        for note in header["notes"]:
+            say(note)
+        failed = run_campaign(args, header, todo) if todo else 0
+    for error in header["errors"]:
+        say(f"error: {error}")
     if header["total"]:
-        print(run_companion("check_runs.py", "--runs", str(out)).stdout, end="")
-    return 1 if failed else 0
+        print(run_companion("check_runs.py", "--runs", str(args.out_jsonl))[1], end="", flush=True)
+    return 1 if failed or header["errors"] else 0
 
 
-def run_campaign(
-    args: argparse.Namespace, held: contextlib.ExitStack, header: dict[str, Any], todo: list[dict[str, Any]]
-) -> int:
+def run_campaign(args: argparse.Namespace, header: Json, todo: Sequence[Json]) -> int:
     """Run what is left, one model after the other; the number of runs that failed."""
     sampler, no_power = start_power(args)
-    if sampler is not None:
-        held.callback(sampler.stop)
     info = {"missing": no_power} if sampler is None else asdict(sampler.info)
     env = {**header["env"], "power": info, "command_line": sys.argv}
     append_jsonl(args.out_jsonl.with_suffix(".env.jsonl"), env)
-    campaign = Campaign(args, args.out_jsonl, sampler, no_power, env["env_id"], Progress(len(todo)))
-    for model in header["models"]:
-        runs = [line for line in todo if line["record"]["model_id"] == model["model_id"]]
-        if runs:
-            run_model(campaign, model, runs)
+    campaign = Campaign(args, sampler, no_power, env["env_id"], Progress(len(todo)))
+    try:
+        for model in header["models"]:
+            runs = [line for line in todo if line["record"]["model_id"] == model["model_id"]]
+            if runs:
+                run_model(campaign, model, runs)
+    finally:
+        if sampler is not None:
+            sampler.stop()
     return campaign.failed
-
-
-def cooldown(text: str) -> str:
-    """Type of --cooldown: seconds, or temp:C."""
-    float(text.removeprefix("temp:"))
-    return text
-
-
-def count(text: str) -> int:
-    """Type of a flag that counts: an integer of at least 1."""
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All flags."""
     cores = max(1, (os.cpu_count() or 2) - 1)
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument_group("what to run").add_argument
     add("--models", nargs="+", required=True, metavar="GGUF", help="model files")
     add("--prompts", nargs="+", required=True, metavar="FILE", help="CSV or JSONL, one column per level")
     add("--out_jsonl", type=Path, required=True, metavar="FILE", help="where the records go")
     add("--levels", nargs="+", metavar="NAME", help="columns to run (default: L0 L1 L2 L3 P)")
     add("--ids", nargs="+", metavar="ID", help="only these tasks")
-    add("--limit", type=count, metavar="N", help="only the first N tasks of each prompts file")
-    add("--repeats", type=count, default=1, metavar="N", help="runs of each prompt (default: 1)")
+    add("--limit", type=int, metavar="N", help="only the first N tasks of each prompts file")
+    add("--repeats", type=int, default=1, metavar="N", help="runs of each prompt (default: 1)")
     add("--turns", type=int, choices=(1, 2), default=1, help="2: go on with the second question")
-    add("--questions", default=str(HERE / QUESTIONS), metavar="FILE", help="where --turns 2 finds it")
-    add("--order", choices=ORDERS, default=ORDERS[0], help="of a task's levels (default: balanced)")
+    add(
+        "--questions",
+        default=str(HERE / "data/questionset.jsonl.txt"),
+        metavar="FILE",
+        help="where --turns 2 finds it",
+    )
+    add(
+        "--order",
+        choices=("balanced", "sequential", "shuffled"),
+        default="balanced",
+        help="of a task's levels (default: balanced)",
+    )
     add = parser.add_argument_group("generation").add_argument
     add("--prompt_format", choices=("chat", "raw"), default="chat", help="chat template or bare text")
     add("--system", metavar="TEXT", help="system message")
     add("--thinking", choices=("off", "on"), default="off", help="of reasoning models (default: off)")
-    add("--max_tokens", type=count, default=512, metavar="N", help="length of answers (default: 512)")
+    add("--max_tokens", type=int, default=512, metavar="N", help="length of answers (default: 512)")
     add("--temperature", type=float, default=0.0, help="0 is greedy (default)")
     add("--seed", type=int, default=0, help="of the order and of draws above temperature 0")
     add = parser.add_argument_group("engine").add_argument
     add("--n_gpu_layers", type=int, default=-1, metavar="N", help="layers on the GPU (default: -1, all)")
-    add("--n_ctx", type=count, metavar="N", help="context (default: as the longest prompt needs)")
-    add("--n_batch", type=count, default=2048, metavar="N", help="prompt tokens per call (default: 2048)")
-    add("--n_ubatch", type=count, default=512, metavar="N", help="of these at once (default: 512)")
-    add("--n_threads", type=count, default=cores, metavar="N", help="on the CPU (default: cores - 1)")
+    add("--n_ctx", type=int, metavar="N", help="context (default: as the longest prompt needs)")
+    add("--n_batch", type=int, default=2048, metavar="N", help="prompt tokens per call (default: 2048)")
+    add("--n_ubatch", type=int, default=512, metavar="N", help="of these at once (default: 512)")
+    add("--n_threads", type=int, default=cores, metavar="N", help="on the CPU (default: cores - 1)")
     add("--flash_attn", choices=("auto", "on", "off"), default="auto", help="(default: auto)")
     add("--kv_type", choices=("f16", "q8_0", "f32"), default="f16", help="key/value cache (default: f16)")
     add("--allow_cpu", action="store_true", help="run on a Jetson whose engine cannot use the GPU")
     add = parser.add_argument_group("power").add_argument
     add("--source", default="auto", help="auto, tegrastats, ina3221, nvml, rapl, replay:FILE or none")
     add("--feed", metavar="CMD", help="any other command that prints tegrastats lines")
-    add("--interval", type=count, default=100, metavar="MS", help="between samples (default: 100)")
+    add("--interval", type=int, default=100, metavar="MS", help="between samples (default: 100)")
     add("--idle_seconds", type=float, default=10.0, metavar="S", help="of idle baseline (default: 10)")
-    add("--idle_every", type=count, default=50, metavar="N", help="and again every N runs (default: 50)")
+    add("--idle_every", type=int, default=50, metavar="N", help="and again every N runs (default: 50)")
     add("--phase_energy", choices=("auto", "block"), default="auto", help="block: repeat prefills 5 s")
     add("--power_trace", type=Path, metavar="FILE", help="keep every power sample in this CSV")
     add = parser.add_argument_group("course").add_argument
-    add("--cooldown", type=cooldown, default="0", metavar="S|temp:C", help="pause before each run")
-    add("--anchor_every", type=count, metavar="N", help="repeat one prompt every N runs to see drift")
+    add("--cooldown", default="0", metavar="S|temp:C", help="pause before each run")
+    add("--anchor_every", type=int, metavar="N", help="repeat one prompt every N runs to see drift")
     add("--run_timeout", type=float, default=900.0, metavar="S", help="of one run (default: 900)")
     add("--retry_errors", action="store_true", help="do failed runs again")
     add("--fresh", action="store_true", help="rename old output and start over")
@@ -573,7 +569,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def interrupt(signum: int, _frame: Any) -> None:
-    """Signal handler."""
+    """Signal handler. The second Ctrl-C of an impatient user must not tear the clean-up."""
+    for ending in ENDING_SIGNALS:
+        signal.signal(ending, signal.SIG_IGN)
     raise Interrupted(signum)
 
 
@@ -581,19 +579,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     args = build_parser().parse_args(argv)
     for signum in ENDING_SIGNALS:
-        signal.signal(signum, interrupt)
+        # Under nohup the hangup is ignored already, and so it stays.
+        if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
+            signal.signal(signum, interrupt)
     try:
         return collect(args)
     except (CollectError, power.SamplerError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
+        say(f"error: {exc}")
         return 1
     except OSError as exc:
-        print(f"error: {exc}; every finished run is kept, start again when that is mended", file=sys.stderr)
+        say(f"error: {exc}; every finished run is kept, start again when that is mended")
         return 1
     except Interrupted as exc:
-        command = shlex.join([sys.executable, *sys.argv])
-        print(f"stopped; every finished run is kept. Go on with:\n  {command}", file=sys.stderr)
-        return 128 + exc.signum
+        # --fresh would set aside what is finished.
+        say(f"stopped; every finished run is kept. Go on with:\n  {command_again('--fresh')}")
+        return 128 + int(exc.args[0])
 
 
 if __name__ == "__main__":

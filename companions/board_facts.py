@@ -17,6 +17,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import json
 import os
 import platform
@@ -324,12 +325,16 @@ def throttle_counters(root: Path) -> dict[str, int]:
 
 
 def processes(root: Path) -> Iterator[tuple[int, str, int, int]]:
-    """Pid, name, CPU ticks and resident pages of each process; those that end meanwhile are left out."""
+    """Pid, name, CPU ticks and resident pages of each process; those that end meanwhile are left out.
+
+    So is this script's own process group: the collector's other companions and the engine it asks.
+    """
+    own = str(os.getpgrp()) if root == Path("/") else None
     for folder in names(root, "/proc/[0-9]*"):
         stat = read_text(root, f"{folder}/stat")
         if stat and ")" in stat:
             name, rest = stat[stat.index("(") + 1 : stat.rindex(")")], stat[stat.rindex(")") + 1 :].split()
-            if len(rest) > 21:
+            if len(rest) > 21 and rest[2] != own:
                 yield int(folder.rsplit("/", 1)[1]), name, int(rest[11]) + int(rest[12]), int(rest[21])
 
 
@@ -343,11 +348,7 @@ def load(root: Path) -> Facts:
         time.sleep(BUSY_SECONDS)
     after = list(processes(root))
     ticks_per_s = os.sysconf("SC_CLK_TCK") * max(time.monotonic() - started, BUSY_SECONDS)
-    shares = [
-        (100 * (t - before[p]) / ticks_per_s, name)
-        for p, name, t, _ in after
-        if p in before and p != os.getpid()
-    ]
+    shares = [(100 * (t - before[p]) / ticks_per_s, name) for p, name, t, _ in after if p in before]
     busy = [(share, name) for share, name in sorted(shares, reverse=True) if share >= BUSY_PERCENT]
     page = os.sysconf("SC_PAGE_SIZE")
     desktop = [(name, pages * page) for _, name, _, pages in after if name in DESKTOP]
@@ -449,17 +450,19 @@ def smi_card(row: Sequence[str]) -> Facts:
 
 def board_facts(root: Path) -> Facts:
     """All facts, in the order of the record."""
-    facts: Facts = {
-        "schema_version": SCHEMA_VERSION,
-        "checked_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **identity(root),
-        **power_mode(root),
-        **clocks(root),
-        **memory(root),
-        **heat(root),
-        **load(root),
-        "engine": ask_engine(),
-    }
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        engine = pool.submit(ask_engine)  # while the other processes are watched
+        facts: Facts = {
+            "schema_version": SCHEMA_VERSION,
+            "checked_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            **identity(root),
+            **power_mode(root),
+            **clocks(root),
+            **memory(root),
+            **heat(root),
+            **load(root),
+            "engine": engine.result(),
+        }
     # JetPack's own nvidia-smi and NVML answer "not supported" to nearly every question: no such card.
     facts["gpus"] = [] if facts["is_jetson"] or root != Path("/") else ask_gpus()
     facts["memory_bandwidth_gb_per_s"] = memory_bandwidth(facts)

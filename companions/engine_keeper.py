@@ -73,6 +73,8 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            # Safe here: the thread that listened to the worker before this one has ended.
+            preexec_fn=die_with_parent,
         )
         self.unread = b""
         self.listener = threading.Thread(target=self.listen, daemon=True)
@@ -124,6 +126,7 @@ class Worker:
         """Kill the process and wait until its memory is free again."""
         self.child.kill()
         self.child.wait()
+        self.listener.join()
 
 
 class Keeper:
@@ -158,8 +161,8 @@ class Keeper:
             if not answer["ok"]:
                 raise WorkerFailed("model_load", answer["error"]["message"])
             self.loaded |= answer
-        found = [re.search(r"offloaded (\d+/\d+)", line) for line in self.loaded["engine_log"]]
-        self.loaded["offloaded"] = next((match[1] for match in found if match), None)
+        found = re.search(r"offloaded (\d+/\d+)", " ".join(self.loaded["engine_log"]))
+        self.loaded["offloaded"] = found[1] if found else None
         return self.worker
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,6 +197,11 @@ class Keeper:
         self.worker = None
 
 
+def leave(*_: Any) -> None:
+    """SIGTERM: go through every `finally`, which ends the worker and waits until its memory is free."""
+    sys.exit(0)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The only flag is --help: requests come on stdin."""
     return argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -205,6 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     die_with_parent()
     # Ctrl-C in a terminal reaches the whole group; the collector decides what to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, leave)
     first = sys.stdin.readline()
     if not first:
         return 0

@@ -34,6 +34,7 @@ import ctypes
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -43,9 +44,10 @@ from pathlib import Path
 from typing import Any
 
 LOG_LINES_KEPT = 200
-LOG_LEVEL_NAMES = {1: "debug", 2: "info", 3: "warn", 4: "error"}  # ggml_log_level of this engine
+WARN, ERROR = 3, 4  # ggml_log_level of this engine
 FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
 KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}  # ggml_type
+SYS = Path("/sys")
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
 
@@ -61,7 +63,8 @@ class Engine:
     model: Any = None
     vocab: Any = None
     context: Any = None
-    formatter: Any = None
+    formatter: Any = None  # renders messages; None where the file has no template that can be read
+    no_template: str = ""  # why
     log: collections.deque[tuple[int, str]] = field(
         default_factory=lambda: collections.deque(maxlen=LOG_LINES_KEPT)
     )
@@ -80,7 +83,7 @@ def keep_log(engine: Engine) -> None:
         line = text.decode("utf-8", "replace").rstrip()
         if line.strip("."):
             engine.log.append((level, line))
-            if level >= 3 and level != 5:  # also to stderr, which outlives a crash; 5 continues a line
+            if level in (WARN, ERROR):  # also to stderr, which outlives a crash
                 print(line, file=sys.stderr, flush=True)
 
     engine.log_callback = llama_cpp.llama_log_callback(keep)
@@ -89,7 +92,7 @@ def keep_log(engine: Engine) -> None:
 
 def complaints(engine: Engine) -> str:
     """The engine's warnings and errors of this request, as one line."""
-    lines = [line for level, line in engine.log if level in (3, 4)]
+    lines = [line for level, line in engine.log if level in (WARN, ERROR)]
     return "; ".join(lines[-4:]) or "the engine gave no reason"
 
 
@@ -106,7 +109,10 @@ def open_model(engine: Engine, path: str, **params: Any) -> None:
     if not engine.model:
         raise EngineError(f"the engine cannot load {path}: {complaints(engine)}")
     engine.vocab = llama_cpp.llama_model_get_vocab(engine.model)
-    engine.formatter = chat_formatter(engine)
+    try:
+        engine.formatter, engine.no_template = chat_formatter(engine), "has no chat template"
+    except Exception as exc:  # a template is a program of the model's author: its syntax may be anything
+        engine.no_template = f"has a chat template that cannot be read ({exc})"
 
 
 def close_model(engine: Engine) -> None:
@@ -130,11 +136,8 @@ def chat_formatter(engine: Engine) -> Any:
         return None
 
     def text_of(token: int) -> str:
-        return (
-            llama_cpp.llama_vocab_get_text(engine.vocab, token).decode("utf-8", "replace")
-            if token >= 0
-            else ""
-        )
+        text = llama_cpp.llama_vocab_get_text(engine.vocab, token) if token >= 0 else b""
+        return str(text.decode("utf-8", "replace"))
 
     return Jinja2ChatFormatter(
         template=template.decode("utf-8", "replace"),
@@ -158,9 +161,8 @@ def load(engine: Engine, request: Mapping[str, Any]) -> dict[str, Any]:
     settings.no_perf = False  # the engine's own counters prove the cold prefill
     engine.context = llama_cpp.llama_init_from_model(engine.model, settings)
     if not engine.context:
-        raise EngineError(
-            f"the engine cannot make a context of {request['n_ctx']} tokens: {complaints(engine)}"
-        )
+        n_ctx = request["n_ctx"]
+        raise EngineError(f"the engine cannot make a context of {n_ctx} tokens: {complaints(engine)}")
     return {
         "load_ms": (time.monotonic() - began_s) * 1000,
         "n_ctx": llama_cpp.llama_n_ctx(engine.context),
@@ -171,9 +173,7 @@ def load(engine: Engine, request: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_telling(level: int, line: str) -> bool:
     """Log lines worth keeping with the environment: where the layers went, what was chosen, what failed."""
-    return level in (3, 4) or any(
-        word in line for word in ("offload", "Flash Attention", "buffer size", "using device")
-    )
+    return level in (WARN, ERROR) or bool(re.search("offload|Flash Attention|buffer size|using device", line))
 
 
 def model_facts(engine: Engine) -> dict[str, Any]:
@@ -203,19 +203,17 @@ def prompt_text(engine: Engine, prompt: Mapping[str, Any]) -> tuple[str, list[st
     if prompt["format"] == "raw":
         return "\n\n".join(message["content"] for message in messages), []
     if engine.formatter is None:
-        raise EngineError(f"{engine.path} has no chat template; use --prompt_format raw")
+        raise EngineError(f"{engine.path} {engine.no_template}; use --prompt_format raw")
     try:
         return render(engine, messages, prompt), []
     except Exception as refused:  # a template is a program of the model's author and may raise anything
         if messages[0]["role"] != "system":
-            raise EngineError(
-                f"the chat template of {engine.path} refused the prompt: {refused}"
-            ) from refused
+            raise EngineError(f"{engine.path}: its chat template refused the prompt: {refused}") from refused
     merged = {"role": "user", "content": messages[0]["content"] + "\n\n" + messages[1]["content"]}
     try:
         return render(engine, [merged, *messages[2:]], prompt), ["system_in_user"]
     except Exception as refused:
-        raise EngineError(f"the chat template of {engine.path} refused the prompt: {refused}") from refused
+        raise EngineError(f"{engine.path}: its chat template refused the prompt: {refused}") from refused
 
 
 def render(engine: Engine, messages: Sequence[Mapping[str, str]], prompt: Mapping[str, Any]) -> str:
@@ -477,28 +475,41 @@ def prefill_block(engine: Engine, request: Mapping[str, Any]) -> dict[str, Any]:
 # The board around a run, read from sysfs: a tool of its own would cost more than it tells
 
 
-def read_numbers(pattern: str) -> list[int]:
-    """Numbers in the files below /sys that match, without those that answer EAGAIN because a part is off."""
-    numbers = []
-    for path in sorted(Path("/sys").glob(pattern)):
-        with contextlib.suppress(OSError, ValueError):
-            numbers.append(int(path.read_text()))
-    return numbers
+def read_text(path: Path) -> str:
+    """Text of a small file, "" where it cannot be read.
+
+    The sensors of a Jetson's powered-down parts answer EAGAIN, of which a buffered read makes a TypeError.
+    """
+    with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
+        return (file.read(4096) or b"").decode("utf-8", "replace").strip()
+    return ""
+
+
+def read_numbers(*patterns: str) -> list[int]:
+    """Numbers in the files below SYS that match."""
+    texts = [read_text(path) for pattern in patterns for path in sorted(SYS.glob(pattern))]
+    return [int(text) for text in texts if re.fullmatch(r"-?\d+", text)]
 
 
 def board_state() -> dict[str, float | None]:
     """Hottest zone in °C, clocks, throttle events so far; null where this machine has no such file."""
-    hottest = max(read_numbers("class/thermal/thermal_zone*/temp"), default=None)
+    zones = [zone for zone in SYS.glob("class/thermal/thermal_zone*") if not is_no_silicon(zone)]
+    temps = [int(text) for zone in zones if re.fullmatch(r"\d+", text := read_text(zone / "temp"))]
     # Over-current events of a Jetson's power monitor; thermal throttling of a PC's package.
-    events = read_numbers("class/hwmon/hwmon*/oc*_event_cnt")
-    events += read_numbers("devices/system/cpu/cpu0/thermal_throttle/package_throttle_count")
+    package = "devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"
+    events = read_numbers("class/hwmon/hwmon*/oc*_event_cnt", package)
     return {
-        "temp_c": None if hottest is None else hottest / 1000,
+        "temp_c": max(temps) / 1000 if temps else None,
         "cpu_khz": max(read_numbers("devices/system/cpu/cpu*/cpufreq/scaling_cur_freq"), default=None),
-        # 17000000.gpu on Orin; gv11b, gp10b, gm20b on the boards before it.
-        "gpu_hz": max(read_numbers("class/devfreq/*g[pvm][u12]*/cur_freq"), default=None),
+        # 17000000.gpu on Orin, .ga10b on JetPack 5; gv11b, gp10b, gm20b before it; gpu-gpc-0 on Thor.
+        "gpu_hz": max(read_numbers("class/devfreq/*g[pvma][u120]*/cur_freq"), default=None),
         "throttle_events": sum(events) if events else None,
     }
+
+
+def is_no_silicon(zone: Path) -> bool:
+    """Zones that say nothing of the chip: the power supply of older Jetsons shows a constant 50 or 100."""
+    return bool(re.match(r"PMIC|Tboard|Tdiode|iwlwifi", read_text(zone / "type")))
 
 
 def compare_board(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,13 +6,17 @@ JSON object on stdin; the plan goes to stdout as JSON lines. First the header:
   models    per file: model_id, path, sha256, facts, prompt_tokens_max by level, load (the engine
             settings, its context sized for the longest prompt and answer), or its error
   env       the environment record: board, engine, models, settings
-  total, done, skipped_levels
+  notes     lines for the user: what is done already, what is skipped, what the board lacks
+  errors    why models cannot run
+  total, done
 then one line per run that is not in the output yet:
   record    the fields of the run record that are known beforehand; run_key is a hash of all that
             defines the run: model file, text, level, repeat, turn, sampling, engine version and
             settings, power mode
   prompt    messages, format, thinking: what the model is told; content null stands for its own
-            answer to the first turn
+            answer to the first turn, whose run_key is `first_key`
+  anchor    true for a run that is not part of the campaign but repeated every "anchor_every" runs:
+            always the first of the model's plan, so that drift shows across starts, too
 
 Order: models one after the other (loading is slow), then repeats, then tasks. The
 levels of a task are ordered by a seeded Latin square in which every level stands
@@ -30,21 +34,20 @@ Example:
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import datetime
 import gzip
 import hashlib
 import json
 import os
 import random
-import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# File-name endings that name a quantization: Q6_K, q4_k_m, IQ3_XXS, F16, BF16, MXFP4.
-QUANTIZATION = re.compile(r"[-_.]((?:IQ|Q|TQ)\d+(?:_[0-9A-Z]+)*|BF16|F16|F32|MXFP4(?:_MOE)?)$", re.IGNORECASE)
 DEFAULTS: dict[str, Any] = {
     "levels": None,
     "ids": None,
@@ -61,6 +64,12 @@ DEFAULTS: dict[str, Any] = {
     "allow_mixed": False,
     "allow_cpu": False,
     "dry_run": False,
+    "anchor_every": None,
+    "cooldown": "0",
+    "command": None,
+    "source": "auto",
+    "feed": None,
+    "interval": 100,
     "prompt_format": "chat",
     "thinking": "off",
     "temperature": 0.0,
@@ -96,36 +105,29 @@ class PlanError(Exception):
     """What the user can fix; the message names the file or flag and the cure."""
 
 
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """PlanError for a number that makes no sense, by the name of its flag."""
+    for name in ("limit", "repeats", "max_tokens", "n_ctx", "n_batch", "n_ubatch", "n_threads", "interval",
+                 "idle_every", "anchor_every"):  # fmt: skip
+        if settings.get(name) is not None and settings[name] < 1:
+            raise PlanError(f"--{name} {settings[name]} must be at least 1")
+    cooldown = settings["cooldown"]
+    try:
+        measures = {"cooldown": float(cooldown.removeprefix("temp:"))}
+    except ValueError:
+        raise PlanError(
+            f"--cooldown {cooldown} must be seconds, or temp: and degrees, as in temp:50"
+        ) from None
+    measures |= {name: settings.get(name, 1.0) for name in ("temperature", "idle_seconds", "run_timeout")}
+    for name, value in measures.items():
+        if not 0 <= value < float("inf"):
+            raise PlanError(f"--{name} {settings.get(name)} must be a number of at least 0")
+    if settings["out_jsonl"] and not settings["out_jsonl"].endswith(".jsonl"):
+        raise PlanError(f"--out_jsonl {settings['out_jsonl']} must end in .jsonl")
+
+
 # ---------------------------------------------------------------------------
-# Models
-
-
-def split_stem(stem: str) -> tuple[str, str | None]:
-    """Model id and quantization of a file's stem.
-
-    >>> split_stem("gemma-2-2b-it-Q6_K")
-    ('gemma-2-2b-it', 'Q6_K')
-    >>> split_stem("qwen1.5-1.8b-chat-q6_k")
-    ('qwen1.5-1.8b-chat', 'Q6_K')
-    >>> split_stem("tiny")
-    ('tiny', None)
-    """
-    found = QUANTIZATION.search(stem)
-    return (stem[: found.start()], found.group(1).upper()) if found else (stem, None)
-
-
-def name_models(paths: Sequence[Path]) -> list[tuple[str, str | None, Path]]:
-    """(model_id, quantization, path) per file; files that would share an id keep their full stems."""
-    ids = [split_stem(path.stem)[0] for path in paths]
-    named = [
-        (path.stem if ids.count(model_id) > 1 else model_id, split_stem(path.stem)[1], path)
-        for path, model_id in zip(paths, ids, strict=True)
-    ]
-    names = [name for name, _, _ in named]
-    for name, _, path in named:
-        if names.count(name) > 1:
-            raise PlanError(f"two model files are called {path.stem}; rename one or leave it out of --models")
-    return named
+# The other scripts
 
 
 def companion(name: str, *arguments: str, text: str = "") -> list[dict[str, Any]]:
@@ -138,36 +140,11 @@ def companion(name: str, *arguments: str, text: str = "") -> list[dict[str, Any]
         lines: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
     except ValueError:
         lines = []
-    if not lines:
-        raise PlanError(f"companions/{name}: {done.stderr.strip().removeprefix('error: ') or 'no output'}")
+    if not lines or done.returncode < 0:  # killed, perhaps half-way
+        words = (done.stderr.strip() or f"ended with status {done.returncode}").splitlines()[-1]
+        said = words.removeprefix("error: ")
+        raise PlanError(said if said != words else f"companions/{name}: {words}")
     return lines
-
-
-def fingerprint(path: Path, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Facts and SHA-256 of a model file; an unchanged file's hash is taken from an earlier record of it."""
-    if not path.is_file():
-        raise PlanError(f"no such model: {path}; check --models")
-    facts = companion("gguf_facts.py", "--json", str(path))[0]
-    if facts.get("error"):
-        raise PlanError(f"{path}: {facts['error']}; download or copy the file again")
-    stat = path.stat()
-    before = known.get(str(path.resolve()), {})
-    if (before.get("file_byte"), before.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns):
-        sha256 = before["sha256"]
-    else:
-        print(f"hashing {path.name} ({stat.st_size / 1e9:.2f} GB)", file=sys.stderr)
-        with path.open("rb") as data:
-            digest = hashlib.sha256()
-            while block := data.read(1 << 22):
-                digest.update(block)
-        sha256 = digest.hexdigest()
-    return {
-        **facts,
-        "path": str(path.resolve()),
-        "file_byte": stat.st_size,
-        "mtime_ns": stat.st_mtime_ns,
-        "sha256": sha256,
-    }
 
 
 # ---------------------------------------------------------------------------
@@ -244,7 +221,8 @@ def plan_line(
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """One run of the plan; its key changes when anything that could change its result does."""
-    messages = conversation(task["levels"][level], settings["system"], task["second"] if turn == 2 else None)
+    second = task["second"] if turn == 2 else None
+    messages = conversation(task["levels"][level], settings["system"], second)
     asked = "\x1e".join(message["content"] or "" for message in messages if message["role"] == "user")
     identity = [model["sha256"], task["id"], level, repeat, turn, messages, settings["conditions"]]
     record = {
@@ -261,18 +239,24 @@ def plan_line(
         **{name: settings[name] for name in ("prompt_format", "temperature", "max_tokens", "n_gpu_layers")},
     }
     prompt = {"messages": messages, "format": record["prompt_format"], "thinking": record["thinking"]}
-    return {"record": record, "prompt": prompt}
+    return {"record": record, "prompt": prompt, "first_key": None, "anchor": False}
 
 
-def describe_model(
-    model_id: str, quantization: str | None, path: Path, known: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Header entry of one model file: identity and facts, or the error that rules it out."""
-    entry: dict[str, Any] = {"model_id": model_id, "quantization": quantization, "path": str(path)}
+def model_plan(
+    model: dict[str, Any], tasks: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """All runs of one model; [] with the reason in the model's entry where it cannot be used."""
+    lines = []
+    for task, level, repeat in ordered_cells(tasks, settings):
+        turns = [plan_line(task, level, repeat, n + 1, model, settings) for n in range(settings["turns"])]
+        for line in turns[1:]:
+            line["first_key"] = turns[0]["record"]["run_key"]
+        lines += turns
     try:
-        return {**fingerprint(path, known), **entry, "error": None}
-    except (PlanError, OSError) as exc:
-        return {**entry, "error": str(exc)}
+        count_tokens(model, lines, settings)
+    except PlanError as exc:  # the engine crashes on this file, say
+        model["error"] = f"{model['path']}: {exc}"
+    return lines if model["error"] is None else []
 
 
 def count_tokens(
@@ -295,11 +279,16 @@ def count_tokens(
         level = line["record"]["level"]
         tokens = answer["prompt_tokens"] + (settings["max_tokens"] if line["record"]["turn"] == 2 else 0)
         longest[level] = max(longest.get(level, 0), tokens)
-    needed = -(-(max(longest.values()) + settings["max_tokens"]) // CONTEXT_STEP) * CONTEXT_STEP
-    trained = (answers[0]["n_ctx_train"] or model.get("n_ctx_train") or needed) // CONTEXT_STEP * CONTEXT_STEP
+    trained = (model.get("n_ctx_train") or 0) // CONTEXT_STEP * CONTEXT_STEP
+    needed = max(longest.values()) + settings["max_tokens"]
+    n_ctx = settings["n_ctx"] or (min(needed, trained) if trained else needed)
     model["prompt_tokens_max"] = longest
     model["load"] = {name: settings[name] for name in LOAD_SETTINGS}
-    model["load"]["n_ctx"] = settings["n_ctx"] or min(needed, trained or needed)
+    model["load"]["n_ctx"] = -(-n_ctx // CONTEXT_STEP) * CONTEXT_STEP
+    if trained and max(needed, n_ctx) > trained:
+        model["note"] = (
+            f"it was trained for a context of {trained}, but this takes up to {max(needed, n_ctx)}"
+        )
 
 
 # ---------------------------------------------------------------------------
@@ -323,18 +312,28 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
 
 def set_aside(*paths: Path) -> None:
     """Rename old output: nothing is deleted, and no reader takes it for current."""
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    stamp, n = datetime.datetime.now().strftime("%Y%m%d-%H%M%S"), 0
+    while any(path.with_name(f"{path.name}.{stamp}.{n}.old").exists() for path in paths):
+        n += 1  # a second start within the second
     for path in paths:
         if path.exists():
-            path.rename(path.with_name(f"{path.name}.{stamp}.old"))
+            path.rename(path.with_name(f"{path.name}.{stamp}.{n}.old"))
 
 
 def heal(out: Path) -> None:
     """Cut off a last line that a kill or a full disk left half written; its run is done again."""
     data = out.read_bytes() if out.exists() else b""
-    if data and not data.endswith(b"\n"):
+    rest = data[data.rfind(b"\n") + 1 :]
+    if not rest:
+        return
+    try:
+        json.loads(rest)
+    except ValueError:
         print(f"{out}: dropping a half-written last line; its run is done again", file=sys.stderr)
-        os.truncate(out, data.rfind(b"\n") + 1)
+        os.truncate(out, len(data) - len(rest))
+        return
+    with out.open("ab") as whole:  # only its line break is lacking: an editor took it
+        whole.write(b"\n")
 
 
 def read_own(out: Path) -> list[dict[str, Any]]:
@@ -368,31 +367,47 @@ def refuse_mixture(
         )
 
 
-def earlier(out: Path, settings: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """(records, models by path) of earlier starts, after moving them aside (fresh) or mending them."""
-    env_path = out.with_suffix(".env.jsonl")
-    if settings["fresh"] and not settings["dry_run"]:
-        set_aside(out, env_path, out.with_suffix(".anchors.jsonl"))
-    if not settings["dry_run"]:
-        heal(out)
-        heal(env_path)
-    return read_own(out), known_models(env_path)
+def earlier(out: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Records of earlier starts, after mending their files; none with --fresh."""
+    for path in () if settings["dry_run"] else beside(out):
+        heal(path)
+    return [] if settings["fresh"] else read_own(out)
+
+
+def beside(out: Path) -> tuple[Path, Path, Path]:
+    """The output and what stands beside it: environments, anchors."""
+    return out, out.with_suffix(".env.jsonl"), out.with_suffix(".anchors.jsonl")
 
 
 def left_to_do(
     plan: Sequence[dict[str, Any]], records: Sequence[Mapping[str, Any]], retry_errors: bool
 ) -> list[dict[str, Any]]:
     """Runs that are not in the output; second turns get the first answer where it is there already."""
-    finished = {record["run_key"] for record in records if record["error"] is None or not retry_errors}
-    finished |= {record["run_key"] for record in records if record["error"] is None}
-    first = {cell(record): record["output_text"] for record in records if record["error"] is None}
+    good = {record["run_key"]: record for record in records if record.get("error") is None}
+    finished = good if retry_errors else {record["run_key"] for record in records}
     todo = [line for line in plan if line["record"]["run_key"] not in finished]
     for line in todo:
-        record = line["record"]
-        answer = first.get((*cell(record)[:3], 1, record["repeat"]))
-        if record["turn"] == 2 and answer is not None:
-            line["prompt"]["messages"][-2]["content"] = answer
+        if line["first_key"] in good:
+            line["prompt"]["messages"][-2]["content"] = good[line["first_key"]]["output_text"]
     return todo
+
+
+def with_anchors(
+    plan: Sequence[dict[str, Any]], todo: Sequence[dict[str, Any]], every: int | None
+) -> list[dict[str, Any]]:
+    """Put the first run of each model's plan, marked as an anchor, before every so many of its runs."""
+    first: dict[str, dict[str, Any]] = {}
+    for line in plan:
+        first.setdefault(line["record"]["model_id"], line)
+    count = dict.fromkeys(first, 0)
+    lines = []
+    for line in todo:
+        model_id = line["record"]["model_id"]
+        if every and count[model_id] % every == 0:
+            lines.append({**first[model_id], "anchor": True})
+        count[model_id] += 1
+        lines.append(line)
+    return lines
 
 
 # ---------------------------------------------------------------------------
@@ -403,9 +418,9 @@ def environment(
     settings: Mapping[str, Any], board: dict[str, Any], models: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """The environment record; env_id stays the same for the same board, mode, engine, models and settings."""
-    engine = board.get("engine") or {}
+    engine = {name: board["engine"].get(name) for name in ("version", "gpu_offload", "system_info")}
     stable = [[board.get(name) for name in STABLE_BOARD], engine, [model.get("sha256") for model in models]]
-    chosen = {name: value for name, value in settings.items() if name not in ("known_models", "conditions")}
+    chosen = {name: value for name, value in settings.items() if name not in ("command", "conditions")}
     return {
         "schema_version": 1,
         "env_id": sha256_text(json.dumps([stable, settings["conditions"]], sort_keys=True))[:12],
@@ -418,27 +433,14 @@ def environment(
 
 
 def check_board(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What machine this is; a Jetson whose engine cannot use its GPU is refused."""
+    """What machine this is; without an engine, or on a Jetson without its GPU, nothing runs."""
     board = companion("board_check.py", "--json")[0]
-    if board["is_jetson"] and not (board["engine"] or {}).get("gpu_offload") and not settings["allow_cpu"]:
-        cure = next(
-            (check["cure"] for check in board["checks"] if check["name"] == "engine"), "./run_all.sh --setup"
-        )
-        raise PlanError(
-            f"the engine on this Jetson is built for the CPU only; rebuild it: {cure} (or --allow_cpu)"
-        )
+    cure = next((check["cure"] for check in board["checks"] if check["name"] == "engine"), None)
+    if board["engine"]["version"] is None:
+        raise PlanError(f"the engine does not start ({board['engine']['error']}); install it: {cure}")
+    if board["is_jetson"] and not board["engine"]["gpu_offload"] and not settings["allow_cpu"]:
+        raise PlanError(f"the engine on this Jetson cannot use its GPU; mend it: {cure} (or --allow_cpu)")
     return board
-
-
-def known_models(env_path: Path) -> dict[str, Any]:
-    """Models of earlier environment records by path: an unchanged file of gigabytes is not hashed again."""
-    records = [record for _, record in read_jsonl(env_path) if record] if env_path.exists() else []
-    return {
-        model["path"]: model
-        for record in records
-        for model in record["models"].values()
-        if model.get("sha256")
-    }
 
 
 # ---------------------------------------------------------------------------
@@ -447,38 +449,67 @@ def known_models(env_path: Path) -> dict[str, Any]:
 
 def make_plan(settings: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(header, runs left); a model that cannot be used has its error in the header."""
-    tasks = read_prompts(settings)
+    check_settings(settings)
     out = Path(settings["out_jsonl"]) if settings["out_jsonl"] else None
-    records, known = earlier(out, settings) if out else ([], {})
-    board = check_board(settings)
-    conditions = {name: settings.get(name) for name in KEY_SETTINGS}
-    conditions |= {"engine": (board["engine"] or {}).get("version"), "power_mode": board["power_mode_name"]}
-    settings["conditions"] = conditions
-    models = [
-        describe_model(*named, known) for named in name_models([Path(name) for name in settings["models"]])
-    ]
-    plan = []
-    for model in models:
-        if model["error"] is None:
-            lines = [
-                plan_line(task, level, repeat, turn, model, settings)
-                for task, level, repeat in ordered_cells(tasks, settings)
-                for turn in range(1, settings["turns"] + 1)
-            ]
-            count_tokens(model, lines, settings)
-            plan += lines if model["error"] is None else []
+    known = ["--env", str(beside(out)[1])] if out else []
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # the board is watched for a while meanwhile
+        checked = pool.submit(check_board, settings)
+        tasks = read_prompts(settings)
+        models = companion("name_models.py", *known, "--models", *map(str, settings["models"]))
+    board = checked.result()
+    records = earlier(out, settings) if out else []
+    settings["conditions"] = {
+        **{name: settings.get(name) for name in KEY_SETTINGS},
+        **{name: board["engine"][name] for name in ("version", "gpu_offload", "system_info")},
+        **{name: board[name] for name in ("board", "power_mode_name")},
+    }
+    plan = [line for model in models if not model["error"] for line in model_plan(model, tasks, settings)]
     if out and not settings["allow_mixed"]:
         refuse_mixture(plan, records, out)
     todo = left_to_do(plan, records, settings["retry_errors"])
-    env = environment(settings, board, models)
+    good = {record["run_key"] for record in records if record.get("error") is None}
+    left = {line["record"]["run_key"] for line in todo}
+    failed = sum(line["record"]["run_key"] not in good | left for line in plan)
     header = {
         "models": models,
-        "env": env,
+        "env": environment(settings, board, models),
+        "errors": [model["error"] for model in models if model["error"]],
         "total": len(plan),
         "done": len(plan) - len(todo),
         "skipped_levels": sum(task["skipped"] for task in tasks),
     }
-    return header, todo
+    header["notes"] = notes(header, board, settings, failed)
+    if out and settings["fresh"] and not settings["dry_run"] and plan:
+        set_aside(*beside(out))
+    return header, with_anchors(plan, todo, settings["anchor_every"])
+
+
+def notes(
+    header: Mapping[str, Any], board: Mapping[str, Any], settings: Mapping[str, Any], failed: int
+) -> list[str]:
+    """What the user should know before the campaign starts, one line each."""
+    lines = [f"board: {c['message']}; cure: {c['cure']}" for c in board["checks"] if c["status"] == "bad"]
+    warned = [check["name"] for check in board["checks"] if check["status"] == "warn"]
+    if warned:
+        lines.append(f"board: {', '.join(warned)}: python companions/board_check.py says what to mend")
+    for model in header["models"]:
+        if not model["error"] and memory_byte(model) > (board["memory_available_byte"] or float("inf")):
+            lines.append(
+                f"{model['model_id']}: needs more memory than is free; close programs, or lower --n_ctx"
+            )
+        if model.get("note"):
+            lines.append(f"{model['model_id']}: {model['note']}; lower --max_tokens or --n_ctx")
+    if header["skipped_levels"]:
+        lines.append(f"{header['skipped_levels']} levels without text are skipped")
+    if header["done"]:
+        again = f"; {failed} of them failed, --retry_errors does those again" if failed else ""
+        lines.append(f"{header['done']} of {header['total']} runs are done already{again}")
+    return lines
+
+
+def memory_byte(model: Mapping[str, Any]) -> int:
+    """Weights and cache; the header of some models does not tell the cache."""
+    return int(model["file_byte"] + (model.get("kv_byte_per_token") or 0) * model["load"]["n_ctx"])
 
 
 def read_prompts(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -491,25 +522,30 @@ def read_prompts(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     return companion("read_prompts.py", *arguments)
 
 
-def dry_run_table(header: Mapping[str, Any], todo: Sequence[Mapping[str, Any]]) -> str:
+def dry_run_table(
+    header: Mapping[str, Any], todo: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+) -> str:
     """The plan for people, 80 columns."""
     lines = [f"{header['total']} runs planned, {header['done']} done, {len(todo)} to do"]
-    lines += (
-        [f"{header['skipped_levels']} levels without text are skipped"] if header["skipped_levels"] else []
-    )
+    lines += header["notes"]
     for model in header["models"]:
         if model["error"]:
             lines.append(f"{model['model_id']}: cannot run: {model['error']}")
             continue
         runs = sum(line["record"]["model_id"] == model["model_id"] for line in todo)
         longest = "  ".join(f"{level} {tokens}" for level, tokens in model["prompt_tokens_max"].items())
-        kv_byte = (model.get("kv_byte_per_token") or 0) * model["load"]["n_ctx"]
-        kv = f" + {kv_byte / 1e9:.2f} GB cache" if kv_byte else " + cache of unknown size"
+        kv = (memory_byte(model) - model["file_byte"]) / 1e9
+        cache = f"{kv:.2f} GB cache" if kv else "cache of unknown size"
         lines += [
             f"{model['model_id']}: {runs} runs",
             f"  longest prompt, tokens: {longest}",
-            f"  context {model['load']['n_ctx']}, memory {model['file_byte'] / 1e9:.2f} GB weights{kv}",
+            f"  context {model['load']['n_ctx']}, memory {model['file_byte'] / 1e9:.2f} GB weights + {cache}",
         ]
+    feed = ["--source", settings["source"], "--interval", str(settings["interval"])]
+    feed += [f"--feed={settings['feed']}"] if settings["feed"] else []
+    choice = companion("power_feed.py", "--choose", *feed)[0]
+    lines.append(f"power: {shlex.join(choice['command']) if choice['command'] else choice['reason']}")
+    lines += ["start it with:", f"  {settings['command']}"] if settings["command"] else []
     return "\n".join(lines)
 
 
@@ -522,23 +558,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read settings, print the plan."""
     build_parser().parse_args(argv)
     try:
-        settings = {**DEFAULTS, **json.load(sys.stdin)}
+        given = json.load(sys.stdin)
+        if not isinstance(given, dict) or not {"models", "prompts"} <= given.keys():
+            raise ValueError("models or prompts are missing")
+    except ValueError as exc:
+        print(f"error: settings on stdin must be a JSON object, see --help ({exc})", file=sys.stderr)
+        return 1
+    settings = {**DEFAULTS, **given}
+    try:
         header, todo = make_plan(settings)
+        lines = (
+            [dry_run_table(header, todo, settings)]
+            if settings["dry_run"]
+            else map(json.dumps, (header, *todo))
+        )
+        print(*lines, sep="\n")
     except (PlanError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
-    except (ValueError, KeyError) as exc:
-        print(
-            f"error: settings on stdin must be a JSON object with models and prompts ({exc!r})",
-            file=sys.stderr,
-        )
-        return 1
-    if settings["dry_run"]:
-        print(dry_run_table(header, todo))
-        return 1 if any(model["error"] for model in header["models"]) else 0
-    for line in (header, *todo):
-        print(json.dumps(line))
-    return 0
+    return 1 if settings["dry_run"] and header["errors"] else 0
 
 
 if __name__ == "__main__":

@@ -2,13 +2,19 @@
 
 import collections
 import itertools
+import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import plan_runs
 import pytest
+from fakes import board_trees
 from hypothesis import given
 from hypothesis import strategies as st
 
+COMPANIONS = Path(__file__).resolve().parents[1] / "companions"
 TASKS = [
     {"id": i, "category": None, "second": None, "levels": dict.fromkeys("ABCDE", "text")} for i in range(10)
 ]
@@ -53,30 +59,6 @@ def test_over_ten_tasks_five_levels_stand_in_each_place_equally_often() -> None:
     assert set(places.values()) == {2}
 
 
-@pytest.mark.parametrize(
-    ("stem", "expected"),
-    [
-        ("gemma-2-2b-it-Q6_K", ("gemma-2-2b-it", "Q6_K")),
-        ("qwen1.5-1.8b-chat-q6_k", ("qwen1.5-1.8b-chat", "Q6_K")),
-        ("Phi-3.5-mini-instruct-Q4_K_M", ("Phi-3.5-mini-instruct", "Q4_K_M")),
-        ("Llama-3.2-1B-Instruct.IQ3_XXS", ("Llama-3.2-1B-Instruct", "IQ3_XXS")),
-        ("model-f16", ("model", "F16")),
-        ("gpt-oss-20b-MXFP4", ("gpt-oss-20b", "MXFP4")),
-        ("Qwen3-4B", ("Qwen3-4B", None)),
-        ("tiny", ("tiny", None)),
-    ],
-)
-def test_model_id_is_the_stem_without_its_quantization(stem: str, expected: tuple[str, str | None]) -> None:
-    assert plan_runs.split_stem(stem) == expected
-
-
-def test_files_that_would_share_an_id_keep_their_full_stems() -> None:
-    named = plan_runs.name_models([Path("a/m-Q4_0.gguf"), Path("m-Q6_K.gguf"), Path("n-Q6_K.gguf")])
-    assert [name for name, _, _ in named] == ["m-Q4_0", "m-Q6_K", "n"]
-    with pytest.raises(plan_runs.PlanError, match="rename one"):
-        plan_runs.name_models([Path("a/m.gguf"), Path("b/m.gguf")])
-
-
 def test_the_key_changes_with_whatever_defines_the_run() -> None:
     def key(
         task: dict = TASKS[0], level: str = "A", repeat: int = 1, model: dict = MODEL, **changes: object
@@ -95,3 +77,43 @@ def test_the_key_changes_with_whatever_defines_the_run() -> None:
     ]
     assert len(set(keys)) == len(keys)
     assert key() == key(order="shuffled", out_jsonl="elsewhere.jsonl")
+
+
+@pytest.mark.parametrize("flags", [{}, {"allow_cpu": True}])
+def test_a_jetson_whose_engine_has_no_gpu_is_refused(tmp_path: Path, flags: dict) -> None:
+    """The real board check judges a recorded board; only where it looks is changed."""
+    board = board_trees.orin_nano_super(tmp_path / "board")
+    shutil.copytree(COMPANIONS, tmp_path / "companions")
+    (tmp_path / "companions" / "board_check.py").write_text(
+        "import subprocess, sys\n"
+        f"command = [sys.executable, {str(COMPANIONS / 'board_check.py')!r}, '--root', {str(board)!r}]\n"
+        "sys.exit(subprocess.run([*command, *sys.argv[1:]]).returncode)\n"
+    )
+    settings = {"models": ["none.gguf"], "prompts": [str(tmp_path / "p.jsonl")], "levels": ["L0"], **flags}
+    (tmp_path / "p.jsonl").write_text('{"id": 1, "L0": "Why?"}\n')
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "companions" / "plan_runs.py")],
+        input=json.dumps(settings),
+        capture_output=True,
+        text=True,
+    )
+    if flags:
+        assert done.returncode == 0 and "none.gguf" in json.loads(done.stdout.splitlines()[0])["errors"][0]
+    else:
+        assert done.returncode == 1 and "--allow_cpu" in done.stderr and "GGML_CUDA=ON" in done.stderr
+
+
+def test_anchors_are_the_first_run_of_the_plan_whatever_is_left() -> None:
+    plan = [{"record": {"model_id": m, "n": n}, "anchor": False} for m in "ab" for n in range(5)]
+    lines = plan_runs.with_anchors(plan, plan[2:5] + plan[7:], 2)
+    shown = [(line["record"]["model_id"], line["record"]["n"]) for line in lines if line["anchor"]]
+    assert shown == [("a", 0), ("a", 0), ("b", 0), ("b", 0)]
+    assert plan_runs.with_anchors(plan, plan[2:], None) == plan[2:]
+
+
+def test_a_last_line_that_only_lacks_its_line_break_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "runs.jsonl"
+    for text, healed in (('{"a": 1}', '{"a": 1}\n'), ('{"a": 1}\n{"a', '{"a": 1}\n'), ("", "")):
+        out.write_text(text)
+        plan_runs.heal(out)
+        assert out.read_text() == healed
