@@ -5,12 +5,10 @@
 # ///
 """Let a judge model compare the answers of different prompt levels, pair by pair, in both orders.
 
-Reads the question set and every run record under --runs_root; the judge sees the original question, never
-the level's own prompt. Writes --out, one row per pair judged in both orders (winner A: the left level, B: the
-right one, or Tie), and beside it a journal, one fsynced line per reply. The journal is the cache: the same
-command again asks only what is missing.
+Reads the questions and every run record under --runs_root; the judge sees the original question, never the
+level's own prompt. Writes --out, a row per pair judged in both orders (winner A: the left level, B: the right
+one, or Tie), and beside it the journal, one fsynced line per reply: the same command again asks the rest.
 Exit: 0 all judged, 1 something failed or stayed unparseable, 2 usage, 3 quota or --daily_limit used up.
-The key comes from the environment variable that --api_key_env names, and from nowhere else.
 
 Example:
     export MY_JUDGE_KEY=...
@@ -26,7 +24,6 @@ import csv
 import datetime as dt
 import gzip
 import hashlib
-import io
 import json
 import os
 import random
@@ -48,7 +45,7 @@ from typing import Any, NamedTuple, NoReturn
 Args = argparse.Namespace
 COLUMNS = ["task_id", "category", "model_id", "pair", "winner", "judge_model", "turn"]
 COMPANIONS = Path(__file__).resolve().parent / "companions"
-PASSED_ON = ("api_key_env", "api_key_header", "insecure", "concurrency", "timeout_s", "price_in", "price_out")
+PASSED_ON = "api_url serve_model api_key_env api_key_header insecure concurrency timeout_s price_in price_out"
 CHARS_PER_TOKEN = 4.0  # English prose; for the plan's estimate only
 RUBRIC = """You are an impartial judge comparing two answers (A,B) to the same prompt.
 Rate on: factuality, helpfulness, structure, conciseness.
@@ -63,8 +60,9 @@ WINNER = {"winner": {"type": "string", "enum": ["A", "B", "Tie"]}}
 SCHEMA = {"type": "object", "properties": WINNER, "required": ["winner"], "additionalProperties": False}
 # An answer's thinking: closed (its start may stand in the chat template), or cut off by the token limit.
 THINKING = re.compile(r"\A\s*(?:<think>)?(?:(?!<think>).)*?</think>|\A\s*<think>.*", re.S)
-LEAD_IN = r"(?:(?:final |better )?(?:verdict|winner|answer)\W+(?:is )?)?(?:assistant |answer )?"
-ONE_WORD = re.compile(rf"\W*{LEAD_IN}(a|b|tie)(?![+-])\W*", re.I)
+# A verdict alone, in the usual forms: A, [[A]], "Final verdict: B", {"winner": "A"}; [[C]] is FastChat's tie.
+LEAD_IN = r"(?:(?:my |the )?(?:final |better )?(?:verdict|winner|answer|choice)\W+(?:is\W+)?)*"
+PLAIN = rf"(?:```json)?\W*{LEAD_IN}(?:(?:assistant |answer )?(a|b|tie)(?![+-])|\[\[c\]\])\W*"
 
 
 class JudgeError(Exception):
@@ -115,6 +113,12 @@ class Game:
     order: str | None  # left_first, right_first
     key: str = ""  # hash of all that goes into the request
 
+    @property
+    def sides(self) -> dict[str | None, str]:
+        """What a verdict by slot says of the two levels."""
+        a, b = ("left", "right") if self.order == "left_first" else ("right", "left")
+        return {"A": a, "B": b, "Tie": "tie"}
+
 
 # Copied from read_prompts.read_jsonl
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
@@ -141,12 +145,11 @@ def load_questions(path: Path) -> dict[str, dict[str, Any]]:
     """Task id -> record whose turns and reference are lists. Raises JudgeError where there is no question."""
     questions = {}
     try:
-        for _, record in read_jsonl(path):
-            record = record or {}
+        for record in (found or {} for _, found in read_jsonl(path)):
             turns = record.get("turns") or record.get("question") or record.get("prompt")
             lists = {"turns": turns, "reference": record.get("reference") or []}
-            lists = {name: item if isinstance(item, list) else [item] for name, item in lists.items()}
             if turns and task_of(record):
+                lists = {name: item if isinstance(item, list) else [item] for name, item in lists.items()}
                 questions[task_of(record)] = record | lists
     except (OSError, EOFError, zlib.error) as exc:
         raise JudgeError(f"cannot read the questions: {exc} (--questions)") from exc
@@ -202,12 +205,11 @@ def level_pairs(args: Args, levels: Sequence[str]) -> list[tuple[str, str]]:
     if args.pairs == "baseline":
         pairs = [pair for pair in pairs if args.baseline in pair]
     elif args.pairs not in ("all", "adjacent"):
-        parts = [item.strip().partition("_vs_") for item in args.pairs.split(",")]
-        pairs = [(left, right) for left, _, right in parts]
+        pairs = [item.strip().partition("_vs_")[::2] for item in args.pairs.split(",")]
     unknown = {level for pair in pairs for level in pair} - set(levels)
     if unknown or not pairs:
         what = f"level {min(unknown)!r}" if unknown else "two levels to compare"
-        raise JudgeError(f"no answers at {what}, only at {', '.join(levels)} (--runs_root, --pairs)")
+        raise JudgeError(f"no answers at {what}, only at {', '.join(levels) or 'none'} (--runs_root)")
     return pairs
 
 
@@ -265,12 +267,10 @@ def make_games(it: Comparison, args: Args) -> list[Game]:
     orders: list[str | None] = [None] if it.rule else ["left_first", "right_first"]
     if args.single_order and not it.rule:
         orders = [random.Random(json.dumps([args.seed, *identity, it.repeat])).choice(orders)]
-    served = args.serve_model.name if args.serve_model else None
-    games = []
-    for game in (Game(it, order) for order in orders):
-        asked = json.dumps([1, *identity, game.order, served, request_body(game, args, fence="")])
-        games.append(replace(game, key=sha256_of(asked)))
-    return games
+    games = [Game(it, order) for order in orders]
+    served = args.serve_model and args.serve_model.name
+    asked = [[1, *identity, game.order, served, request_body(game, args, fence="")] for game in games]
+    return [replace(game, key=sha256_of(json.dumps(about))) for game, about in zip(games, asked, strict=True)]
 
 
 def utc_now() -> str:
@@ -280,17 +280,16 @@ def utc_now() -> str:
 def journal_line(game: Game, args: Args) -> dict[str, Any]:
     """A line of the journal, format 1: one per reply, per comparison decided by rule, per request given up.
 
-    order, slot_*: null with a rule. *_sha256, *_chars: of the answers as judged. The asker adds reply_model,
-    params (sent besides model and messages), raw_reply, finish_reason, prompt_tokens, completion_tokens,
-    attempts (HTTP requests it cost), duration_s, asked_at (UTC) and error (why it was given up); the reader
-    verdict (A, B, Tie by slot; null where the reply says none) and winner_side (left, right, tie).
+    order, slot_*: null with a rule. *_sha256, *_chars: of the answers as judged. Whoever asks adds what
+    companions/ask_endpoint.py describes, with verdict (A, B, Tie by slot; null where the reply says none),
+    winner_side (left, right, tie) and attempts (HTTP requests it cost; 0: by rule, or read anew).
     """
     it = game.comparison
-    levels = [it.left_level, it.right_level]
-    slots: Any = {"left_first": levels, "right_first": levels[::-1]}.get(game.order or "", [None, None])
+    slots = {"left_first": (it.left_level, it.right_level), "right_first": (it.right_level, it.left_level)}
     about = ("task_id", "category", "model_id", "turn", "pair", "repeat", "left_level", "right_level")
     line = {"schema_version": 1, "key": game.key, **{name: getattr(it, name) for name in about}}
-    line |= {"order": game.order, "slot_a_level": slots[0], "slot_b_level": slots[1]}
+    shown = slots.get(game.order or "", (None, None))
+    line |= {"order": game.order, "slot_a_level": shown[0], "slot_b_level": shown[1]}
     for side, answer in (("left", it.left), ("right", it.right)):
         line |= {f"{side}_sha256": sha256_of(answer.text), f"{side}_chars": len(answer.text)}
         line |= {f"{side}_truncated": answer.truncated}
@@ -298,19 +297,20 @@ def journal_line(game: Game, args: Args) -> dict[str, Any]:
 
 
 class Journal:
-    """The lines so far, in order, and by key what they say."""
+    """The lines so far, and by key what they say. It only ever grows: what is in it cannot be lost."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.file: Any = None  # the lock, and where lines are added
         self.lines: list[dict[str, Any]] = []
         self.side: dict[str, str] = {}  # left, right, tie
-        self.unparsed: Counter[str] = Counter()  # replies without a verdict
+        self.replies: Counter[str] = Counter()  # how many have been paid for
 
     def lock(self) -> None:
         """Take the file for this process alone and cut off a line that a kill has torn."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = self.path.open("ab", buffering=0)  # stays open: it is the lock
+            self.file = self.path.open("ab", buffering=0)
             with suppress(ImportError):  # Windows: nothing keeps a second process out
                 import fcntl
 
@@ -321,34 +321,44 @@ class Journal:
         except OSError as exc:
             raise JudgeError(f"cannot write the journal: {exc} (--out)") from exc
 
-    def load(self, anew: bool = False) -> None:
-        """Read the file as it is now, and out of each reply that has none yet (anew: of each) its verdict."""
+    def append(self, lines: Sequence[dict[str, Any]]) -> None:
+        """Add lines; they are on the disk before this returns. Raises JudgeError."""
+        data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        try:
+            if self.file.write(data) != len(data):
+                raise OSError(28, "no space left on device")
+            os.fsync(self.file.fileno())
+        except OSError as exc:
+            raise JudgeError(f"cannot write the journal: {exc}; make room, then run again (--out)") from exc
+        self.note(lines)
+
+    def note(self, lines: Sequence[dict[str, Any]]) -> None:
+        self.lines += lines
+        for line in lines:
+            if isinstance(line.get("raw_reply"), str):
+                self.replies[line["key"]] += bool(line.get("attempts"))
+                self.side.pop(line["key"], None)
+            if line.get("winner_side"):
+                self.side[line["key"]] = line["winner_side"]
+
+    def load(self) -> None:
+        """Read the file as it is now."""
         found = read_jsonl(self.path) if self.path.exists() else ()
-        self.lines = [line for _, line in found if line and isinstance(line.get("key"), str)]
-        replies = [line for line in self.lines if isinstance(line.get("raw_reply"), str)]
-        unread = [line for line in replies if anew or "verdict" not in line]
-        for line, verdict in zip(unread, read_verdicts([line["raw_reply"] for line in unread]), strict=True):
-            left, right = ("A", "B") if line.get("order") == "left_first" else ("B", "A")
-            side = {left: "left", right: "right", "Tie": "tie"}.get(verdict or "")
-            line.update(verdict=verdict, winner_side=side)
-        self.side = {line["key"]: line["winner_side"] for line in self.lines if line.get("winner_side")}
-        self.unparsed = Counter(line["key"] for line in replies if not line["winner_side"])
+        self.lines, self.replies = [], Counter()
+        self.note([line for _, line in found if line and isinstance(line.get("key"), str)])
 
     def settle(self, games: Sequence[Game], args: Args) -> None:
-        """Write the file whole: verdicts read, rules applied, of each game the line that counts last."""
-        for game in games:
-            rule, side = game.comparison.rule or (None, "")
-            if side and game.key not in self.side:
-                decided = {"rule": rule, "verdict": None, "winner_side": side, "asked_at": utc_now()}
-                self.lines.append(journal_line(game, args) | decided)
-                self.side[game.key] = side
+        """Add what rules decide, and anew what a later line of its game hides: an answer changed back."""
         names = ("task_id", "model_id", "turn", "pair", "repeat", "order", "judge_model")
         last = {tuple(line.get(name) for name in names): line["key"] for line in self.lines}
-        plan = [(game.comparison, game) for game in games]
-        now = {(*(getattr(it, n) for n in names[:5]), game.order, args.model): game.key for it, game in plan}
-        stale = {key for game, key in now.items() if last.get(game, key) != key}
-        ordered = sorted(self.lines, key=lambda line: line["key"] in stale)
-        write_whole(self.path, "".join(json.dumps(line) + "\n" for line in ordered))
+        known = {line["key"]: line for line in self.lines if line["key"] in self.side}
+        for game in games:
+            rule, side = game.comparison.rule or (None, "")
+            decided = {"rule": rule, "verdict": None, "winner_side": side, "asked_at": utc_now()}
+            known |= {game.key: journal_line(game, args) | decided} if side and game.key not in known else {}
+        counting = [known[game.key] for game in games if game.key in known]
+        late = [line for line in counting if last.get(tuple(line[name] for name in names)) != line["key"]]
+        self.append([line | {"attempts": 0} for line in late])
 
     def sent_today(self) -> int:
         today = [line for line in self.lines if str(line.get("asked_at")).startswith(utc_now()[:10])]
@@ -363,17 +373,17 @@ def companion(name: str, without: str) -> str | None:
     return str(path) if path.is_file() else None
 
 
-def read_verdicts(replies: Sequence[str]) -> list[str | None]:
-    """A, B, Tie or None per reply. One word is read here, what says more by companions/read_verdict.py."""
-    words = [ONE_WORD.fullmatch(reply) for reply in replies]
-    said: list[str | None] = [word[1].title() if word else None for word in words]
-    longer = [number for number, word in enumerate(words) if not word]
-    if longer and (script := companion("read_verdict.py", "replies of more than one word stay unread")):
-        asked = "".join(json.dumps(replies[number]) + "\n" for number in longer)
-        read = subprocess.check_output([sys.executable, script], input=asked, text=True)
-        for number, line in zip(longer, read.splitlines(), strict=True):
-            said[number] = json.loads(line)
-    return said
+def plain_verdict(reply: str) -> str | None:
+    """A, B or Tie where the reply, or its last line, is a plain label; None where it says more, or two.
+
+    >>> [plain_verdict(text) for text in ("**B**", '{"winner": "Tie"}', "A is fine.\\nVerdict: B", "A or B")]
+    ['B', 'Tie', 'B', None]
+    """
+    text = THINKING.sub("", reply).strip().removesuffix("```").strip()
+    found = [re.fullmatch(PLAIN, part, re.I) for part in (text, *text.splitlines())]
+    said = {(label[1] or "Tie").title() for label in found if label}
+    marks = set(re.findall(r"\[\[(\w+)\]\]", text))
+    return said.pop() if (found[0] or found[-1]) and len(said) == 1 and len(marks) < 2 else None
 
 
 def ask(args: Args, games: Sequence[Game], journal: Journal) -> int:
@@ -381,23 +391,23 @@ def ask(args: Args, games: Sequence[Game], journal: Journal) -> int:
     script = companion("serve_judge.py" if args.serve_model else "ask_endpoint.py", "asking one by one")
     if not script:
         return ask_alone(args, games, journal)
-    options = {name: getattr(args, name) for name in PASSED_ON} | {"out": journal.path}
-    options |= {"serve_model": args.serve_model} if args.serve_model else {"api_url": args.api_url}
-    options["budget"] = args.daily_limit and args.daily_limit - journal.sent_today()
-    given = {name: value for name, value in options.items() if value}
-    flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
+    options = {name: getattr(args, name) for name in PASSED_ON.split()} | {"out": journal.path}
+    options["budget"] = args.daily_limit and max(0, args.daily_limit - journal.sent_today())
+    options["reader"] = companion("read_verdict.py", "no reply is read")
+    given = [(f"--{name}", value) for name, value in options.items() if value not in (None, "")]
+    flags = [name if value is True else f"{name}={value}" for name, value in given if value is not False]
     # A session of its own: Ctrl-C is ours to handle. Its stdin stays open: should we be killed, it stops too.
     command = [sys.executable, script, "--lifeline", *flags, *shlex.split(args.ask_args)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as child:
+    child: Any = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    with child:
         try:
             with suppress(BrokenPipeError):
-                assert child.stdin
                 for game in games:
                     request = {"body": request_body(game, args), "line": journal_line(game, args)}
-                    child.stdin.write(json.dumps(request).encode() + b"\n")
+                    child.stdin.write(json.dumps(request | {"sides": game.sides}).encode() + b"\n")
                 child.stdin.write(b"\n")  # the list is complete
                 child.stdin.flush()
-            return child.wait()
+            return int(child.wait())
         except JudgeError as stopped:  # a signal: what is on its way still comes in
             child.terminate()
             child.wait()
@@ -405,41 +415,44 @@ def ask(args: Args, games: Sequence[Game], journal: Journal) -> int:
 
 
 def ask_alone(args: Args, games: Sequence[Game], journal: Journal) -> int:
-    """For a lone copy of this script: one request after the other, with urllib3's own retries."""
+    """For a lone copy: one request after the other, with urllib3's own retries, which obey Retry-After."""
     import requests
     from urllib3.util import Retry
 
-    key = os.environ.get(args.api_key_env or "", "")
-    url = args.api_url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
-    if key and not re.match(r"https://|http://(?:localhost|127\.0\.0\.1)[:/]", url):
-        raise JudgeError("the key would travel unencrypted: use https (--api_url)")
+    key = os.environ.get(args.api_key_env or "", "").strip()
+    url = (args.api_url or "").rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
+    if not re.match(r"https://|http://(?:localhost|127\.0\.0\.1)[:/]" if key else "https?://", url):
+        raise JudgeError("a lone copy needs --api_url, and with a key https (http only on this machine)")
     session = requests.Session()
     again = (408, 409, 429, 500, 502, 503, 504)
-    retry = Retry(8, status_forcelist=again, allowed_methods=None, backoff_factor=0.5)
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retry))
+    retry = Retry(8, allowed_methods=None, status_forcelist=again, backoff_factor=0.5, raise_on_status=False)
+    session.mount(url, requests.adapters.HTTPAdapter(max_retries=retry))
     session.auth = lambda request: request  # or ~/.netrc would replace the key
-    session.headers.update({"Authorization": f"Bearer {key}"} if key else {})
+    session.headers.update({"Authorization": f"Bearer {key}", "api-key": key} if key else {})
     for game in games:
+        if args.daily_limit and journal.sent_today() >= args.daily_limit:
+            print(f"--daily_limit {args.daily_limit} is used up for today (UTC)", file=sys.stderr)
+            return 3
+        why, body = "no reply", request_body(game, args)
         try:
-            body = request_body(game, args)
             got = session.post(url, json=body, timeout=args.timeout_s, allow_redirects=False)
-            said = {"raw_reply": got.json()["choices"][0]["message"]["content"]}
+            why = f"HTTP {got.status_code}: {got.text[:200]}"
+            reply = str(got.json()["choices"][0]["message"]["content"] or "")
         except (requests.RequestException, ValueError, LookupError, TypeError) as exc:
-            print(f"error: no reply ({type(exc).__name__}); check --api_url and the key", file=sys.stderr)
-            return 4
-        line = journal_line(game, args) | said | {"attempts": 1, "asked_at": utc_now()}
-        journal.file.write(json.dumps(line).encode() + b"\n")
-        os.fsync(journal.file.fileno())
+            why = why.replace(key, "[key]") if key else why
+            print(f"error: {why} ({type(exc).__name__}); check --api_url, --model, the key", file=sys.stderr)
+            return 3 if "HTTP 429" in why else 4
+        line = journal_line(game, args) | {"raw_reply": reply, "attempts": 1, "asked_at": utc_now()}
+        verdict = plain_verdict(reply)
+        journal.append([line | {"verdict": verdict, "winner_side": game.sides.get(verdict)}])
     return 0
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file by rename: no reader ever sees half of it. Raises JudgeError."""
-    part = path.with_name(f".{path.name}.part")
+def write_scores(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+    """Replace the CSV by rename: no reader ever sees half of it. Raises JudgeError."""
     try:
-        with part.open("w", encoding="utf-8", newline="") as out:
-            out.write(text)
+        with (part := path.with_name(f".{path.name}.part")).open("w", encoding="utf-8", newline="") as out:
+            csv.writer(out, lineterminator="\n").writerows([COLUMNS, *rows])
             out.flush()
             os.fsync(out.fileno())
         part.replace(path)
@@ -461,24 +474,22 @@ def score_rows(args: Args, games: Sequence[Game], journal: Journal) -> list[list
             verdict = reconcile([journal.side.get(game.key) for game in played])
             votes[it.task_id, it.category, it.model_id, it.pair, it.turn].append(verdict)
     rows = []
-    for (task_id, category, model_id, pair, turn), cast in votes.items():
+    for (*about, turn), cast in votes.items():
         lead = cast.count("A") - cast.count("B")
         if None not in cast:
-            winner = "A" if lead > 0 else "B" if lead < 0 else "Tie"
-            rows.append([task_id, category, model_id, pair, winner, args.model, turn])
+            rows.append([*about, "A" if lead > 0 else "B" if lead < 0 else "Tie", args.model, turn])
     return sorted(rows, key=lambda row: (row[0].zfill(20), row[2], row[6], row[3]))  # 99 before 100
 
 
 def print_plan(args: Args, games: Sequence[Game], todo: Sequence[Game], left_out: Counter[str]) -> None:
-    calls = sum(game.order is not None for game in games)
     rules = Counter(game.comparison.rule[0] for game in games if game.comparison.rule)
+    calls = len(games) - rules.total()
     texts = [message["content"] for game in todo for message in request_body(game, args, "")["messages"]]
     tokens_in, tokens_out = sum(map(len, texts)) / CHARS_PER_TOKEN, 5.0 * len(todo)
     print(f"calls    {calls}: {calls - len(todo)} in the journal, {len(todo)} to ask {args.model}")
     print("by rule  " + (", ".join(f"{count} {rule}" for rule, count in sorted(rules.items())) or "none"))
     print(f"tokens   about {tokens_in:,.0f} in, {tokens_out:,.0f} out (estimate)")
-    if args.price_in is not None or args.price_out is not None:
-        cost = (tokens_in * (args.price_in or 0.0) + tokens_out * (args.price_out or 0.0)) / 1e6
+    if cost := (tokens_in * (args.price_in or 0.0) + tokens_out * (args.price_out or 0.0)) / 1e6:
         print(f"cost     about {cost:,.2f} (estimate)")
     if args.daily_limit:
         print(f"days     {len(todo) / args.daily_limit:,.1f} at {args.daily_limit} requests a day")
@@ -491,13 +502,11 @@ def report(args: Args, games: Sequence[Game], journal: Journal, argv: Sequence[s
     """What is there, what is missing and how to go on; True if nothing is missing."""
     if script := companion("judge_summary.py", "no table of wins, no check of the judge's lean"):
         files = ["--scores", str(args.out), "--journal", str(journal.path), "--baseline", args.baseline]
-        prices = [
-            f"--{name}={getattr(args, name)}" for name in ("price_in", "price_out") if getattr(args, name)
-        ]
+        prices = [f"--{name}={vars(args)[name]}" for name in ("price_in", "price_out") if vars(args)[name]]
         subprocess.run([sys.executable, script, *files, *prices], check=False)
     lacking = [game for game in games if game.order and game.key not in journal.side]
     if lacking:
-        unread = sum(journal.unparsed[game.key] > args.reasks for game in lacking)
+        unread = sum(journal.replies[game.key] > args.reasks for game in lacking)
         print(f"no verdict: {len(lacking)} calls, {unread} of them unparseable (--reasks)", file=sys.stderr)
         print(f"go on with: python {shlex.join([sys.argv[0], *argv])}", file=sys.stderr)
     return not lacking
@@ -542,12 +551,14 @@ def judge(args: Args, argv: Sequence[str]) -> int:
     journal = Journal(args.out.with_suffix(".journal.jsonl"))
     if not args.dry_run:
         journal.lock()
-    journal.load(anew=args.reparse)
+    if args.reparse and journal.file and (script := companion("read_verdict.py", "nothing is read anew")):
+        subprocess.run([sys.executable, script, "--journal", str(journal.path)], check=False)
+    journal.load()
     known = len(journal.lines)
 
     def missing() -> list[Game]:
         done = journal.side.keys() | {line["key"] for line in journal.lines[known:] if line.get("error")}
-        done |= {key for key, count in journal.unparsed.items() if count > args.reasks}
+        done |= {key for key, count in journal.replies.items() if count > args.reasks}
         return [game for game in games if game.order and game.key not in done]
 
     print_plan(args, games, missing(), left_out)
@@ -557,19 +568,13 @@ def judge(args: Args, argv: Sequence[str]) -> int:
     for _ in range(0 if args.reparse else args.reasks + 1):
         if code > 1 or not missing():
             break
-        if args.daily_limit and journal.sent_today() >= args.daily_limit:
-            print(f"--daily_limit {args.daily_limit} is used up for today (UTC)", file=sys.stderr)
-            code = 3
-        else:
-            code = ask(args, missing(), journal)
-            journal.load()
+        code = ask(args, missing(), journal)
+        journal.load()
     if code in (2, 4) and not journal.side:  # nothing came of it: nothing is written
         journal.path.unlink() if not journal.lines else None
         return 1
     journal.settle(games, args)
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *score_rows(args, games, journal)])
-    write_whole(args.out, text.getvalue())
+    write_scores(args.out, score_rows(args, games, journal))
     return code if report(args, games, journal, argv) or code in (3, 130, 143) else 1
 
 
@@ -587,9 +592,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return judge(args, argv)
     except JudgeError as exc:
-        message, code = (*exc.args, 1)[:2]
-        print(f"error: {message}", file=sys.stderr)
-        return int(code)
+        print(f"error: {exc.args[0]}", file=sys.stderr)
+        return int((*exc.args, 1)[1])
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["requests>=2.31,<3"]
+# dependencies = ["urllib3>=1.26,<3", "certifi"]
 # ///
 """Send chat requests to an OpenAI-compatible endpoint and come through what the network and the quota do.
 
 stdin: one JSON object per line, {"body": {"model", "messages", "max_tokens", ...}, "line": {...}}. A blank
 line says that the list is complete; with --lifeline the end of stdin means that nobody waits any more: stop.
---out: one fsynced line per reply, the request's "line" with reply_model, params (what was sent besides model
-and messages), raw_reply, finish_reason, prompt_tokens, completion_tokens, attempts (HTTP requests it cost),
-duration_s, asked_at and error (why it was given up) added. judge_pairs.py runs this for its journal.
+--out: one fsynced line per reply, the request's "line" with reply_model, params (sent besides model and
+messages), raw_reply, finish_reason, prompt_tokens, completion_tokens, attempts (HTTP requests it cost),
+duration_s, asked_at and error (why it was given up) added. With --reader, a script that turns a reply into a
+verdict, also verdict and winner_side, what the request's "sides" say of it. judge_pairs.py runs this.
 
 Never more than --concurrency requests are in flight. A Retry-After holds all of them back; timeouts, resets,
 cut or empty replies and 408, 409, 429, 5xx are tried again with exponential backoff and jitter. A parameter
@@ -34,6 +35,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -43,24 +45,20 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 LONG_WAIT_S = 3600.0  # an endpoint that asks for more has spent its quota
 BACKOFF_CAP_S = 60.0
-QUOTA = re.compile(
+SPENT = (
     r"insufficient_quota|exceeded your current quota|quota\b.{0,30}(?:exhausted|used up|exceeded)|\bper day\b"
-    r"|insufficient.{0,10}(?:balance|funds|credit)|out of credit|free account is limited"
-    r"|\bdaily (?:limit|quota)|余额不足|额度",
-    re.I | re.S,
 )
+SPENT += r"|insufficient.{0,10}(?:balance|funds|credit)|out of credit|free account is limited"
+QUOTA = re.compile(SPENT + r"|\bdaily (?:limit|quota)|余额不足|额度", re.I | re.S)
 # "Quota exceeded for requests per minute" is only a rate limit.
 PER_MINUTE = re.compile(r"per[ _-]?(?:minute|second)|\b[RT]PM\b", re.I)
 TOO_LONG = re.compile(r"context[_ ](?:length|window|size)|maximum context|(?:prompt|input) is too long", re.I)
-REFUSAL = re.compile(
-    r"unsupported|not? support|unknown|unrecogni|unexpected|invalid|extra|only the default"
-    r"|not (?:permitted|allowed)",
-    re.I,
-)
+REFUSED = r"unsupported|not? support|unknown|unrecogni|unexpected|invalid|extra|only the default"
+REFUSAL = re.compile(REFUSED + r"|not (?:permitted|allowed)", re.I)
 
 
 class AskError(Exception):
@@ -200,8 +198,7 @@ def adapted(dialect: Dialect, body: Mapping[str, Any], status: int, text: str) -
         return replace(dialect, token_key="max_completion_tokens")
     if "temperature" in lower and dialect.temperature and REFUSAL.search(text):
         return replace(dialect, temperature=False)
-    words = r"response_format|json|schema|grammar|structured|empty content"
-    about_format = status >= 500 or re.search(words, lower)
+    about_format = status >= 500 or re.search("response_format|json|schema|grammar|structured|empty", lower)
     if about_format and dialect.format_step < len(formats(body.get("response_format"))) - 1:
         return replace(dialect, format_step=dialect.format_step + 1)
     return None
@@ -259,56 +256,55 @@ def read_choice(data: Any) -> dict[str, Any] | Fault:
 
 
 class Endpoint:
-    """The HTTP side: one keep-alive session per worker, and what has been learnt about the endpoint."""
+    """The HTTP side: a keep-alive connection per worker, and what has been learnt about the endpoint."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.key = read_key(args.api_key_env)
         self.url = chat_url(args.api_url, bool(self.key), args.insecure)
-        self.host = urlsplit(self.url).hostname or ""
-        self.timeout_s = args.timeout_s
-        header = args.api_key_header or ("api-key" if self.host.endswith(".azure.com") else "Authorization")
+        host = urlsplit(self.url).hostname or ""
+        header = args.api_key_header or ("api-key" if host.endswith(".azure.com") else "Authorization")
         self.headers = {"Content-Type": "application/json", "User-Agent": "ask_endpoint"}
         if self.key:
             self.headers[header] = f"Bearer {self.key}" if header.lower() == "authorization" else self.key
+        self.connections = self.connect(host, args)
         self.dialect = Dialect()
         self.proven = False  # a reply has come: a 5xx is no longer about the form of the request
-        self.local, self.lock = threading.local(), threading.Lock()
+        self.lock = threading.Lock()
 
-    def session(self) -> Any:
-        import requests
+    def connect(self, host: str, args: argparse.Namespace) -> Any:
+        """As many kept connections as workers; certificates and proxy as the environment has them."""
+        import urllib.request  # here: the start of 20 calls takes notice of 30 ms
 
-        if not hasattr(self.local, "session"):
-            self.local.session = session = requests.Session()
-            # ~/.netrc would replace the key; certificates and proxies of the environment are read once, here.
-            session.trust_env = False
-            session.headers.update(self.headers)
-            session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
-            if not is_loopback(self.host):
-                session.proxies = dict(requests.utils.get_environ_proxies(self.url))
-            self.local.ready = session.prepare_request(requests.Request("POST", self.url))
-        return self.local.session
+        import certifi
+        import urllib3
+
+        bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
+        how: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED", "ca_certs": bundle, "maxsize": args.concurrency}
+        how |= {"retries": False, "timeout": urllib3.Timeout(connect=10.0, read=args.timeout_s)}
+        proxy = urllib.request.getproxies().get(urlsplit(self.url).scheme)
+        if not proxy or is_loopback(host) or urllib.request.proxy_bypass(host):
+            return urllib3.PoolManager(**how)
+        login = urllib3.util.parse_url(proxy).auth
+        headers = urllib3.make_headers(proxy_basic_auth=unquote(login)) if login else None
+        return urllib3.ProxyManager(proxy, proxy_headers=headers, **how)
 
     def ask(self, body: dict[str, Any]) -> tuple[dict[str, Any] | Fault, dict[str, Any]]:
         """One request: (reply or fault, what was sent). No redirect is followed: it would carry the key."""
-        import requests
+        import urllib3
 
         dialect = self.dialect
         sent = dressed(body, dialect)
         try:
-            session = self.session()
-            ready = self.local.ready.copy()  # prepared once: a fifth of the CPU time of a call
-            ready.body = json.dumps(sent).encode()
-            ready.headers["Content-Length"] = str(len(ready.body))
-            how = {"proxies": session.proxies, "verify": session.verify, "allow_redirects": False}
-            got = session.send(ready, timeout=(10.0, self.timeout_s), **how)
-        except requests.RequestException as exc:
+            whole = {"body": json.dumps(sent).encode(), "headers": self.headers}
+            got = self.connections.urlopen("POST", self.url, redirect=False, **whole)
+        except urllib3.exceptions.HTTPError as exc:
             kind = "fatal" if "CERTIFICATE_VERIFY_FAILED" in str(exc) else "down"
             return Fault(kind, self.safe(f"{type(exc).__name__}: {exc}")), sent
-        result = read_response(got.status_code, got.headers, got.content)
+        result = read_response(got.status, got.headers, got.data)
         if isinstance(result, Fault):
             result = replace(result, reason=self.safe(result.reason))
             if result.kind == "refused" or (result.kind == "retry" and not self.proven):
-                result = self.learn(dialect, body, got.status_code, result)
+                result = self.learn(dialect, body, got.status, result)
         else:
             self.proven, result["raw_reply"] = True, self.safe(result["raw_reply"])
         return result, sent
@@ -324,6 +320,25 @@ class Endpoint:
     def safe(self, text: str) -> str:
         """Some endpoints quote the key back; it must not reach a file or a screen."""
         return text.replace(self.key, "[key]") if self.key else text
+
+
+class Reader:
+    """A script that says what a reply means: JSON line in, JSON line out. Ends with this process."""
+
+    def __init__(self, script: Path) -> None:
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.child: Any = subprocess.Popen([sys.executable, str(script)], **pipes)
+        self.known: dict[str, Any] = {}  # most replies are one of three words
+        self.lock = threading.Lock()
+
+    def read(self, reply: str) -> Any:
+        """What the script says. Raises OSError or ValueError where it has ended."""
+        with self.lock:
+            if reply not in self.known:
+                self.child.stdin.write(json.dumps(reply).encode() + b"\n")
+                self.child.stdin.flush()
+                self.known[reply] = json.loads(self.child.stdout.readline())
+            return self.known[reply]
 
 
 class Output:
@@ -352,6 +367,7 @@ class Pool:
 
     def __init__(self, args: argparse.Namespace, endpoint: Endpoint, output: Output) -> None:
         self.args, self.endpoint, self.output = args, endpoint, output
+        self.reader = Reader(args.reader) if args.reader else None
         self.fresh: deque[Job] = deque()
         self.retries: list[tuple[float, int, Job]] = []
         self.changed = threading.Condition()
@@ -364,16 +380,14 @@ class Pool:
         self.gate_s = 0.0  # monotonic seconds: no request before it
         self.down_since_s: float | None = None
 
-    def add(self, request: dict[str, Any]) -> None:
+    def add(self, request: dict[str, Any] | None) -> None:
+        """A request more; None: the list is complete."""
         with self.changed:
-            self.added += 1
-            self.fresh.append(Job(request))
-            self.changed.notify()
-
-    def finish(self) -> None:
-        with self.changed:
-            self.complete = True
-            self.changed.notify_all()
+            self.complete = request is None
+            if request:
+                self.added += 1
+                self.fresh.append(Job(request))
+            self.changed.notify_all() if self.complete else self.changed.notify()
 
     def stop(self, code: int, reason: str) -> None:
         with self.changed:
@@ -389,7 +403,7 @@ class Pool:
                 ready_s = max(self.gate_s, now if self.fresh else due_s)
                 if ready_s <= now:
                     if self.args.budget is not None and self.requests >= self.args.budget:
-                        self.stop(3, f"the {self.args.budget} requests allowed are used up")
+                        self.stop(3, f"none of the {self.args.budget} requests allowed is left (--budget)")
                         break
                     self.requests += 1
                     self.in_flight += 1
@@ -421,8 +435,12 @@ class Pool:
 
     def write(self, job: Job, outcome: dict[str, Any]) -> None:
         asked_at = dt.datetime.now(dt.timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = job.request.get("line") or {}
-        self.output.append({**line, **outcome, "attempts": job.attempts, "asked_at": asked_at})
+        line = (job.request.get("line") or {}) | outcome | {"attempts": job.attempts, "asked_at": asked_at}
+        if self.reader and "raw_reply" in line:
+            with suppress(OSError, ValueError):  # a reader that has ended costs the verdict, not the reply
+                verdict = self.reader.read(line["raw_reply"])
+                line |= {"verdict": verdict, "winner_side": job.request.get("sides", {}).get(verdict)}
+        self.output.append(line)
 
     def settle(self, job: Job, result: dict[str, Any] | Fault) -> None:
         """Decide what becomes of a job. Called with the lock held."""
@@ -462,10 +480,9 @@ class Pool:
 
     def give_up(self, job: Job, fault: Fault) -> None:
         self.write(job, {"error": fault.reason})
-        self.given_up[
-            "longer than the model's context" if TOO_LONG.search(fault.reason) else fault.reason
-        ] += 1
-        refused = sum(self.given_up.values()) - self.given_up["longer than the model's context"]
+        too_long = "longer than the model's context"
+        self.given_up[too_long if TOO_LONG.search(fault.reason) else fault.reason] += 1
+        refused = sum(self.given_up.values()) - self.given_up[too_long]
         if fault.kind == "refused" and not self.answered and refused >= max(3, self.args.concurrency):
             # A refusal of everything is no matter of one request: a wrong model name, say.
             self.stop(4, f"every request is refused: {fault.reason}")
@@ -474,8 +491,8 @@ class Pool:
         """Money so far, prices per million tokens; None without a price."""
         if self.args.price_in is None and self.args.price_out is None:
             return None
-        prices = {"prompt_tokens": self.args.price_in or 0.0, "completion_tokens": self.args.price_out or 0.0}
-        return sum(self.tokens[name] * price for name, price in prices.items()) / 1e6
+        tokens_in, tokens_out = self.tokens["prompt_tokens"], self.tokens["completion_tokens"]
+        return (tokens_in * (self.args.price_in or 0.0) + tokens_out * (self.args.price_out or 0.0)) / 1e6
 
 
 class Progress:
@@ -493,8 +510,7 @@ class Progress:
     def show(self, pool: Pool, last: bool = False) -> None:
         done, cost, now = pool.answered + sum(pool.given_up.values()), pool.cost(), time.monotonic()
         note = f"retries {pool.retried}" + ("" if cost is None else f", cost {cost:.2f}")
-        if pool.gate_s > now:
-            note += f", told to wait {pool.gate_s - now:.0f} s"
+        note += f", told to wait {pool.gate_s - now:.0f} s" if pool.gate_s > now else ""
         if self.bar is not None:
             self.bar.total = pool.added
             self.bar.set_postfix_str(note, refresh=False)
@@ -519,13 +535,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--concurrency", type=int, default=4, help="requests in flight (default: 4)")
     add("--timeout_s", type=float, default=120.0, help="seconds to wait for a reply (default: 120)")
     add("--max_attempts", type=int, default=12, help="failures until a request is given up (default: 12)")
-    add(
-        "--backoff_s", type=float, default=0.5, help="first wait after a failure, then doubled (default: 0.5)"
-    )
+    add("--backoff_s", type=float, default=0.5, help="first wait, then doubled (default: 0.5)")
     add("--max_outage_s", type=float, default=900.0, help="stop after so long unanswered (default: 900)")
     add("--budget", type=int, metavar="N", help="stop after N HTTP requests")
     add("--price_in", type=float, help="price of a million input tokens")
     add("--price_out", type=float, help="price of a million output tokens")
+    add("--reader", type=Path, metavar="SCRIPT", help="script that reads each reply: read_verdict.py")
     add("--out", type=Path, help="file to append the replies to (default: stdout)")
     add("--lifeline", action="store_true", help="the end of stdin means: stop at once")
     return parser
@@ -533,21 +548,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 def feed(pool: Pool) -> None:
     """stdin into the pool. With --lifeline its end means that whoever started this is gone."""
-    for line in sys.stdin:
-        if line.strip():
-            pool.add(json.loads(line))
-        else:
-            pool.finish()
+    try:
+        for line in sys.stdin:
+            pool.add(json.loads(line) if line.strip() else None)
+    except ValueError as exc:
+        pool.stop(4, f"stdin holds a line that is no JSON: {exc}")
     if pool.args.lifeline:
         os._exit(1)  # not one further request
-    pool.finish()
+    pool.add(None)
 
 
 def ask_all(args: argparse.Namespace) -> int:
     pool = Pool(args, Endpoint(args), Output(args.out))
     signal.signal(signal.SIGTERM, lambda *_: pool.stop(143, "stopped"))
     workers = [threading.Thread(target=pool.work, daemon=True) for _ in range(args.concurrency)]
-    for thread in (*workers, threading.Thread(target=feed, args=(pool,), daemon=True)):
+    for thread in (threading.Thread(target=feed, args=(pool,), daemon=True), *workers):
         thread.start()
     progress = Progress()
     try:
@@ -573,11 +588,9 @@ def ask_all(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
-        import requests  # noqa: F401  missing is told apart here, before any worker runs
-
         return ask_all(args)
-    except ImportError:
-        print("error: requests is not installed; install it with: pip install requests", file=sys.stderr)
+    except ImportError as exc:
+        print(f"error: {exc}; install it with: pip install requests, which brings it", file=sys.stderr)
     except (AskError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
     return 4

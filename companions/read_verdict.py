@@ -6,7 +6,9 @@ markup, thinking text, prose that claims a winner. What a judge quotes does not 
 final verdict does, and there is no default: a reply that cannot be read is no tie.
 
 stdin: one JSON value per line, the reply as a string, or an object with it under raw_reply (a journal).
-stdout: one JSON value per line: "A", "B", "Tie" or null, by slot. judge_pairs.py runs it.
+stdout: one JSON value per line: "A", "B", "Tie" or null, by slot. ask_endpoint.py runs it beside itself.
+--journal: instead, read all stored replies of a judge's journal anew; where a request's verdict is no longer
+what the journal says, a line that says so is added (attempts 0: it cost nothing). judge_pairs.py --reparse.
 
 Example:
     python companions/read_verdict.py < results/scores_mtbench.journal.jsonl | sort | uniq -c
@@ -15,10 +17,12 @@ Example:
 import argparse
 import html
 import json
+import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 # Every rule below returns a side, AMBIGUOUS (stop looking), or None (try the next rule).
@@ -258,13 +262,50 @@ def parse_verdict(raw: str | None) -> str | None:
     return None if found == AMBIGUOUS else found
 
 
+def reading(line: Mapping[str, Any]) -> dict[str, Any]:
+    """What a journal line's reply says, by slot and by level."""
+    verdict = parse_verdict(line["raw_reply"])
+    levels = ("left", "right") if line.get("order") == "left_first" else ("right", "left")
+    sides = {"A": levels[0], "B": levels[1], "Tie": "tie"}
+    return {"verdict": verdict, "winner_side": sides.get(verdict or ""), "attempts": 0}
+
+
+def reread(path: Path) -> list[dict[str, Any]]:
+    """The lines to add to a journal: per request the first reply that says something, where that is news."""
+    found: dict[str, dict[str, Any]] = {}
+    now: dict[str, Any] = {}
+    for text in path.read_bytes().splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue  # torn by a kill; judge_pairs.py cuts it off
+        if isinstance(line, dict) and isinstance(line.get("raw_reply"), str) and line.get("key"):
+            now[line["key"]] = line.get("verdict", "unread")
+            if not found.get(line["key"], {}).get("verdict"):
+                found[line["key"]] = line | reading(line)
+    return [line for key, line in found.items() if line["verdict"] != now[key]]
+
+
+def append_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("ab") as out:
+        out.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+        out.flush()
+        os.fsync(out.fileno())
+
+
 def build_parser() -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
+    parser.add_argument("--journal", type=Path, help="journal to read anew, added to; nothing is printed")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    build_parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     try:
+        if args.journal:
+            append_lines(args.journal, reread(args.journal))
+            return 0
         for line in sys.stdin:
             value = json.loads(line)
             if isinstance(value, dict):
@@ -275,6 +316,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except (BrokenPipeError, KeyboardInterrupt):
         return 130
+    except OSError as exc:
+        print(f"error: {exc} (--journal)", file=sys.stderr)
+        return 1
     return 0
 
 

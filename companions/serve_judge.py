@@ -90,6 +90,8 @@ def server_settings(args: argparse.Namespace, port: int, n_ctx: int, key: str) -
         "n_ctx": n_ctx,
         "n_gpu_layers": args.n_gpu_layers,
         "logits_all": False,
+        "n_threads": os.cpu_count() or 1,  # its own default leaves half of the cores idle
+        "n_threads_batch": os.cpu_count() or 1,
         "verbose": False,
         "chat_template_kwargs": {"enable_thinking": False},
     }

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -162,14 +163,56 @@ def test_a_final_verdict_line_wins_over_any_reasoning_before_it(side: str, reaso
     assert read_verdict.parse_verdict(text) == side
 
 
-@given(
-    st.sampled_from(
-        ["A", "b", "Tie", "[[B]]", "**A**", "Answer: B", "Verdict: tie.", " A\n", "answer b", "A+", "C"]
+USUAL = {
+    "A": ["A", "[[A]]", "**a**", "Verdict: A", "Final verdict: [[A]].", "Answer A", "The answer is: A"],
+    "B": ['{"winner": "B"}', '```json\n{"winner": "B"}\n```', "<think>A? A!</think>B", "A is fine.\n\nB"],
+    "Tie": ["tie", "[[C]]", "[[Tie]]", "They do the same.\nFinal verdict: Tie", '{\n  "winner": "Tie"\n}'],
+    None: [
+        "A+",
+        "C",
+        "A or B",
+        "[[A]] or [[B]]",
+        "[[A]] first.\n[[B]]",
+        'Return "A", "B", or "Tie".',
+        "",
+        "Grade: A-",
+    ],
+}
+
+
+@pytest.mark.parametrize(("side", "reply"), [(side, reply) for side, said in USUAL.items() for reply in said])
+def test_usual_replies_are_read_with_and_without_the_reader(side: str | None, reply: str) -> None:
+    assert judge_pairs.plain_verdict(reply) == side
+    assert read_verdict.parse_verdict(reply) == side
+
+
+def test_a_lone_copy_never_says_other_than_the_reader() -> None:
+    path = SHARED / "judge" / "verdicts.jsonl"
+    shared = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for case in [*golden_verdicts(), *map(json.loads, shared)]:
+        plain = judge_pairs.plain_verdict(case["raw"] or "")
+        assert plain in (None, read_verdict.parse_verdict(case["raw"])), case["raw"]
+
+
+def swapped(reply: str) -> str:
+    """The reply of a judge that saw the two answers the other way round: every A a B, and first second."""
+    other = {"A": "B", "B": "A", "first": "second", "second": "first"}
+    text = unicodedata.normalize("NFKC", reply)
+    text = re.sub(r"(?<![A-Za-z0-9])[AB](?![A-Za-z0-9])", lambda found: other[found[0]], text)
+    return re.sub(
+        r"\b(?:first|second)(?= (?:assistant|answer|response))", lambda found: other[found[0]], text
     )
-)
-def test_the_short_way_reads_like_the_reader(reply: str) -> None:
-    word = judge_pairs.ONE_WORD.fullmatch(reply)
-    assert word is None or word[1].title() == read_verdict.parse_verdict(reply)
+
+
+def test_no_slot_is_read_better_than_the_other() -> None:
+    path = SHARED / "judge" / "verdicts.jsonl"
+    shared = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    cases = [*golden_verdicts(), *map(json.loads, shared)]
+    real = [case["raw"] for case in cases if case["raw"] and case.get("real", True)]
+    replies = [reply for reply in real if not re.search(r"\b[ab]\b", reply)]  # "b.", "a": not swapped above
+    for reply in replies:
+        side = read_verdict.parse_verdict(reply)
+        assert read_verdict.parse_verdict(swapped(reply)) == {"A": "B", "B": "A"}.get(str(side), side), reply
 
 
 def test_long_hostile_replies_are_read_in_time() -> None:
@@ -642,6 +685,21 @@ def test_reparse_asks_nothing(desk: Desk) -> None:
     assert done.returncode == 0 and desk.out.read_bytes() == expected
 
 
+def test_a_reparse_adds_what_is_news_and_nothing_twice(desk: Desk) -> None:
+    desk.fill(tasks=1, levels=("L0", "P"))
+    with JudgeStub("reasoned") as stub:
+        desk.judge(stub)
+        stored = desk.lines()
+        write_jsonl(desk.journal, [{**line, "verdict": None, "winner_side": None} for line in stored])
+        for _ in range(2):
+            assert desk.judge(None, "--reparse").returncode == 0
+            assert len(desk.lines()) == 4 and desk.lines()[-1]["attempts"] == 0
+        assert desk.judge(stub).returncode == 0 and stub.requests == 2
+        write_jsonl(desk.journal, [{**line, "raw_reply": "Hard to say."} for line in stored])
+        assert desk.judge(None, "--reparse").returncode == 1  # a verdict that no longer stands is withdrawn
+    assert desk.rows() == [] and [line["verdict"] for line in desk.lines()[2:]] == [None, None]
+
+
 def test_a_pair_too_long_for_the_judge_is_counted(desk: Desk) -> None:
     desk.fill(tasks=1, levels=("L0", "P"))
     with JudgeStub(faults=["too_long"]) as stub:
@@ -741,6 +799,17 @@ def test_kill_9_at_random_moments(desk: Desk) -> None:
 @pytest.mark.slow
 def test_kill_9_twenty_times_over_600_calls(desk: Desk) -> None:
     kill_and_finish(desk.fill(tasks=10, models=3), kills=20, latency_s=0.05, workers=8, calls=600)
+
+
+def test_the_journal_holds_the_verdicts_before_the_end(desk: Desk) -> None:
+    desk.fill(tasks=2)
+    with JudgeStub("reasoned", latency_s=0.05) as stub:
+        command = desk.command(stub, "--concurrency", "2")
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+            while stub.requests < 8:
+                time.sleep(0.01)
+            child.kill()
+    assert desk.lines() and all(line["winner_side"] == "right" for line in desk.lines())
 
 
 def test_a_torn_last_line_heals(desk: Desk) -> None:
@@ -918,6 +987,47 @@ def test_a_lone_copy_judges(desk: Desk, tmp_path: Path) -> None:
         [sys.executable, "-S", lone, "--help"], capture_output=True, text=True, cwd="/"
     )
     assert help_text.returncode == 0 and "Example:" in help_text.stdout
+
+
+@pytest.fixture
+def lone(tmp_path: Path) -> Path:
+    copy = tmp_path / "alone" / "judge_pairs.py"
+    copy.parent.mkdir()
+    shutil.copy(ROOT / "judge_pairs.py", copy)
+    return copy
+
+
+@pytest.mark.parametrize(("fault", "code"), [("bad_key", 1), ("forbidden", 1), ("no_such_model", 1)])
+def test_a_lone_copy_stops_at_once(desk: Desk, lone: Path, fault: str, code: int) -> None:
+    desk.fill(tasks=1)
+    with JudgeStub(faults=[fault] * 9) as stub:
+        flags = ("--api_key_env", "KEY_FOR_TEST")
+        done = desk.judge(stub, *flags, script=lone, env={"KEY_FOR_TEST": KEY})
+        assert done.returncode == code and stub.requests == 1
+    assert f"HTTP {FAULTS[fault][0]}" in done.stderr and "Traceback" not in done.stderr
+    assert KEY not in done.stderr + done.stdout and not desk.out.exists() and not desk.journal.exists()
+
+
+def test_a_lone_copy_waits_reads_what_is_plain_and_paces_itself(desk: Desk, lone: Path) -> None:
+    desk.fill(tasks=1, levels=("L0", "L1"))
+    with JudgeStub("reasoned", faults=["http_429_seconds"]) as stub:
+        done = desk.judge(stub, "--daily_limit", "1", script=lone)
+        assert done.returncode == 3 and "go on with: python" in done.stderr
+        assert len(desk.lines()) == 1 and stub.times_s[1] - stub.windows[0][1] > -0.01
+        done = desk.judge(stub, "--reasks", "0", script=lone)
+    assert done.returncode == 1 and [line["verdict"] for line in desk.lines()] == [None, None]
+    assert desk.rows() == []  # [[A]], [[B]] and a verdict behind them: too much for the plain reader
+    done = desk.judge(None, "--reparse")
+    assert done.returncode == 0 and [row["winner"] for row in desk.rows()] == ["B"]
+
+
+def test_a_lone_copy_keeps_the_key_off_plain_http(desk: Desk, lone: Path) -> None:
+    desk.fill(tasks=1)
+    flags = ("--api_url", "http://judge.example/v1", "--api_key_env", "KEY_FOR_TEST")
+    done = desk.judge(None, *flags, script=lone, env={"KEY_FOR_TEST": KEY})
+    assert done.returncode == 1 and "https" in done.stderr and KEY not in done.stderr
+    done = desk.judge(None, "--serve_model", "x.gguf", script=lone)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
 
 
 FAKE_ENGINE = """
@@ -1112,6 +1222,12 @@ def test_the_asker_by_hand() -> None:
         )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["raw_reply"] == "A"
+
+
+def test_the_asker_tells_a_line_that_is_no_json() -> None:
+    command = [sys.executable, ROOT / "companions" / "ask_endpoint.py", "--api_url", "http://127.0.0.1:9"]
+    done = subprocess.run(command, input="{torn\n", capture_output=True, text=True, timeout=20)
+    assert done.returncode == 4 and "no JSON" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_concurrency_is_the_bound(desk: Desk) -> None:
