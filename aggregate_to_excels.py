@@ -6,22 +6,20 @@
 """Turn run records and a judge's scores into four Excel workbooks with one sheet per model.
 
 Writes quality_scores.xlsx (win rates, 0 to 1, a tie is one half), energy_per_run.xlsx (J, net of idle),
-latency_per_run.xlsx (ms) and output_tokens_per_run.xlsx (tokens). Each has Summary (model x level: n, mean,
-std, 95 % interval, difference to the baseline), tidy rows and a chart per model, Pivot (task x level),
-Provenance, Notes and Flags. Runs with an error or a hard flag are listed and left out of means; a missing
-value is an empty cell with its reason in Flags. Records need id, model_id, level, prompt_tokens,
-completion_tokens, latency_ms and energy_joule only. A lone copy reads one runs file; with
-companions/gather_campaign.py beside it also several files and globs, boards, --analysis and --parquet.
+latency_per_run.xlsx (ms) and output_tokens_per_run.xlsx (tokens). Runs with an error or a hard flag are in no
+mean; a missing value is an empty cell with its reason in Flags. Records need id, model_id, level,
+prompt_tokens, completion_tokens, latency_ms and energy_joule only. A lone copy reads one runs file; several,
+globs, boards, --analysis and --parquet need companions/gather_campaign.py beside it.
 
 Example:
-  python aggregate_to_excels.py --runs results/runs_llamacpp.jsonl --scores results/scores_mtbench.csv \\
-      --outdir results
+  python aggregate_to_excels.py --runs results/runs_llamacpp.jsonl --scores results/scores_mtbench.csv
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 import math
 import re
@@ -29,6 +27,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import textwrap
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,8 +49,7 @@ HARD_FLAGS = {
     "prompt_not_evaluated": "the engine did not compute exactly the tokens of the prompt",
     "token_mismatch": "the token counts contradict the engine's own",
     "implausible_rate": "faster than the memory of the board allows",
-    "timeout": "stopped before the answer ended",
-    "interrupted": "stopped before the answer ended",
+    **dict.fromkeys(("timeout", "interrupted"), "stopped before the answer ended"),
 }
 TEXTS = ["board", "model_id", "category", "level", "energy_missing", "task_id", "flags", "error"]
 NUMBERS = ["turn", "repeat", "prompt_tokens", "completion_tokens", "latency_ms", "energy_joule"]
@@ -71,11 +69,12 @@ FORMATS = {  # by the first pattern that a header fits; other numbers are shown 
     r"(^|_)p($|_)": "0.0000",
     r"energy_joule|rate|beta|ci95|^se$|difference": "#,##0.000",
 }
+SCALE = {"start_type": "min", "start_color": "FFFFFF", "end_type": "max", "end_color": "F2B880"}
 NOTES = {
+    "colours": "The higher a value or mean, the deeper its cell; rows of runs that are in no mean are grey.",
     "mean": "Each task counts once: the mean of the task means; a task mean is over its turns and repeats.",
     "std": "Sample standard deviation (n - 1) of single runs or verdicts; in Pivot of a task's repeats.",
-    "ci95": "95 % interval: mean ± t(0.975, k - 1) * s / sqrt(k) over the k task means (the repeats of a task"
-    " move together); with a single task over its repeats. It needs scipy, else it is empty.",
+    "ci95": "Mean ± t(0.975, k - 1) * s / sqrt(k) over k task means, or one task's repeats; needs scipy.",
     "delta": "Mean of (level - baseline) over the tasks that have both; delta_percent is of the baseline.",
     "energy_joule": "Net energy: the integral of power minus idle power over the run. It may be negative.",
     "score": "1 if the judge took the left level, 0 for the right, 0.5 for a tie, or if orders disagree.",
@@ -104,7 +103,7 @@ class Campaign:
     hidden: list[str]  # columns that say nothing here: the board, where there is only one
 
 
-# Copied from run_llamacpp_collect.read_jsonl
+# Copied from read_prompts.read_jsonl
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
     # Iterate the file: str.splitlines() would cut a record at U+2028.
@@ -121,8 +120,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
 
 def clean_text(text: str, changes: Counter[str]) -> str:
     """The text as a cell can hold it; `changes` counts the texts that had to be altered, by cause."""
-    clean, breaks = re.sub(r"\r\n?", "\n", text), r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]"
-    clean, controls = re.subn(breaks, "\ufffd", clean)
+    clean = re.sub(r"\r\n?", "\n", text)
+    clean, controls = re.subn(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "\ufffd", clean)
     clean, surrogates = re.subn(r"[\ud800-\udfff]", "\ufffd", clean)
     # Excel counts UTF-16 units.
     short = clean.encode("utf-16-le")[: 2 * MAX_TEXT].decode("utf-16-le", "ignore")
@@ -182,10 +181,7 @@ def read_runs(path: Path) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
     import pandas as pd
 
     pd.set_option("mode.string_storage", "python")  # pyarrow's strings cannot hold a lone surrogate
-    parts: list[pd.DataFrame] = []
-    rows: list[list[Any]] = []
-    about: dict[str, Any] = {}
-    bad = 0
+    parts, rows, about, bad = list[pd.DataFrame](), list[list[Any]](), dict[str, Any](), 0
     for _, record in read_jsonl(path):
         if record and "provenance" in record:  # the first line of a gathered file
             about = record
@@ -203,22 +199,24 @@ def read_runs(path: Path) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
     last = frame[known].sort_values("hard", ascending=False, kind="stable")
     last = last.drop_duplicates(["board", "run_key"], keep="last")
     kept = frame[~known | frame.index.isin(last.index)].drop(columns="run_key")
-    torn = [f"{bad:,} lines are no run record (torn, or without id, model_id or level)"] * (bad > 0)
+    remarks = about.get(
+        "remarks", ["power scope, mode, model file not compared: gather_campaign.py does that"]
+    )
+    remarks += [f"{bad:,} lines are no run record (torn, or without id, model_id or level)"] * (bad > 0)
     again = [f"{len(frame) - len(kept):,} records repeat a run: the last good one of each counts"]
-    return kept, about, about.get("remarks", []) + torn + again * (len(kept) < len(frame))
+    return kept, about, remarks + again * (len(kept) < len(frame))
 
 
 def gathered(args: argparse.Namespace, room: Path) -> Path:
     """The file to read: what gather_campaign.py makes of --runs, or the only one given to a lone copy."""
     if not GATHER.exists():
-        if len(args.runs) > 1 or args.parquet or args.analysis:
-            raise AggregateError(f"several --runs, --analysis and --parquet need {GATHER}")
+        if len(args.runs) > 1 or args.parquet or args.analysis or not Path(args.runs[0]).is_file():
+            raise AggregateError(f"a lone copy reads one existing file; for more it needs {GATHER}")
         return Path(args.runs[0])
     out = room / "gathered.jsonl"
-    command = [sys.executable, str(GATHER), "--out", str(out), "--hard_flags", *HARD_FLAGS]
+    command = [sys.executable, str(GATHER), "--out", str(out), *["--allow_mixed"] * args.allow_mixed]
     for name in ("scores", "analysis", "parquet"):
         command += [f"--{name}", str(getattr(args, name))] if getattr(args, name) else []
-    command += ["--allow_mixed"] * args.allow_mixed
     if code := subprocess.run([*command, "--runs", *args.runs], check=False).returncode:
         raise SystemExit(code)  # it has said why
     return out
@@ -294,14 +292,15 @@ def level_stats(frame: pd.DataFrame, value: str, baseline: str) -> pd.DataFrame:
     many = stats["n_tasks"] > 1
     k, spread = stats["n_tasks"].where(many, stats["n"]), stats["spread"].where(many, stats["std"])
     t = k.map(lambda n: float(stdtrit(n - 1, 0.975)) if stdtrit and n > 1 else math.nan).astype("float64")
-    stats["ci95_half"] = t * spread / k**0.5
-    stats["ci95_low"] = stats["mean"] - stats["ci95_half"]
-    stats["ci95_high"] = stats["mean"] + stats["ci95_half"]
+    half, mean = t * spread / k**0.5, stats["mean"]
+    stats = stats.assign(ci95_half=half, ci95_low=mean - half, ci95_high=mean + half)
     base = tasks[tasks.index.get_level_values("level") == baseline].droplevel("level").rename("base")
     both = tasks.rename("other").to_frame().join(base, on=["board", "model_id", "task_id"]).dropna()
-    means = both.drop(baseline, level="level", errors="ignore").groupby(GROUP).mean().reindex(stats.index)
+    both = both.drop(baseline, level="level", errors="ignore").groupby(GROUP)
+    means, least = both.mean().reindex(stats.index), both["base"].min().reindex(stats.index)
     stats["delta"] = means["other"] - means["base"]
-    stats["delta_percent"] = 100 * stats["delta"] / means["base"].abs().where(means["base"] != 0)
+    # Net energy may be negative, or too near zero to say: no percentage of that.
+    stats["delta_percent"] = 100 * stats["delta"] / means["base"].where(least > 0)
     return stats[STATS]
 
 
@@ -309,22 +308,18 @@ class Sheets:
     """A workbook streamed to disk: text stays text, and a long table goes on in "name (2)"."""
 
     def __init__(self) -> None:
-        from openpyxl import Workbook
-        from openpyxl.cell import WriteOnlyCell
+        from openpyxl import Workbook, cell, chart, drawing, formatting, utils
         from openpyxl.styles import Alignment, Font, PatternFill
-        from openpyxl.utils import get_column_letter
 
-        self.book, self.letter, self.new_cell = Workbook(write_only=True), get_column_letter, WriteOnlyCell
+        self.book, self.letter, self.new_cell = Workbook(True), utils.get_column_letter, cell.WriteOnlyCell
         self.used = {"summary", "pivot", "provenance", "notes", "flags"}
-        self.texts: dict[str, str] = {}
-        self.cleaned: Counter[str] = Counter()
-        look = Alignment(wrap_text=True, vertical="top", horizontal="center")
-        self.head = {
-            "font": Font("Calibri", bold=True),
-            "fill": PatternFill("solid", fgColor="E3E9F1"),
-            "alignment": look,
-        }
-        self.big, self.alarm = Font("Calibri", 13, bold=True), Font("Calibri", bold=True, color="B00020")
+        self.texts, self.cleaned = dict[str, str](), Counter[str]()
+        bold, look = Font("Calibri", bold=True), Alignment("center", "top", wrap_text=True)
+        self.head = {"font": bold, "fill": PatternFill("solid", "E3E9F1"), "alignment": look}
+        self.big, self.alarm = Font("Calibri", 13, True), Font("Calibri", 11, True, color="B00020")
+        self.rule: Any = formatting.rule
+        self.spoilt = PatternFill("solid", bgColor="D9D9D9")
+        self.grey = chart.shapes.GraphicalProperties(ln=drawing.line.LineProperties(solidFill="BFC5CC"))
 
     def cell(self, sheet: Any, value: Any, number_format: Any = None, **style: Any) -> Any:
         """What to append: plain numbers and text as they are, else a cell of fixed type or style."""
@@ -334,9 +329,9 @@ class Sheets:
         elif isinstance(value, str):
             if value not in self.texts:
                 self.texts[value] = clean_text(value, self.cleaned)
-            value = self.texts[value] or None
+            value = self.texts[value]
             # "=1+1" would become a formula, "#N/A" an error; the quote prefix keeps it text when edited.
-            risky, number_format = bool(value) and value[0] in "=+-@\t\n#", None
+            value, risky, number_format = value or None, value[:1] in [*"=+-@\t\n#"], None
         if value is None or not (risky or style or number_format):
             return value
         cell = self.new_cell(sheet, value=value)
@@ -348,8 +343,7 @@ class Sheets:
 
     def rows(self, sheet: Any, frame: pd.DataFrame) -> None:
         """Append a header and rows; in slices, so that a million rows stay arrays."""
-        formats = [[form for pattern, form in FORMATS.items() if re.search(pattern, name)] for name in frame]
-        first = [fitting[0] if fitting else None for fitting in formats]
+        first = [next((form for p, form in FORMATS.items() if re.search(p, name)), None) for name in frame]
         sheet.append([self.cell(sheet, name, **self.head) for name in frame])
         for start in range(0, len(frame), SLICE):
             for row in frame.iloc[start : start + SLICE].itertuples(index=False, name=None):
@@ -370,34 +364,45 @@ class Sheets:
 
     def chart(self, title: str | None, table: pd.DataFrame, top: int, name: str) -> Any:
         """Chart of rows of the table below header row `top` of Summary; a line a model, interval bars."""
-        from openpyxl.chart import LineChart, Reference, Series
-        from openpyxl.chart.data_source import NumDataSource, NumRef
-        from openpyxl.chart.error_bar import ErrorBars
+        from openpyxl.chart import LineChart, Reference, Series, data_source, error_bar
 
         chart: Any = LineChart()
         chart.title, chart.height, chart.width, chart.y_axis.number_format = title, 9, 18, "General"
         chart.x_axis.title, chart.y_axis.title = "level", f"{name}, mean and 95 % interval"
         chart.x_axis.delete, chart.y_axis.delete, chart.x_axis.tickLblPos = False, False, "low"
-        if name.startswith("win_rate"):
-            chart.y_axis.scaling.min, chart.y_axis.scaling.max = 0, 1
+        chart.y_axis.majorGridlines.spPr = self.grey
+        shown = table[[f"{name} {what}" for what in ("mean", "ci95_low", "ci95_high")]]
+        # A spreadsheet scales the axis without the intervals. 1.5 x, cut to one digit, is never below x.
+        ends = (min(0.0, shown.min().min()), max(0.0, shown.max().max()) or 1.0)
+        ends = (0.0, 2 / 3) if name.startswith("win_rate") else ends
+        chart.y_axis.scaling.min, chart.y_axis.scaling.max = (float(f"{1.5 * end:.1g}") for end in ends)
         for key, group in table.groupby([one for one in ("model_id", "board") if one in table], sort=False):
             cells = {}
             for column in ("level", f"{name} mean", f"{name} ci95_half"):
                 letter = self.letter(list(table).index(column) + 1)
                 first, last = top + 1 + group.index[0], top + 1 + group.index[-1]
                 cells[column] = f"Summary!${letter}${first}:${letter}${last}"
-            half = NumDataSource(NumRef(f=cells[f"{name} ci95_half"]))
             label = clean_text(" ".join(key)[:60], Counter())
             series = Series(Reference(range_string=cells[f"{name} mean"]), title=label)
-            series.errBars = ErrorBars(
-                errDir="y", errBarType="both", errValType="cust", plus=half, minus=half
-            )
+            half = data_source.NumDataSource(data_source.NumRef(f=cells[f"{name} ci95_half"]))
+            bars: Any = {"errDir": "y", "errBarType": "both", "errValType": "cust"}
+            series.errBars = error_bar.ErrorBars(**bars, plus=half, minus=half, spPr=self.grey)
             series.smooth, series.marker.symbol, series.marker.size = False, "circle", 6
             chart.series.append(series)
             chart.set_categories(Reference(range_string=cells["level"]))
         return chart
 
-    def table(self, title: str, frame: pd.DataFrame) -> Any:
+    def paint(self, sheet: Any, frame: pd.DataFrame, scaled: Sequence[str], top: int = 1) -> None:
+        """Colours over the cells: the higher a number of `scaled`, the deeper; runs in no mean are grey."""
+        first, last = top + 1, top + max(len(frame), 1)
+        letters = {name: self.letter(number) for number, name in enumerate(frame, 1)}
+        if cells := " ".join(f"{letters[name]}{first}:{letters[name]}{last}" for name in scaled):
+            sheet.conditional_formatting.add(cells, self.rule.ColorScaleRule(**SCALE))
+        if "in_means" in letters:
+            out = self.rule.FormulaRule([f'${letters["in_means"]}{first}="no"'], fill=self.spoilt)
+            sheet.conditional_formatting.add(f"A{first}:{self.letter(len(letters))}{last}", out)
+
+    def table(self, title: str, frame: pd.DataFrame, scaled: Sequence[str] = ()) -> Any:
         """The frame from A1 on, with a filter, in as many sheets as it needs; the first of them."""
         sheets: list[Any] = []
         for start in range(0, max(len(frame), 1), MAX_ROWS - 1):
@@ -405,6 +410,7 @@ class Sheets:
             sheets.append(self.add(free_title(title, self.used, " ({})") if sheets else title, part))
             sheets[-1].auto_filter.ref = f"A1:{self.letter(len(frame.columns))}{len(part) + 1}"
             self.rows(sheets[-1], part)
+            self.paint(sheets[-1], part, scaled)
         return sheets[0]
 
 
@@ -460,8 +466,10 @@ def flag_rows(campaign: Campaign, value: str) -> pd.DataFrame:
     missing = runs[value].isna() if value in runs else runs["kept"] & False
     effect = runs["kept"].map({True: "kept", False: "left out of means"})
     effect += missing.map({True: f", no {value}", False: ""})
-    reason = runs["error"].where(runs["error"] != "", runs["energy_missing"])
-    reason = reason.where(reason != "", runs["flags"]).replace("", "null, without a reason")
+    told = {text: "; ".join(HARD_FLAGS[w] for w in HARD_FLAGS if w in flags) for text, flags in words.items()}
+    why = runs["energy_missing"].where(runs["energy_missing"] != "", runs["flags"])
+    why = why.replace("", "null, without a reason").where(missing, runs["flags"].map(told))
+    reason = runs["error"].where(runs["error"] != "", why)
     listed = runs.assign(effect=effect, reason=reason, flags=rest)[missing | (rest + runs["error"] != "")]
     columns = ["model_id", "board", "task_id", "level", "turn", "repeat", "effect", "flags", "reason"]
     return listed[columns].drop(columns=campaign.hidden)
@@ -478,6 +486,7 @@ def write_book(path: Path, campaign: Campaign, value: str, title: str) -> None:
         front.append([sheets.cell(front, text, font=font)])
     front.append([])
     sheets.rows(front, table)
+    sheets.paint(front, table, [f"{name} mean"], top)
     front.add_chart(sheets.chart(None, table, top, name), f"A{top + len(table) + 2}")
     for _ in range(21):  # room for the chart
         front.append([])
@@ -485,7 +494,7 @@ def write_book(path: Path, campaign: Campaign, value: str, title: str) -> None:
     for model, lines in table.groupby("model_id", sort=False):
         frame = tidy(campaign, model, value)
         titles.append((model, free_title(model, sheets.used)))
-        sheet, beside = sheets.table(titles[-1][1], frame), sheets.letter(len(frame.columns) + 2)
+        sheet, beside = sheets.table(titles[-1][1], frame, [value]), sheets.letter(len(frame.columns) + 2)
         sheet.add_chart(sheets.chart(titles[-1][1], lines, top, name), f"{beside}2")
     blocks = [("Sheets of the models", ["model_id", "sheet"], titles)]
     blocks += [table[1:] for table in campaign.about.get("tables", []) if table[0] in (None, value)]
@@ -493,7 +502,8 @@ def write_book(path: Path, campaign: Campaign, value: str, title: str) -> None:
         front.append([sheets.cell(front, heading, font=sheets.big)])
         sheets.rows(front, pd.DataFrame(rows, columns=columns))
         front.append([])
-    sheets.table("Pivot", pivot(campaign, value))
+    wide = pivot(campaign, value)
+    sheets.table("Pivot", wide, [column for column in wide if column.endswith(" mean")])
     sheets.table("Provenance", pd.DataFrame(campaign.about["provenance"], columns=["what", "name", "value"]))
     sheets.table("Flags", flag_rows(campaign, value))
     changed = [f"{count} texts had {cause}: replaced or cut" for cause, count in sheets.cleaned.items()]
@@ -519,17 +529,11 @@ def compute(args: argparse.Namespace, command: Sequence[str]) -> Campaign:
         stats["score"]["delta"] = stats["score"]["mean"] - 0.5
     facts = {"command line": shlex.join(command), **{name: version(name) for name in ("pandas", "openpyxl")}}
     about["provenance"] = [*about.get("provenance", []), *(["aggregation", *fact] for fact in facts.items())]
-    return Campaign(
-        runs=runs,
-        judged=judged,
-        frames=frames,
-        stats=stats,
-        names={value: value for value in frames} | {"score": f"win_rate_vs_{reference or args.baseline}"},
-        levels=sorted({*runs["level"], *judged["level"], *judged["against"]}),
-        remarks=[first] * (simulated > 0) + remarks + more + [last] * (out > 0),
-        about=about,
-        hidden=["board"] if runs["board"].nunique() < 2 else [],
-    )
+    names = {value: value for value in frames} | {"score": f"win_rate_vs_{reference or args.baseline}"}
+    levels = sorted({*runs["level"], *judged["level"], *judged["against"]})
+    remarks = [first] * (simulated > 0) + remarks + more + [last] * (out > 0)
+    hidden = ["board"] if runs["board"].nunique() < 2 else []
+    return Campaign(runs, judged, frames, stats, names, levels, remarks, about, hidden)
 
 
 def screen_table(campaign: Campaign) -> str:
@@ -541,15 +545,14 @@ def screen_table(campaign: Campaign) -> str:
     for row in table.dropna(how="all", subset=[f"{name} mean" for name in heads]).to_dict("records"):
         label = " ".join(row[name][:24] for name in ("model_id", "board") if name in row)
         shown = [f"{row[f'{name} mean']:12,.{d}f}" for name, d in zip(heads, (1, 1, 3, 3), strict=True)]
-        line = f"{label[:24]:24} {row['level'][:7]:7}" + "".join(shown).replace(" nan", "   -")
+        line = [*f"{label[:24]:24} {row['level'][:7]:7}", *"".join(shown).replace(" nan", "   -")]
         lines.append("".join(sign if sign.isprintable() else "?" for sign in line))
-    return "\n".join([*lines, *campaign.remarks])
+    return "\n".join([*lines, *(textwrap.fill(text, 80) for text in campaign.remarks)])
 
 
 def build_parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    option = parser.add_argument
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.formatter_class, option = argparse.RawDescriptionHelpFormatter, parser.add_argument
     option("--runs", nargs="+", required=True, metavar="FILE", help="run records (JSON lines, .gz; globs)")
     option("--scores", type=Path, metavar="CSV", help="the judge's scores; may be missing or empty")
     option("--analysis", type=Path, metavar="JSON", help="of companions/analyze_levels.py, shown on Summary")
@@ -564,20 +567,15 @@ def build_parser() -> argparse.ArgumentParser:
 def write_all(campaign: Campaign, outdir: Path) -> None:
     """The four workbooks; the old ones are replaced only when all four are written."""
     outdir.mkdir(parents=True, exist_ok=True)
-    for name in BOOKS:
-        locks = [lock for lock in (outdir / f".~lock.{name}#", outdir / f"~${name}") if lock.exists()]
-        if locks:
-            raise AggregateError(f"{outdir / name} is open in a spreadsheet ({locks[0]}); close it first")
-    parts = {outdir / name: outdir / f".part.{name}" for name in BOOKS}
-    try:
-        for (name, (value, title)), part in zip(BOOKS.items(), parts.values(), strict=True):
+    for name, lock in itertools.product(BOOKS, (".~lock.{}#", "~${}")):  # LibreOffice's, Excel's
+        if (outdir / lock.format(name)).exists():
+            raise AggregateError(f"{outdir / name} is open in a spreadsheet; close it first")
+    with tempfile.TemporaryDirectory(prefix=".part.", dir=outdir) as room:
+        for name, (value, title) in BOOKS.items():
             print(f"writing {name}", file=sys.stderr)
-            write_book(part, campaign, value, title)
-        for target, part in parts.items():
-            part.replace(target)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+            write_book(Path(room, name), campaign, value, title)
+        for name in BOOKS:
+            Path(room, name).replace(outdir / name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

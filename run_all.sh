@@ -89,13 +89,14 @@ step() { say "$(printf '%q ' "$@")"; "$@" || worst=$?; }
 need() { [ -s "$1" ] || exit "$worst"; }
 
 conclude() {
-    local out="$1" scores=() analysis=()
+    local out="$1" scores=() analysis=() trace=()
     if [ -s "$out/scores_mtbench.csv" ]; then scores=(--scores "$out/scores_mtbench.csv"); fi
+    if [ -s "$out/power_trace.csv" ]; then trace=(--trace "$out/power_trace.csv"); fi
     rm -f "$out/analysis.json" # an old one must not stand for a failed new one
     step "$PY" companions/analyze_levels.py --runs "$out/runs_llamacpp.jsonl" "${scores[@]}" --out "$out/analysis.json"
     if [ -s "$out/analysis.json" ]; then
         analysis=(--analysis "$out/analysis.json")
-        step "$PY" companions/report_page.py --runs "$out/runs_llamacpp.jsonl" "${analysis[@]}" --out "$out/report.html"
+        step "$PY" companions/report_page.py --runs "$out/runs_llamacpp.jsonl" "${analysis[@]}" "${trace[@]}" --out "$out/report.html"
     fi
     step "$PY" aggregate_to_excels.py --runs "$out/runs_llamacpp.jsonl" "${scores[@]}" "${analysis[@]}" --outdir "$out"
     printf '\nfiles in %s:\n' "$out"
@@ -110,7 +111,7 @@ demo() {
         say "no power sensor on this machine: replaying $source, labelled simulated everywhere"
     fi
     step "$PY" models/make_demo_model.py --outdir models/demo
-    step "$PY" run_llamacpp_collect.py --models models/demo/*.gguf --prompts data/writing_prompts_hierarchical.csv data/roleplay_prompts_hierarchical.csv --ids 1 2 11 --repeats 2 --max_tokens 64 --idle_seconds 3 --source "$source" --allow_cpu --out_jsonl $out/runs_llamacpp.jsonl
+    step "$PY" run_llamacpp_collect.py --models models/demo/*.gguf --prompts data/writing_prompts_hierarchical.csv data/roleplay_prompts_hierarchical.csv --ids 1 2 11 --repeats 2 --max_tokens 64 --idle_seconds 3 --source "$source" --allow_cpu --power_trace $out/power_trace.csv --out_jsonl $out/runs_llamacpp.jsonl
     need $out/runs_llamacpp.jsonl
     step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root $out --serve_model "$(ls models/demo/*.gguf | head -n 1)" --model demo-judge --pairs baseline --out $out/scores_mtbench.csv
     conclude $out

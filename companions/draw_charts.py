@@ -3,9 +3,9 @@
 rates.
 
 Reads an analysis.json and, if given, a power trace (t_s, power_mw, rail as tegrastats_sampler.py records
-it). Each chart is one SVG, drawn for a column 400 pixels wide, whose text stays text and whose colours are
-CSS variables with fallbacks (--ink, --faint, --c0 to --c7), so that a page can show it light or dark. Same
-input, same bytes.
+it) and the run records, of which the first that the trace covers is shown. Each chart is one SVG, drawn for a
+column 400 pixels wide, whose text stays text and whose colours are CSS variables with fallbacks (--ink,
+--faint, --c0 to --c7), so that a page can show it light or dark. Same input, same bytes.
 
 Output: a folder of SVG files and charts.json (name, title, description of what is to be seen). J, s, tokens,
 W.
@@ -16,13 +16,16 @@ Example:
 
 import argparse
 import csv
+import gzip
 import json
 import math
 import re
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,6 +42,8 @@ CSS = {INK: "--ink", FAINT: "--faint"} | {colour: f"--c{place}" for place, colou
 WIDTH_INCH, PIXELS_PER_INCH = 4.2, 96
 NAME_LENGTH = 22
 TRACE_POINTS = 1500
+STAMPS = ("t0_s", "first_token_s", "t1_s")
+PHASES = ("prompt", "answer")  # what begins at the first edges of a run
 COSTS = {
     "energy_joule": ("Energy per answer", "J", 1.0),
     "latency_ms": ("Latency per answer", "s", 1000.0),
@@ -61,6 +66,15 @@ class Chart:
     description: str
     draw: Callable[["Figure"], None]
     height_inch: float = 3.2
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A stretch of a power trace: (seconds, milliwatt), and where a known run starts, answers and ends."""
+
+    points: Sequence[tuple[float, float]]
+    edges: tuple[float, ...] = ()  # t0_s, first_token_s, t1_s
+    run: str = ""
 
 
 # --- names, numbers, series ---
@@ -269,22 +283,28 @@ def win_rows(analysis: Row) -> list[Row]:
     return sorted((row for row in rows if row["judge_model"] == judge), key=lambda row: order[row["level"]])
 
 
-def draw_trace(figure: "Figure", trace: Sequence[tuple[float, float]]) -> None:
-    """Power over time, in watt, from the first sample shown."""
-    axes = figure.add_subplot()
-    seconds = [t_s - trace[0][0] for t_s, _ in trace]
-    watts = [power_mw / 1000 for _, power_mw in trace]
+def draw_trace(figure: "Figure", trace: Trace) -> None:
+    """Power over time, in watt, from the start of the run, else from the first sample shown."""
+    axes, start = figure.add_subplot(), trace.edges[0] if trace.edges else trace.points[0][0]
+    seconds = [t_s - start for t_s, _ in trace.points]
+    watts = [power_mw / 1000 for _, power_mw in trace.points]
     axes.plot(seconds, watts, color=SERIES[0], linewidth=1)
     axes.set_xlabel("s", color=INK)
     axes.set_ylabel("W", color=INK, rotation=0, ha="right", va="top", y=1.0)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.2 * max(watts))
+    for edge, name in zip(trace.edges, PHASES, strict=False):
+        axes.axvline(edge - start, color=INK, linewidth=0.9, linestyle=(0, (2, 3)))
+        # A prompt is read in an instant: its label stands before it, where the answer's cannot cover it.
+        (x, side), y = ((-3, "right") if name == PHASES[0] else (3, "left")), 1.16 * max(watts)
+        look: dict[str, Any] = {"fontsize": 8, "color": INK, "va": "top", "ha": side}
+        axes.annotate(name, (edge - start, y), (x, 0), textcoords="offset points", **look)
     tidy(axes)
 
 
 # --- which charts there are, and what is to be seen in them ---
 
 
-def charts(analysis: Row, trace: Sequence[tuple[float, float]]) -> list[Chart]:
+def charts(analysis: Row, trace: Trace | None) -> list[Chart]:
     """Every chart the data allows."""
     drawn = [front_chart(analysis)] if value_rows(analysis) else []
     for metric, (title, _, _) in COSTS.items():
@@ -296,14 +316,21 @@ def charts(analysis: Row, trace: Sequence[tuple[float, float]]) -> list[Chart]:
                 title = f"{cost_word(analysis, metric).capitalize()} per answer"
             drawn.append(Chart(metric, f"{title}, by level", reading, told, draw))
     drawn += split_chart(analysis) + win_chart(analysis)
-    if trace:
-        low, high = min(mw for _, mw in trace) / 1000, max(mw for _, mw in trace) / 1000
-        told = f"Power between {short(low)} and {short(high)} W over {short(trace[-1][0] - trace[0][0])} s."
-        reading = "The first busy stretch of the power trace, with two seconds around it."
-        drawn.append(
-            Chart("trace", "Power over one run", reading, told, partial(draw_trace, trace=trace), 2.4)
-        )
-    return drawn
+    return drawn + ([trace_chart(analysis, trace)] if trace else [])
+
+
+def trace_chart(analysis: Row, trace: Trace) -> Chart:
+    """The chart of a run's power."""
+    low, high = (edge(mw for _, mw in trace.points) / 1000 for edge in (min, max))
+    span_s = trace.points[-1][0] - trace.points[0][0]
+    told = f"Power between {short(low)} and {short(high)} W over {short(span_s)} s."
+    reading = "The first busy stretch of the power trace, with two seconds around it."
+    if trace.edges:
+        reading = f"{trace.run}: the prompt is read up to the second line, the answer written up to the last."
+        told += f" The run lasts {short(trace.edges[-1] - trace.edges[0])} s."
+        told += f" The first token comes after {short(trace.edges[1] - trace.edges[0])} s."
+    title = cost_word(analysis, "energy_joule").replace("energy", "power").capitalize()
+    return Chart("trace", f"{title} over one run", reading, told, partial(draw_trace, trace=trace), 2.4)
 
 
 def cost_word(analysis: Row, metric: str) -> str:
@@ -431,9 +458,24 @@ def svg_text(chart: Chart) -> str:
     return text.replace("#ffffff", "var(--paper, #ffffff)")
 
 
-def read_trace(path: Path) -> list[tuple[float, float]]:
-    """(seconds, milliwatt) of the first rail of a power trace, cut to its first busy stretch, thinned for
-    drawing.
+# Copied from read_prompts.read_jsonl
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
+    # Iterate the file: str.splitlines() would cut a record at U+2028.
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
+                continue
+            try:
+                record = json.loads(line.decode("utf-8-sig"))
+            except ValueError:
+                record = None
+            yield number, record if isinstance(record, dict) else None
+
+
+def read_trace(path: Path, runs: Sequence[Path], left_out: Sequence[Row]) -> Trace:
+    """The first rail of a power trace around the first good run that it covers, else around its first busy
+    stretch; thinned for drawing.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
@@ -443,12 +485,38 @@ def read_trace(path: Path) -> list[tuple[float, float]]:
                 for row in rows
                 if row.get("rail") == rows[0].get("rail")
             ]
-    except (OSError, ValueError) as exc:
+        trace = covered_run(sorted(points), runs, left_out)
+    except (OSError, ValueError, EOFError) as exc:
         raise ChartError(f"cannot read the power trace {path}: {exc}") from exc
     if not points:
         raise ChartError(f"{path} has no rows with t_s and power_mw: is it a power trace?")
-    points = busy_stretch(sorted(points))
-    return points[:: math.ceil(len(points) / TRACE_POINTS)]
+    trace = trace or Trace(busy_stretch(sorted(points)))
+    return replace(trace, points=trace.points[:: math.ceil(len(trace.points) / TRACE_POINTS)])
+
+
+def covered_run(
+    points: Sequence[tuple[float, float]], runs: Sequence[Path], left_out: Sequence[Row]
+) -> Trace | None:
+    """The trace with two seconds around the first good run that it covers without a gap; None without one.
+
+    Records carry t0_s, first_token_s and t1_s on the clock of the trace's t_s (monotonic seconds).
+    """
+    spoilt = {tuple(str(row[name]) for name in ("model_id", "level", "id", "repeat")) for row in left_out}
+    for _, run in (line for path in runs for line in read_jsonl(path)):
+        stamps: list[Any] = [run.get(name) if run else None for name in STAMPS]
+        if not run or run.get("error") or not all(isinstance(stamp, (int, float)) for stamp in stamps):
+            continue
+        edges = tuple(map(float, stamps))
+        if tuple(str(run.get(name)) for name in ("model_id", "level", "id", "repeat")) in spoilt:
+            continue
+        first, last = (bisect_left(points, (edge,)) for edge in (edges[0], edges[-1]))
+        inside = [t_s for t_s, _ in points[max(first - 1, 0) : last + 1]]
+        gap = max((after - before for before, after in pairwise(inside)), default=math.inf)
+        if first > 0 and last < len(points) and gap < (edges[-1] - edges[0]) / 2:
+            shown = [point for point in points if edges[0] - 2 <= point[0] <= edges[-1] + 2]
+            name = f"{clean(run.get('model_id'))}, {clean(run.get('level'))}, task {clean(run.get('id'))}"
+            return Trace(shown, edges, name)
+    return None
 
 
 def busy_stretch(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -510,6 +578,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--analysis", type=Path, required=True, help="analysis.json of analyze_levels.py")
     parser.add_argument("--trace", type=Path, help="a power trace (CSV with t_s, power_mw, rail)")
+    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="run records, for the trace's run")
     parser.add_argument("--outdir", type=Path, required=True, help="folder for the SVG files and charts.json")
     return parser
 
@@ -517,8 +586,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
-        trace = read_trace(args.trace) if args.trace else []
         analysis = read_analysis(args.analysis)
+        left_out = analysis.get("left_out", [])
+        trace = read_trace(args.trace, args.runs, left_out) if args.trace else None
         write_charts(charts(analysis, trace), args.outdir)
     except ChartError as exc:
         print(f"error: {exc}", file=sys.stderr)

@@ -3,16 +3,18 @@
 # requires-python = ">=3.10"
 # dependencies = ["pyarrow>=14"]
 # ///
-"""Gather the runs of a campaign, from one board or many, into one file that may be averaged.
+"""Gather the runs of a campaign, from one board or many, into one file, and decide which of them count.
 
 Reads run records (JSON lines, .gz, globs) and the environment record beside each file
 (runs_llamacpp.env.jsonl beside runs_llamacpp.jsonl). Writes one JSON line per run, without the answers' texts
-and with board, power_mode, model_sha256 and in_means added. The first line says where everything came from:
-provenance (rows of what, name, value), remarks on what was left out, tables of --analysis for a summary, and
-the number of records.
+and with board, power_mode, model_sha256, in_means and left_out (why no mean may hold it, or null) added. The
+first line says where everything came from: provenance (rows of what, name, value), inputs with their hashes,
+remarks, counts, the conditions of each model, tables of --analysis for a summary.
 
-Of two records with one run_key on one board the last good one stays. Runs of one model on one board that
-differ in power scope, simulated power, power mode or model file are refused, unless --allow_mixed.
+A run with an error or a hard flag did not measure what was asked: in_means is false. Of two records with one
+run_key on one board the last good one stays. Runs of one model on one board that differ in power scope,
+simulated power, power mode, quantization or model file are refused, unless --allow_mixed. Memory grows with
+the number of run_keys only, about 150 bytes each.
 
 --parquet DIR also writes the runs as Parquet, in one folder per board and model, for DuckDB, Spark or Dask
 (needs pyarrow; everything else needs only Python).
@@ -39,6 +41,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+# Runs that measure something else than the cold, complete answer they stand for.
+HARD_FLAGS = frozenset(
+    {"warm_cache", "prompt_not_evaluated", "token_mismatch", "implausible_rate", "timeout", "interrupted"}
+)
 TEXTS = ("id", "category", "level", "started_at", "quantization", "power_source", "power_scope", "power_rail")
 NUMBERS = (
     *("turn", "repeat", "prompt_tokens", "prompt_tokens_evaluated", "completion_tokens", "reasoning_tokens"),
@@ -59,7 +65,7 @@ FIELDS = (
     *TEXTS,
     *NUMBERS,
 )
-CONDITIONS = ("power scope", "simulated power", "power mode", "model file")  # what one mean must not mix
+CONDITIONS = ("power_scope", "simulated_power", "power_mode", "quantization", "model_sha256")  # one per mean
 ANALYSIS = {  # lists of analysis.json, and their titles on a summary
     "win_rates": "Win rates (interval: bootstrap over tasks)",
     "bradley_terry": "Bradley-Terry strengths",
@@ -93,11 +99,15 @@ class Campaign:
 
     provenance: list[list[Any]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-    conditions: dict[tuple[str, str], list[set[str]]] = field(default_factory=dict)  # by board and model
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    conditions: dict[tuple[str, str], dict[str, set[str]]] = field(default_factory=dict)  # by board, model
+    good_models: set[tuple[str, str]] = field(default_factory=set)  # that have a run which counts
     line_of_key: dict[int, int] = field(default_factory=dict)  # of the record that counts
     good: set[int] = field(default_factory=set)  # keys that have a good record
     dropped: set[int] = field(default_factory=set)  # lines that another record supersedes
     lines: int = 0
+    nameless: int = 0
+    torn: int = 0
 
 
 # Copied from read_prompts.read_jsonl
@@ -141,36 +151,55 @@ def model_file(env: Mapping[str, Any], model_id: str) -> str | None:
     return None
 
 
-def add_context(record: Mapping[str, Any], env: Mapping[str, Any], hard_flags: set[str]) -> dict[str, Any]:
-    """The fields of a record that are kept, with board, power_mode, model_sha256 and in_means."""
+def left_out(error: Any, flags: Sequence[str]) -> str | None:
+    """Why no mean may hold a run, or None."""
+    if error:
+        named = (error.get("message") or error.get("type") or "unnamed") if isinstance(error, dict) else error
+        return f"error: {named}"
+    hard = [flag for flag in flags if flag in HARD_FLAGS]
+    return f"flag: {', '.join(hard)}" if hard else None
+
+
+def add_context(record: Mapping[str, Any], env: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record that are kept, with board, power_mode, model_sha256, in_means and left_out."""
     # The collector puts what board_check.py found under "board", where the board's name is "board" again.
     facts = env["board"] if isinstance(env.get("board"), dict) else env
-    mode = next(
-        (one[name] for one in (facts, env) for name in ("power_mode_name", "power_mode") if one.get(name)),
-        None,
-    )
+    modes = (one.get(name) for one in (facts, env) for name in ("power_mode_name", "power_mode"))
     flags = record.get("flags") or []
     flags = [str(flag) for flag in (flags if isinstance(flags, list) else [flags])]
-    hard = record.get("error") or not hard_flags.isdisjoint(flags)
+    if record.get("power_source") == "replay" and "simulated_power" not in flags:
+        flags.append("simulated_power")
+    evaluated = record.get("prompt_tokens_evaluated")
+    if evaluated not in (None, record.get("prompt_tokens")) and HARD_FLAGS.isdisjoint(flags):
+        flags.append("prompt_not_evaluated")
+    why = left_out(record.get("error"), flags)
     return {
         **{name: record[name] for name in FIELDS if name in record},
+        "flags": flags,
         "board": str(record.get("board") or facts.get("board") or facts.get("name") or ""),
-        "power_mode": mode,
+        "power_mode": next((mode for mode in modes if mode), None),
         "model_sha256": model_file(env, str(record.get("model_id"))),
-        "in_means": not hard,
+        "in_means": why is None,
+        "left_out": why,
     }
 
 
 def note_conditions(campaign: Campaign, run: Mapping[str, Any]) -> None:
-    """Remember how a model was run on a board; the power source of a run without energy says nothing."""
-    key = (run["board"], str(run.get("model_id")))
-    seen = campaign.conditions.setdefault(key, [set() for _ in CONDITIONS])
-    simulated = run.get("power_source") == "replay" or "simulated_power" in (run.get("flags") or [])
-    powered = run.get("energy_joule") is not None
-    values = [run.get("power_scope") if powered else None, simulated if powered else None, run["power_mode"]]
-    for known, value in zip(seen, [*values, run["model_sha256"] or run.get("quantization")], strict=True):
-        if value is not None:
-            known.add(str(value))
+    """Remember how a model was run on a board. A run left out says nothing, nor does the power of a run
+    without energy.
+    """
+    key = (run["board"], str(run["model_id"]))
+    seen = campaign.conditions.setdefault(key, {name: set() for name in (*CONDITIONS, "power_source")})
+    if not run["in_means"]:
+        return
+    campaign.good_models.add(key)
+    values = {name: run.get(name) for name in ("power_mode", "quantization", "model_sha256")}
+    if run.get("energy_joule") is not None:
+        values |= {name: run.get(name) for name in ("power_scope", "power_source")}
+        values["simulated_power"] = "yes" if "simulated_power" in run["flags"] else "no"
+    for name, value in values.items():
+        if value not in (None, ""):
+            seen[name].add(str(value))
 
 
 def note_key(campaign: Campaign, run: Mapping[str, Any]) -> None:
@@ -189,12 +218,14 @@ def note_key(campaign: Campaign, run: Mapping[str, Any]) -> None:
 
 
 def mixtures(campaign: Campaign) -> list[str]:
-    """What differs between the runs of one model on one board."""
+    """One sentence per difference between the runs of one model on one board."""
+    names = {"model_sha256": "model file"} | {name: name.replace("_", " ") for name in CONDITIONS[:4]}
     return [
-        f"{model}{f' on {board}' if board else ''}: {kind} {' and '.join(sorted(values))}"
+        f"{model}{f' on {board}' if board else ''}: {names[kind]} "
+        + " and ".join(sorted(value[:12] if kind == "model_sha256" else value for value in seen[kind]))
         for (board, model), seen in sorted(campaign.conditions.items())
-        for kind, values in zip(CONDITIONS, seen, strict=True)
-        if len(values) > 1
+        for kind in CONDITIONS
+        if len(seen[kind]) > 1
     ]
 
 
@@ -238,13 +269,12 @@ def fingerprint(path: Path) -> dict[str, Any]:
     return {"file": str(path), "byte": size, "sha256": digest.hexdigest(), "lines": lines}
 
 
-def environments(runs: Path) -> dict[str, dict[str, Any]]:
-    """The environment records beside a runs file, by env_id."""
+def environments(runs: Path, extra: Sequence[Path]) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """The environment records given and those beside a runs file, by env_id, each with its file."""
     stem = runs.name.removesuffix(".gz").removesuffix(".jsonl")
-    beside = [runs.with_name(f"{stem}.env.jsonl"), runs.with_name(f"{stem}.env.jsonl.gz")]
-    return {
-        str(env.get("env_id")): env for path in beside if path.exists() for _, env in read_jsonl(path) if env
-    }
+    beside = [path for end in ("", ".gz") if (path := runs.with_name(f"{stem}.env.jsonl{end}")).exists()]
+    found = ((path, env) for path in [*extra, *beside] for _, env in read_jsonl(path) if env)
+    return {str(env.get("env_id")): (path, env) for path, env in found}
 
 
 def progress(items: Iterable[Any], what: str, total: int | None) -> Iterator[Any]:
@@ -262,37 +292,59 @@ def progress(items: Iterable[Any], what: str, total: int | None) -> Iterator[Any
             print(f"{what}: {count:,}{f' of {total:,}' if total else ''}", file=sys.stderr, flush=True)
 
 
-def stream_runs(files: Sequence[Path], hard_flags: set[str], campaign: Campaign) -> Iterator[dict[str, Any]]:
+def stream_runs(files: Sequence[Path], extra: Sequence[Path], campaign: Campaign) -> Iterator[dict[str, Any]]:
     """All runs with their context; what the files and boards are goes into the campaign."""
     hashes: dict[str, Path] = {}
     for path in files:
-        facts, envs, bad = fingerprint(path), environments(path), 0
+        facts, bad = fingerprint(path), [campaign.nameless, campaign.torn]
         if facts["sha256"] in hashes:
             campaign.remarks.append(f"{path} is the same file as {hashes[facts['sha256']]}: counted once")
             continue
         hashes[facts["sha256"]], before = path, campaign.lines
-        only = next(iter(envs.values())) if len(envs) == 1 else {}
-        for _, record in progress(
-            read_jsonl(path), path.name, None if path.suffix == ".gz" else facts["lines"]
-        ):
+        envs = environments(path, extra)
+        only = next(iter(envs.values()))[1] if len(envs) == 1 else {}
+        total = None if path.suffix == ".gz" else facts["lines"]
+        for _, record in progress(read_jsonl(path), path.name, total):
             ids = [record.get(name) for name in ("id", "question_id", "task_id")] if record else []
-            if not record or not record.get("model_id") or not record.get("level") or set(ids) == {None}:
-                bad += 1
-                continue
-            run = add_context(record, envs.get(str(record.get("env_id")), only), hard_flags)
-            note_conditions(campaign, run)
-            note_key(campaign, run)
-            campaign.lines += 1
-            yield run
-        counts = {**facts, "records": campaign.lines - before, "lines left out": bad}
-        campaign.provenance += [["runs", name, value] for name, value in counts.items()]
-        campaign.provenance += [
-            [f"environment {key}", *item] for key, env in envs.items() for item in flatten(env)
-        ]
-        if bad:
-            campaign.remarks.append(
-                f"{path}: {bad:,} lines are no run record (torn, or no id, model_id or level)"
-            )
+            if record is None:
+                campaign.torn += 1
+            elif (
+                not record.get("model_id") or not record.get("level") or all(one in (None, "") for one in ids)
+            ):
+                campaign.nameless += 1
+            else:
+                run = add_context(record, envs.get(str(record.get("env_id")), (path, only))[1])
+                note_conditions(campaign, run)
+                note_key(campaign, run)
+                campaign.lines += 1
+                yield run
+        read, nameless, torn = campaign.lines - before, campaign.nameless - bad[0], campaign.torn - bad[1]
+        note_input(campaign, {**facts, "records": read, "lines left out": nameless + torn}, envs)
+        campaign.inputs[-1] |= {"records": read + nameless, "torn_lines": torn}
+        campaign.inputs += env_inputs(campaign, envs)
+
+
+def note_input(
+    campaign: Campaign, facts: Mapping[str, Any], envs: Mapping[str, tuple[Path, dict[str, Any]]]
+) -> None:
+    """Provenance of a runs file and its environments, and a remark on lines that are no run record."""
+    campaign.provenance += [["runs", name, value] for name, value in facts.items()]
+    for key, (path, env) in envs.items():
+        # Records given with --env come again with every runs file.
+        if str(path) not in {row["path"] for row in campaign.inputs}:
+            campaign.provenance += [[f"environment {key}", *item] for item in flatten(env)]
+    campaign.inputs.append({"path": facts["file"], "kind": "runs", "sha256": facts["sha256"]})
+    if bad := facts["lines left out"]:
+        campaign.remarks.append(
+            f"{facts['file']}: {bad:,} lines are no run record (torn, or no id, model_id or level)"
+        )
+
+
+def env_inputs(campaign: Campaign, envs: Mapping[str, tuple[Path, Any]]) -> list[dict[str, Any]]:
+    """The environment files that are not listed yet."""
+    listed = {row["path"] for row in campaign.inputs}
+    files = dict.fromkeys(path for path, _ in envs.values() if str(path) not in listed)
+    return [{"path": str(path), "kind": "env", "sha256": fingerprint(path)["sha256"]} for path in files]
 
 
 def read_analysis(path: Path, runs: Sequence[list[Any]]) -> tuple[list[list[Any]], list[str]]:
@@ -315,7 +367,7 @@ def gather(args: argparse.Namespace) -> None:
     part = args.out.with_name(f".{args.out.name}.{os.getpid()}.part")
     try:
         with body.open("w", encoding="utf-8") as lines:
-            for run in stream_runs(expand(args.runs), set(args.hard_flags), campaign):
+            for run in stream_runs(expand(args.runs), args.env, campaign):
                 lines.write(json.dumps(run) + "\n")
         if not campaign.lines:
             raise GatherError(
@@ -326,7 +378,7 @@ def gather(args: argparse.Namespace) -> None:
             more = f" (and {len(mixed) - 4} more)" if len(mixed) > 4 else ""
             raise GatherError(
                 f"runs that must not be averaged together: {'; '.join(mixed[:4])}{more}. "
-                "Aggregate them apart (one --runs and one output folder each), or say --allow_mixed"
+                "Give them apart (one --runs and one output each), or mix them with --allow_mixed"
             )
         with part.open("w", encoding="utf-8") as out, body.open(encoding="utf-8") as lines:
             out.write(json.dumps(head(args, campaign, mixed)) + "\n")
@@ -342,10 +394,13 @@ def gather(args: argparse.Namespace) -> None:
 def head(args: argparse.Namespace, campaign: Campaign, mixed: Sequence[str]) -> dict[str, Any]:
     """The first line of the gathered file."""
     rows, remarks = campaign.provenance, [*campaign.remarks]
+    models = []
     for (board, model), seen in sorted(campaign.conditions.items()):
-        values = [" and ".join(sorted(value)) or None for value in seen]
+        values = {name: " and ".join(sorted(value)) or "unknown" for name, value in seen.items()}
         where = f"conditions of {model}{f' on {board}' if board else ''}"
-        rows += [[where, kind, value] for kind, value in zip(CONDITIONS, values, strict=True)]
+        rows += [[where, name.replace("_", " "), value] for name, value in values.items()]
+        named = {"board": board, "model_id": model, "in_means": (board, model) in campaign.good_models}
+        models.append(named | {name: sorted(seen[name]) for name in seen})
     for name in ("scores", "analysis"):
         path = getattr(args, name)
         if path and path.exists():
@@ -354,9 +409,12 @@ def head(args: argparse.Namespace, campaign: Campaign, mixed: Sequence[str]) -> 
     if campaign.dropped:
         remarks.append(f"{len(campaign.dropped):,} records repeat a run: the last good one of each counts")
     remarks += [*more, *(f"mixed in one mean, as --allow_mixed says: {what}" for what in mixed)]
-    count = campaign.lines - len(campaign.dropped)
     rows = [[what, name, None if value is None else str(value)] for what, name, value in rows]
-    return {"provenance": rows, "remarks": remarks, "tables": tables, "records": count}
+    told: dict[str, Any] = {"provenance": rows, "remarks": remarks, "tables": tables, "mixed": [*mixed]}
+    told |= {"inputs": campaign.inputs, "models": models, "hard_flags": sorted(HARD_FLAGS)}
+    counts = {"torn_lines": campaign.torn, "superseded": len(campaign.dropped)}
+    counts["without_level_or_model"] = campaign.nameless
+    return told | {"counts": counts, "records": campaign.lines - len(campaign.dropped)}
 
 
 def parquet_row(run: Mapping[str, Any]) -> dict[str, Any]:
@@ -367,10 +425,15 @@ def parquet_row(run: Mapping[str, Any]) -> dict[str, Any]:
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
         row[name] = float(value) if value is not None and number else None
     task = next((run[name] for name in ("id", "question_id", "task_id") if run.get(name) is not None), None)
-    flags, error = run.get("flags") or [], run.get("error")
-    row |= {name: run[name] for name in ("board", "power_mode", "model_sha256", "in_means")}
-    row |= {"model_id": str(run["model_id"]), "id": None if task is None else str(task)}
-    row |= {"flags": [str(flag) for flag in (flags if isinstance(flags, list) else [flags])]}
+    error = run.get("error")
+    row |= {name: run[name] for name in ("power_mode", "model_sha256", "in_means")}
+    # An unknown board is null: readers of such folders know the name that Arrow gives to a null.
+    row |= {
+        "board": run["board"] or None,
+        "model_id": str(run["model_id"]),
+        "id": None if task is None else str(task),
+    }
+    row |= {"flags": [clean(flag) for flag in run["flags"]]}
     row |= {"error": (error if isinstance(error, str) else json.dumps(error)) if error else None}
     return {name: clean(value) for name, value in row.items()}
 
@@ -418,10 +481,10 @@ def build_parser() -> argparse.ArgumentParser:
     option = parser.add_argument
     option("--runs", nargs="+", required=True, metavar="FILE", help="run records (JSON lines, .gz; globs)")
     option("--out", type=Path, required=True, metavar="FILE", help="the gathered file")
+    option("--env", nargs="*", type=Path, default=[], metavar="FILE", help="environment records elsewhere")
     option("--scores", type=Path, metavar="CSV", help="the judge's scores, for provenance only")
     option("--analysis", type=Path, metavar="JSON", help="of companions/analyze_levels.py, for tables")
     option("--allow_mixed", action="store_true", help="go on with mixed power scope, mode or model file")
-    option("--hard_flags", nargs="*", default=[], metavar="FLAG", help="flags that set in_means to false")
     option("--parquet", type=Path, metavar="DIR", help="also write Parquet, by board and model (pyarrow)")
     return parser
 

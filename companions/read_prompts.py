@@ -29,6 +29,7 @@ from typing import Any
 
 LEVELS = ("L0", "L1", "L2", "L3", "P")
 IDENTITY = ("question_id", "id", "task_id")
+BEYOND = "\0"  # column name for cells to the right of the header: no file can have it
 CELL_LIMIT_BYTE = 1 << 24  # Python's own limit of 128 KiB is less than a long placebo
 
 
@@ -80,13 +81,13 @@ def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(CELL_LIMIT_BYTE)
     try:
         with path.open(encoding="utf-8-sig", newline="") as text:
-            rows = csv.DictReader(text, strict=True)
+            rows = csv.DictReader(text, restkey=BEYOND, strict=True)
             if not rows.fieldnames:
                 header = f"question_id,category,topic,{','.join(LEVELS)}"
                 raise PromptsError(f"{path} is empty; it needs the header {header}")
             line = rows.line_num + 1  # where a row begins; rows.line_num is where it ends
             for row in rows:
-                beyond = row.pop(None, None)  # type: ignore[call-overload]
+                beyond = row.pop(BEYOND, None)
                 if any(beyond or ()) or None in row.values():
                     raise PromptsError(
                         f"{path} line {line}: not as many cells as the header has; check its quotes"

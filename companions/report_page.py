@@ -197,10 +197,10 @@ def answer_section(analysis: Row, warnings: Sequence[str]) -> str:
     notes = [row["text"] for row in analysis["caveats"] if row["severity"] != "high"]
     alert = ""
     if high:
-        items = "".join(f"<li>{esc(text[:1].upper() + text[1:])}</li>" for text in high)
+        items = "".join(f"<li>{esc(text)}</li>" for text in high)
         title = "<p><strong>Before you believe it</strong></p>"
         alert = f'<div class="alert" role="note">{title}<ul>{items}</ul></div>'
-    rest = "".join(f"<li>{esc(text[:1].upper() + text[1:])}</li>" for text in notes)
+    rest = "".join(f"<li>{esc(text)}</li>" for text in notes)
     rest = f'<ul class="note">{rest}</ul>' if rest else ""
     return section("The answer", f'<ol class="answer">{sentences}</ol>', alert, rest)
 
@@ -331,7 +331,7 @@ def run_beside(name: str, *arguments: Any) -> str:
 def draw(args: argparse.Namespace) -> list[tuple[Row, str]]:
     """The charts, drawn by draw_charts.py."""
     with tempfile.TemporaryDirectory() as room:
-        trace = ["--trace", args.trace] if args.trace else []
+        trace = ["--trace", args.trace, "--runs", *args.runs] if args.trace else []
         run_beside("draw_charts.py", "--analysis", args.analysis, *trace, "--outdir", room)
         contents = json.loads(Path(room, "charts.json").read_text(encoding="utf-8"))
         return [(chart, Path(room, f"{chart['name']}.svg").read_text(encoding="utf-8")) for chart in contents]
@@ -390,7 +390,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--env", type=Path, nargs="*", help="environment records (default: those beside the runs)"
     )
-    parser.add_argument("--trace", type=Path, help="a power trace of the campaign (CSV)")
+    parser.add_argument("--trace", type=Path, help="power trace (the collector's --power_trace)")
     parser.add_argument("--out", type=Path, required=True, help="the page to write")
     return parser
 

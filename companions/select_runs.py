@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Which runs count: reads run records of one or several boards and writes one clean table of those that do.
 
-Reads runs_llamacpp.jsonl files (or .gz, globs, minimal records of eight fields) and the environment records
-beside them. Runs with an error or a hard flag are left out, listed and counted; of two records with one
-run_key the last good one counts. Records of one model on one board that differ in power scope, power mode,
-quantization or model file are different experiments: the script refuses to mix them unless --allow_mixed.
+gather_campaign.py beside this script reads the files and decides: runs with an error or a hard flag are out,
+of two records with one run_key the last good one counts, and different experiments are not mixed. This script
+makes of that a table of numbers for statistics, and lists and counts what is left out. Memory stays the same
+for any number of runs, but for the list of those left out.
 
 Output: a table (CSV, one row per run that counts: ms, J, tokens; empty is missing) and a selection (JSON:
 inputs with hashes, models, counts, flags, runs left out). analyze_levels.py runs this script first.
@@ -17,21 +17,18 @@ Example:
 import argparse
 import csv
 import gzip
-import hashlib
 import json
 import math
+import subprocess
 import sys
-from collections import Counter, defaultdict
+import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-# Runs that measure something else than the cold, complete answer they stand for.
-HARD_FLAGS = frozenset(
-    {"warm_cache", "prompt_not_evaluated", "token_mismatch", "implausible_rate", "timeout", "interrupted"}
-)
 NUMBERS = (
     "prompt_tokens",
     "completion_tokens",
@@ -44,63 +41,25 @@ NUMBERS = (
 )
 MAY_BE_NEGATIVE = {"energy_joule", "energy_prefill_joule", "energy_decode_joule"}  # net of idle, not clamped
 TABLE = ("group", "id", "turn", "level", "repeat", "t_s", *NUMBERS)
-SIDE_FILES = (".env.jsonl", ".journal.jsonl")  # a glob like results/*.jsonl catches them too
+FACTS = ("power_scope", "power_source", "power_mode", "quantization")
+Group = tuple[str, str]  # board ("" is unknown), model_id
 
 
 class SelectError(Exception):
     """Something the user can put right: a missing file, runs that must not be averaged together."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """One record as far as the statistics need it."""
-
-    group: tuple[str | None, str]  # board, model_id
-    id: str
-    turn: str
-    level: str
-    repeat: str | None
-    t_s: float | None  # seconds since 1970, for the order of runs only
-    numbers: tuple[float | None, ...]  # NUMBERS
-    flags: tuple[str, ...]
-    error: str | None
-    run_key: str | None
-
-    def left_out_because(self) -> str | None:
-        """Why no mean may hold this run, or None."""
-        hard = [flag for flag in self.flags if flag in HARD_FLAGS]
-        return f"error: {self.error}" if self.error else f"flag: {', '.join(hard)}" if hard else None
-
-
 @dataclass
-class Facts:
-    """What the records of one model on one board say about how they were measured; each a set of values
-    seen.
-    """
+class Seen:
+    """What is counted while the runs stream by."""
 
-    power_scope: set[str] = field(default_factory=set)
-    power_source: set[str] = field(default_factory=set)
-    power_mode: set[str] = field(default_factory=set)
-    quantization: set[str] = field(default_factory=set)
-    model_sha256: set[str] = field(default_factory=set)
-    env_id: set[str] = field(default_factory=set)
-    simulated_power: set[str] = field(default_factory=set)
-
-    def add(self, **seen: Any) -> None:
-        for name, value in seen.items():
-            if value is not None and value != "":
-                getattr(self, name).add(str(value))
+    cells: dict[Group, Counter[tuple[str, str, str]]] = field(default_factory=dict)  # used runs by task...
+    flags: Counter[tuple[Group, str]] = field(default_factory=Counter)
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    used: int = 0
 
 
-MUST_NOT_MIX = {
-    "power_scope": "power scopes",
-    "power_mode": "power modes",
-    "quantization": "quantizations",
-    "model_sha256": "model files",
-}
-
-
-# --- one record ---
+# --- one run ---
 
 
 def finite(value: Any, negative: bool) -> float | None:
@@ -120,59 +79,13 @@ def seconds(started_at: Any) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
 
 
-def run_of(record: Mapping[str, Any], board: str | None) -> Run | None:
-    """The run in a record, or None without a task, a model or a level."""
-    task = next(
-        (record[name] for name in ("id", "question_id", "task_id") if record.get(name) is not None), None
-    )
-    model, level = record.get("model_id"), record.get("level")
-    if task in (None, "") or model in (None, "") or level in (None, ""):
-        return None
-    error, flags = record.get("error"), record.get("flags")
-    if isinstance(error, Mapping):
-        error = error.get("message") or error.get("type") or "unnamed"
-    names = [str(flag) for flag in flags] if isinstance(flags, list) else []
-    evaluated = record.get("prompt_tokens_evaluated")
-    if evaluated is not None and evaluated != record.get("prompt_tokens") and not HARD_FLAGS & set(names):
-        names.append("prompt_not_evaluated")
-    repeat = record.get("repeat")
-    return Run(
-        group=(board, str(model)),
-        id=str(task),
-        turn=str(record.get("turn") or 1),
-        level=str(level),
-        repeat=None if repeat is None else str(repeat),
-        t_s=seconds(record.get("started_at")),
-        numbers=tuple(finite(record.get(name), name in MAY_BE_NEGATIVE) for name in NUMBERS),
-        flags=tuple(names),
-        error=str(error) if error else None,
-        run_key=None if record.get("run_key") is None else str(record["run_key"]),
-    )
-
-
-def board_facts(env: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What an environment record says of the machine: nested under `board`, or flat."""
-    inner = env.get("board")
-    return inner if isinstance(inner, Mapping) else env
-
-
-def board_of(env: Mapping[str, Any]) -> str | None:
-    """The board an environment record names."""
-    name = board_facts(env).get("board") or board_facts(env).get("name")
-    return str(name) if name else None
-
-
-def model_sha256(env: Mapping[str, Any], model_id: str) -> str | None:
-    """The SHA-256 an environment record gives for a model's file; models keyed by model_id, or a list."""
-    models = env.get("models")
-    rows = models if isinstance(models, list) else []
-    if isinstance(models, Mapping):
-        rows = [{"model_id": name, **row} for name, row in models.items() if isinstance(row, Mapping)]
-    for row in rows:
-        if isinstance(row, Mapping) and row.get("model_id") == model_id:
-            digest = row.get("sha256") or row.get("model_sha256")
-            return str(digest) if digest else None
-    return None
+def table_row(run: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The row of TABLE, without the group."""
+    # An empty id under one name may stand beside the real one under another.
+    ids = (run[name] for name in ("id", "question_id", "task_id") if run.get(name) not in (None, ""))
+    numbers = (finite(run.get(name), name in MAY_BE_NEGATIVE) for name in NUMBERS)
+    names = (str(next(ids)), str(run.get("turn") or 1), str(run["level"]))
+    return (*names, run.get("repeat"), seconds(run.get("started_at")), *numbers)
 
 
 # --- files ---
@@ -193,189 +106,92 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
             yield number, record if isinstance(record, dict) else None
 
 
-def expand(patterns: Sequence[str]) -> list[Path]:
-    """Files named or matched, sorted within a pattern, each once; a pattern without a file is an error."""
-    found: dict[Path, None] = {}
-    for pattern in patterns:
-        anchor = Path(pattern).anchor
-        matches = sorted(Path(anchor or ".").glob(str(Path(pattern).relative_to(anchor))))
-        matched = [Path(pattern)] if Path(pattern).exists() else matches
-        if len(matched) > 1:
-            matched = [path for path in matched if not path.name.removesuffix(".gz").endswith(SIDE_FILES)]
-        if not matched:
-            raise SelectError(f"no file {pattern}; --runs takes files, .gz files and globs")
-        found |= dict.fromkeys(matched)
-    return list(found)
+def gather(args: argparse.Namespace, out: Path) -> None:
+    """Let gather_campaign.py read the files; its own error message becomes ours."""
+    script = Path(__file__).resolve().with_name("gather_campaign.py")
+    if not script.is_file():
+        raise SelectError("select_runs.py needs gather_campaign.py beside it")
+    command = [sys.executable, str(script), "--out", str(out), "--runs", *args.runs]
+    command += ["--env", *map(str, args.env)] * bool(args.env) + ["--allow_mixed"] * args.allow_mixed
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["gather_campaign.py failed"])[-1]
+        raise SelectError(last.removeprefix("error: "))
 
 
-def environments(runs: Path, extra: Sequence[Path]) -> tuple[dict[str, dict[str, Any]], list[Path]]:
-    """Environment records by env_id: those beside a runs file, and those given; and the files they came
-    from.
+def write_table(
+    path: Path, runs: Iterator[Mapping[str, Any]], place: Mapping[Group, int], every: bool
+) -> Seen:
+    """The clean table of the runs that count (or of every run), full precision, empty is missing; and what
+    was seen on the way.
     """
-    stem = runs.name.removesuffix(".gz").removesuffix(".jsonl")
-    beside = [path for end in ("", ".gz") if (path := runs.with_name(f"{stem}.env.jsonl{end}")).exists()]
-    records: dict[str, dict[str, Any]] = {}
-    for path in [*extra, *beside]:
-        records |= {str(record.get("env_id")): record for _, record in read_jsonl(path) if record}
-    return records, [*extra, *beside]
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file's bytes, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as content:
-        while piece := content.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-@dataclass
-class Campaign:
-    """Everything read, over all files."""
-
-    runs: list[Run] = field(default_factory=list)
-    facts: dict[tuple[str | None, str], Facts] = field(default_factory=lambda: defaultdict(Facts))
-    inputs: list[dict[str, Any]] = field(default_factory=list)
-    records: int = 0
-    torn: int = 0
-    nameless: int = 0
-
-    def read(self, path: Path, extra_env: Sequence[Path]) -> None:
-        """Add one runs file."""
-        env_records, env_files = environments(path, extra_env)
-        alone = next(iter(env_records.values())) if len(env_records) == 1 else {}
-        before = (self.records, self.torn)
-        for _, record in read_jsonl(path):
-            if record is None:
-                self.torn += 1
-                continue
-            self.records += 1
-            env = env_records.get(str(record.get("env_id")), alone)
-            run = run_of(record, str(record["board"]) if record.get("board") else board_of(env))
-            if run is None:
-                self.nameless += 1
-                continue
-            self.runs.append(run)
-            self.note_facts(run, record, env)
-        torn, records = self.torn - before[1], self.records - before[0]
-        self.inputs.append(
-            {
-                "path": str(path),
-                "kind": "runs",
-                "sha256": sha256(path),
-                "records": records,
-                "torn_lines": torn,
-            }
-        )
-        for env_file in env_files:
-            if all(row["path"] != str(env_file) for row in self.inputs):
-                self.inputs.append({"path": str(env_file), "kind": "env", "sha256": sha256(env_file)})
-
-    def note_facts(self, run: Run, record: Mapping[str, Any], env: Mapping[str, Any]) -> None:
-        """Remember under which conditions the run was measured; a run left out anyway says nothing."""
-        if run.left_out_because():
-            return
-        simulated = "simulated_power" in run.flags or record.get("power_source") == "replay"
-        self.facts[run.group].add(
-            power_scope=record.get("power_scope"),
-            power_source=record.get("power_source"),
-            power_mode=board_facts(env).get("power_mode_name") or board_facts(env).get("power_mode"),
-            quantization=record.get("quantization"),
-            model_sha256=model_sha256(env, run.group[1]),
-            env_id=record.get("env_id"),
-            simulated_power="yes" if simulated else None,
-        )
+    seen = Seen(cells={group: Counter() for group in place})
+    # A lone surrogate in a name is no UTF-8: it is written as its escape.
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as out:
+        table = csv.writer(out)
+        table.writerow(TABLE)
+        for run in runs:
+            group, row = (run["board"], str(run["model_id"])), table_row(run)
+            seen.flags.update((group, flag) for flag in run["flags"])
+            if run["left_out"]:
+                named = {"board": group[0] or None, "model_id": group[1], "level": row[2], "id": row[0]}
+                repeat = None if row[3] is None else str(row[3])
+                seen.left_out.append(named | {"repeat": repeat, "why": run["left_out"]})
+            if every or not run["left_out"]:
+                seen.cells[group][row[0], row[1], row[2]] += 1
+                seen.used += 1
+                table.writerow((place[group], *row))
+    return seen
 
 
 # --- the selection ---
 
 
-def current(runs: Sequence[Run]) -> tuple[list[Run], int]:
-    """One run per board and run_key, the last good one, else the last; and how many that superseded."""
-    kept: dict[tuple[Any, ...], Run] = {}
-    for number, run in enumerate(runs):
-        key = (run.group, number) if run.run_key is None else (run.group, None, run.run_key)
-        before = kept.get(key)
-        if before is None or not run.left_out_because() or before.left_out_because():
-            kept[key] = run
-    return list(kept.values()), len(runs) - len(kept)
+def model_row(facts: Mapping[str, Any], cells: Counter[tuple[str, str, str]]) -> dict[str, Any]:
+    """One board and model; the row's place is the `group` of the table."""
+    row: dict[str, Any] = {"board": facts["board"] or None, "model_id": facts["model_id"]}
+    row |= {name: "+".join(facts[name]) or None for name in (*FACTS, "model_sha256")}
+    row |= {"runs": cells.total(), "tasks": len({task for task, _, _ in cells})}
+    return row | {"simulated_power": "yes" in facts["simulated_power"], "repeats_max": max(cells.values())}
 
 
-def mixed(facts: Mapping[tuple[str | None, str], Facts]) -> list[str]:
-    """One sentence per model and board whose runs were measured under different conditions."""
-    sentences = []
-    for (board, model), seen in sorted(facts.items(), key=lambda item: (item[0][0] or "", item[0][1])):
-        for name, words in MUST_NOT_MIX.items():
-            values = sorted(getattr(seen, name))
-            if len(values) > 1:
-                where = f"{model} on {board}" if board else model
-                shown = ", ".join(value[:12] if name == "model_sha256" else value for value in values)
-                sentences.append(f"{where} has runs of different {words}: {shown}")
-    return sentences
-
-
-def describe_models(campaign: Campaign, used: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row per board and model; the row's place is the `group` of the table."""
-    rows = []
-    for group in sorted({run.group for run in used}, key=lambda group: (group[0] or "", group[1])):
-        own = [run for run in used if run.group == group]
-        seen = {
-            name: "+".join(sorted(values)) or None for name, values in asdict(campaign.facts[group]).items()
+def selection(head: Mapping[str, Any], models: Sequence[Mapping[str, Any]], seen: Seen) -> dict[str, Any]:
+    """What was read, what counts and what does not."""
+    errors = sum(row["why"].startswith("error: ") for row in seen.left_out)
+    counts = {"records": sum(row.get("records", 0) for row in head["inputs"]), "used": seen.used}
+    counts |= {"errors": errors, "hard_flags": len(seen.left_out) - errors, **head["counts"]}
+    flags = [
+        {
+            "board": board or None,
+            "model_id": model,
+            "flag": flag,
+            "runs": n,
+            "hard": flag in head["hard_flags"],
         }
-        cells = Counter((run.id, run.turn, run.level) for run in own)
-        row: dict[str, Any] = {"board": group[0], "model_id": group[1], "runs": len(own)}
-        row |= {name: seen[name] for name in ("power_scope", "power_source", "power_mode", "quantization")}
-        row |= {"simulated_power": seen["simulated_power"] == "yes", "tasks": len({run.id for run in own})}
-        rows.append(row | {"repeats_max": max(cells.values()), "model_sha256": seen["model_sha256"]})
-    return rows
-
-
-def flag_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """How often each flag was seen, per board and model."""
-    seen = Counter((run.group, flag) for run in runs for flag in run.flags)
-    rows = [
-        {"board": board, "model_id": model, "flag": flag, "runs": n, "hard": flag in HARD_FLAGS}
-        for ((board, model), flag), n in seen.items()
+        for ((board, model), flag), n in sorted(seen.flags.items())
     ]
-    return sorted(rows, key=lambda row: (row["board"] or "", row["model_id"], row["flag"]))
-
-
-def select(campaign: Campaign, args: argparse.Namespace) -> tuple[list[Run], dict[str, Any]]:
-    """The runs that count and the selection; SelectError if different experiments would be mixed."""
-    sentences = mixed(campaign.facts)
-    if sentences and not args.allow_mixed:
-        raise SelectError("; ".join(sentences) + ". Give the runs apart, or mix them with --allow_mixed")
-    runs, superseded = current(campaign.runs)
-    out = [(run, why) for run in runs if (why := run.left_out_because())]
-    used = runs if args.include_flagged else [run for run in runs if not run.left_out_because()]
-    left_out: list[dict[str, Any]] = [
-        {"board": run.group[0], "model_id": run.group[1], "level": run.level, "id": run.id}
-        | {"repeat": run.repeat, "why": why}
-        for run, why in out
-    ]
-    counts = {"records": campaign.records, "used": len(used), "torn_lines": campaign.torn}
-    counts |= {"superseded": superseded, "without_level_or_model": campaign.nameless}
-    errors = sum(bool(run.error) for run, _ in out)
-    counts |= {"errors": errors, "hard_flags": len(out) - errors}
-    selection: dict[str, Any] = {
-        "inputs": campaign.inputs,
+    left_out = sorted(seen.left_out, key=lambda row: [str(value) for value in row.values()])
+    return {
+        "inputs": head["inputs"],
         "counts": counts,
-        "mixed": sentences,
-        "flags": flag_rows(runs),
+        "mixed": head["mixed"],
+        "flags": flags,
+        "left_out": left_out,
+        "models": [model_row(facts, seen.cells[facts["board"], facts["model_id"]]) for facts in models],
     }
-    selection["left_out"] = sorted(left_out, key=lambda row: [str(value) for value in row.values()])
-    return used, selection | {"models": describe_models(campaign, used)}
 
 
-def write_table(path: Path, used: Sequence[Run], models: Sequence[Mapping[str, Any]]) -> None:
-    """The clean table; full precision, empty is missing."""
-    place = {(row["board"], row["model_id"]): number for number, row in enumerate(models)}
-    # A lone surrogate in a name is no UTF-8: it is written as its escape.
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as out:
-        table = csv.writer(out)
-        table.writerow(TABLE)
-        for run in used:
-            table.writerow((place[run.group], run.id, run.turn, run.level, run.repeat, run.t_s, *run.numbers))
+def select(args: argparse.Namespace, room: Path) -> None:
+    """Write the table and the selection."""
+    gathered = room / "gathered.jsonl"
+    gather(args, gathered)
+    lines = (record for _, record in read_jsonl(gathered) if record)
+    head = next(lines)
+    models = [facts for facts in head["models"] if args.include_flagged or facts["in_means"]]
+    place = {(facts["board"], facts["model_id"]): number for number, facts in enumerate(models)}
+    seen = write_table(args.table, lines, place, args.include_flagged)
+    text = json.dumps(selection(head, models, seen), indent=1, sort_keys=True)
+    args.out.write_text(text + "\n", encoding="utf-8")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -393,14 +209,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    campaign = Campaign()
     try:
-        for path in expand(args.runs):
-            campaign.read(path, args.env)
-        used, selection = select(campaign, args)
-        write_table(args.table, used, selection["models"])
-        args.out.write_text(json.dumps(selection, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    except (SelectError, EOFError) as exc:
+        with tempfile.TemporaryDirectory() as room:
+            select(args, Path(room))
+    except SelectError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except OSError as exc:

@@ -31,6 +31,7 @@ SOFT_FLAGS = {
     "truncated_output": "the answer was cut at the token limit, so its length says nothing",
     "throttled": "the board throttled, so latency and energy are those of a hot board",
 }
+DRIFTS = {"energy_joule": "energy", "latency_ms": "latency", "decode_tok_per_s": "decode rate"}
 Row = Mapping[str, Any]
 
 
@@ -121,7 +122,8 @@ def cost_sentence(analysis: Row, top: str) -> str:
         text = f"{grown}the {what} of an answer rises in {up} of {len(rows)} models"
         if len(changes) < len(rows):
             scale, unit = (1000, "s") if metric == "latency_ms" else (1, "J")
-            text += f", by {spread([row['mean_difference'] / scale for row in rows], number)} {unit}"
+            steps = [row["mean_difference"] / scale for row in rows]
+            text += f" ({spread(steps, lambda value: ('+' if value > 0 else '') + number(value))} {unit})"
         else:
             middle = statistics.median(changes)
             text += f", by {spread(changes, lambda value: f'{value:+.0f} %')} (median {middle:+.0f} %)"
@@ -254,7 +256,23 @@ def answer(analysis: Row) -> list[str]:
         only = analysis["settings"]["baseline"]
         first = f"Only the level {only} was found, so there is nothing to compare."
         return [first, "No level can be judged against another.", "Run at least two levels."]
-    return [cost_sentence(analysis, top), quality_sentence(analysis, top), advice_sentence(analysis, top)]
+    mine = of_first_judge(analysis)
+    return [cost_sentence(analysis, top), quality_sentence(mine, top), advice_sentence(mine, top)]
+
+
+def judges(analysis: Row) -> list[str]:
+    """Who judged."""
+    return sorted({row["judge_model"] for row in analysis["win_rates"]})
+
+
+def of_first_judge(analysis: Row) -> Row:
+    """The analysis with one judge's verdicts, the one the charts show: judges are not averaged."""
+    first = next(iter(judges(analysis)), None)
+    own = {
+        name: [row for row in analysis[name] if row["judge_model"] in (None, first)]
+        for name in ("win_rates", "cheapest")
+    }
+    return {**analysis, **own}
 
 
 # --- caveats ---
@@ -328,13 +346,8 @@ def sample_caveats(analysis: Row) -> list[tuple[str, str, str]]:
             slope, per = row["slope_percent_per_hour"], "per hour"
             if row["hours"] < 1:
                 slope, per = slope * row["hours"], f"over the {60 * row['hours']:.0f} min of the campaign"
-            found.append(
-                (
-                    "drift",
-                    "note",
-                    f"{case_name(analysis, row)}: {row['metric']} drifts {slope:+.1f} % {per}",
-                )
-            )
+            what = DRIFTS.get(row["metric"], row["metric"])
+            found.append(("drift", "note", f"{case_name(analysis, row)}: {what} drifts {slope:+.1f} % {per}"))
     return found
 
 
@@ -366,7 +379,10 @@ def judge_caveats(analysis: Row) -> list[tuple[str, str, str]]:
             f"{row['first_slot_score']:.2f}, McNemar p {p_value(row['mcnemar_p'])}): both orders were asked "
         )
         found.append(("position_bias", "high", text + "and a win counts only if they agree"))
-    for judge in sorted({row["judge_model"] for row in analysis["win_rates"]}):
+    if len(judges(analysis)) > 1:
+        text = f"{len(judges(analysis))} judges: the answer and the charts show the verdicts of "
+        found.append(("several_judges", "high", text + f"{clean(judges(analysis)[0])}, the tables all"))
+    for judge in judges(analysis):
         if "demo" in judge.lower() or "stub" in judge.lower():
             found.append(
                 ("demo_judge", "high", f"the judge {clean(judge)} is a stand-in: its verdicts mean nothing")
@@ -392,11 +408,11 @@ def paragraphs(lines: Iterable[str], mark: str) -> list[str]:
     return out
 
 
-def bar(value: float | None, largest: float, block: str) -> str:
-    """A bar of up to BAR columns; nothing for a missing or negative value."""
+def bar(value: float | None, largest: float, block: str, columns: int) -> str:
+    """A bar of up to so many columns; nothing for a missing or negative value."""
     if value is None or value <= 0 or largest <= 0:
         return ""
-    return block * max(1, round(BAR * value / largest))
+    return block * max(1, round(columns * value / largest))
 
 
 def model_table(analysis: Row, model: Row, block: str) -> list[str]:
@@ -416,15 +432,22 @@ def model_table(analysis: Row, model: Row, block: str) -> list[str]:
     lines.append(
         f"  {'level':<8}{'prompt':>8}{'answer':>8}{'latency s':>11}{metric_title(metric):>10}   95 % CI"
     )
-    for level in (level for level in analysis["levels"] if (level, metric) in means):
+    ends = {
+        level: "-" if row["ci95"] is None else "..".join(number(edge / scale) for edge in row["ci95"])
+        for (level, name), row in means.items()
+        if name == metric
+    }
+    # Edges of very different size take more room: the bars then get less.
+    wide = max(13, *(len(text) + 1 for text in ends.values())) if ends else 13
+    for level in (level for level in analysis["levels"] if level in ends):
         row = means[level, metric]
-        interval = "-" if row["ci95"] is None else "..".join(number(edge / scale) for edge in row["ci95"])
         shown = [number(means[level, name]["mean"]) for name in ("prompt_tokens", "completion_tokens")]
         latency = means[level, "latency_ms"]["mean"]
         shown.append(number(None if latency is None else latency / 1000))
         value = number(None if row["mean"] is None else row["mean"] / scale)
         text = f"  {clean(level)[:7]:<8}{shown[0]:>8}{shown[1]:>8}{shown[2]:>11}{value + ' ' + unit:>10}"
-        lines.append((f"{text}   {interval:<13}" + bar(row["mean"], largest, block)).rstrip())
+        drawn = bar(row["mean"], largest, block, BAR + 13 - wide)
+        lines.append(f"{text}   {ends[level]:<{wide}}{drawn}".rstrip())
     return lines
 
 
@@ -483,16 +506,15 @@ def text_of(analysis: Row, block: str) -> str:
         lines += [*model_table(analysis, model, block), ""]
     lines += split_table(analysis)
     base = analysis["settings"]["baseline"]
-    judged = [row for row in analysis["win_rates"] if row["against"] == base]
+    mine = of_first_judge(analysis)
+    judged = [row for row in mine["win_rates"] if row["against"] == base]
     if judged:
         lines.append(f"WIN RATE AGAINST {clean(base)[:12]} (o, 95 % CI ---, chance |, Holm-adjusted p)")
         for name in sorted({row["model_id"] for row in judged}):
             lines.append(f"  {clean(name)[:70]}")
             lines += [win_chart(analysis, row) for row in judged if row["model_id"] == name]
         lines.append("")
-    advice = [
-        f"{case_name(analysis, row)}: {row['statement']}" for row in analysis["cheapest"] if row["statement"]
-    ]
+    advice = [f"{case_name(mine, row)}: {row['statement']}" for row in mine["cheapest"] if row["statement"]]
     if advice:
         lines += ["GOOD ENOUGH AND CHEAPEST", *paragraphs(advice, "  "), ""]
     return "\n".join(lines[:-1])

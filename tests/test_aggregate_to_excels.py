@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from xml.etree import ElementTree
 
 import openpyxl
@@ -20,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aggregate_to_excels
+from companions import gather_campaign
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -52,6 +54,18 @@ def aggregate(outdir: Path, *arguments: object) -> Path:
     """Run the script in this process; it must succeed."""
     assert aggregate_to_excels.main([*map(str, arguments), "--outdir", str(outdir)]) == 0
     return outdir
+
+
+def one_book(name: str, outdir: Path, *arguments: object) -> Path:
+    """Run the script as aggregate() does, but let it write this workbook only, in a quarter of the time."""
+    books = {f"{name}.xlsx": aggregate_to_excels.BOOKS[f"{name}.xlsx"]}
+    with mock.patch.object(aggregate_to_excels, "BOOKS", books):
+        return aggregate(outdir, *arguments) / f"{name}.xlsx"
+
+
+def gather(*arguments: object) -> None:
+    """Run the companion in this process; it must succeed."""
+    assert gather_campaign.main([str(one) for one in arguments]) == 0
 
 
 def refuse(*arguments: object, script: Path = ROOT / "aggregate_to_excels.py") -> str:
@@ -226,7 +240,7 @@ def test_what_was_invalid_is_flagged_and_empty(tmp_path: Path) -> None:
     runs = write_runs(
         tmp_path / "r.jsonl", [record(), record(id=2, latency_ms=-1, completion_tokens="ERROR")]
     )
-    frames = pd.read_excel(aggregate(tmp_path, "--runs", runs) / "latency_per_run.xlsx", sheet_name=None)
+    frames = pd.read_excel(one_book("latency_per_run", tmp_path, "--runs", runs), sheet_name=None)
     assert frames["m"]["latency_ms"].tolist()[0] == 100 and math.isnan(frames["m"]["latency_ms"].tolist()[1])
     assert frames["Flags"]["flags"].tolist() == ["invalid_completion_tokens invalid_latency_ms"]
     assert frames["Flags"]["effect"].tolist() == ["kept, no latency_ms"]
@@ -235,7 +249,7 @@ def test_what_was_invalid_is_flagged_and_empty(tmp_path: Path) -> None:
 def test_no_power_at_all_keeps_its_reason(tmp_path: Path) -> None:
     reason = "no power source: tegrastats not found"
     runs = [record(id=task, energy_joule=None, energy_missing=reason, flags=["no_power"]) for task in (1, 2)]
-    book = aggregate(tmp_path, "--runs", write_runs(tmp_path / "r.jsonl", runs)) / "energy_per_run.xlsx"
+    book = one_book("energy_per_run", tmp_path, "--runs", write_runs(tmp_path / "r.jsonl", runs))
     assert pd.read_excel(book, sheet_name="Flags")["reason"].tolist() == [reason] * 2
     assert math.isnan(summary(book).iloc[0]["energy_joule mean"])
 
@@ -243,17 +257,59 @@ def test_no_power_at_all_keeps_its_reason(tmp_path: Path) -> None:
 def test_flagged_runs_come_back_with_include_flagged(tmp_path: Path) -> None:
     runs = [record(latency_ms=100.0), record(id=2, latency_ms=300.0, flags=["warm_cache"])]
     path = write_runs(tmp_path / "r.jsonl", runs)
-    without = summary(aggregate(tmp_path, "--runs", path) / "latency_per_run.xlsx").iloc[0]
-    kept = summary(aggregate(tmp_path, "--runs", path, "--include_flagged") / "latency_per_run.xlsx").iloc[0]
+    without = summary(one_book("latency_per_run", tmp_path, "--runs", path)).iloc[0]
+    kept = summary(one_book("latency_per_run", tmp_path, "--runs", path, "--include_flagged")).iloc[0]
     assert (without["latency_ms mean"], without["n_left_out"]) == (100, 1)
     assert (kept["latency_ms mean"], kept["n_left_out"]) == (200, 0)
+
+
+def test_who_decides_which_runs_count_decides_the_same(tmp_path: Path) -> None:
+    """gather_campaign.py decides for a campaign, a lone copy of the aggregator for its one file."""
+    assert set(aggregate_to_excels.HARD_FLAGS) == gather_campaign.HARD_FLAGS
+    cases: list[dict[str, Any]] = [{"flags": [flag]} for flag in aggregate_to_excels.HARD_FLAGS]
+    cases += [{}, {"flags": ["throttled"]}, {"flags": "timeout"}, {"error": {}}, {"error": {"type": "E"}}]
+    cases += [{"prompt_tokens_evaluated": value} for value in (None, 10, 9)]
+    alone = aggregate_to_excels.checked([aggregate_to_excels.slim(record(**case)) for case in cases])
+    together = [gather_campaign.add_context(record(**case), {})["in_means"] for case in cases]
+    assert (~alone["hard"]).tolist() == together
+    keys = [record(run_key=f"k{n % 3}", id=n, **case) for n, case in enumerate(cases)]
+    path = write_runs(tmp_path / "r.jsonl", keys)
+    kept, _, _ = aggregate_to_excels.read_runs(path)
+    campaign = gather_campaign.Campaign()
+    runs = list(gather_campaign.stream_runs([path], [], campaign))
+    left = [run["id"] for number, run in enumerate(runs) if number not in campaign.dropped]
+    assert kept["task_id"].astype(int).tolist() == left
+
+
+def test_no_percentage_of_a_baseline_at_or_below_zero(tmp_path: Path) -> None:
+    values = [("L0", 1, -0.5), ("L0", 2, 2.0), ("L1", 1, 3.0), ("L1", 2, 4.0)]
+    runs = [record(level=level, id=task, energy_joule=joule) for level, task, joule in values]
+    book = one_book("energy_per_run", tmp_path, "--runs", write_runs(tmp_path / "r.jsonl", runs))
+    row = summary(book).loc[("m", "L1")]
+    assert row["energy_joule delta"] == 2.75 and math.isnan(row["energy_joule delta_percent"])
+    half = summary(book)["energy_joule ci95_half"].max()
+    axis = openpyxl.load_workbook(book)["Summary"]._charts[0].y_axis.scaling
+    assert axis.min <= 0.75 - half and axis.max >= 3.5  # the intervals are inside the chart
+
+
+def test_colours_mark_high_values_and_the_runs_left_out(golden: Path) -> None:
+    sheets = openpyxl.load_workbook(golden / "energy_per_run.xlsx")
+    rules = {
+        (rule.type, str(cells.sqref))
+        for cells in sheets["alpha-1b"].conditional_formatting
+        for rule in cells.rules
+    }
+    assert rules == {("colorScale", "H2:H8"), ("expression", "A2:K8")}
+    assert sheets["alpha-1b"]["H1"].value == "energy_joule"
+    (pivot,) = sheets["Pivot"].conditional_formatting
+    assert len(str(pivot.sqref).split()) == 5  # one scale over the means of all levels
 
 
 def test_task_id_is_read_under_its_other_names(tmp_path: Path) -> None:
     one, two = record(), record()
     one["question_id"], two["task_id"] = one.pop("id"), two.pop("id") + 8
     runs = write_runs(tmp_path / "r.jsonl", [one, two, record(id=10)])
-    frame = pd.read_excel(aggregate(tmp_path, "--runs", runs) / "latency_per_run.xlsx", sheet_name="m")
+    frame = pd.read_excel(one_book("latency_per_run", tmp_path, "--runs", runs), sheet_name="m")
     assert frame["task_id"].tolist() == [1, 9, 10]
 
 
@@ -262,7 +318,7 @@ def test_without_scores_quality_says_so(tmp_path: Path, content: str | None) -> 
     scores = tmp_path / "scores.csv"
     if content is not None:
         scores.write_text(content)
-    book = aggregate(tmp_path, "--runs", GOLDEN / "runs.jsonl", "--scores", scores) / "quality_scores.xlsx"
+    book = one_book("quality_scores", tmp_path, "--runs", GOLDEN / "runs.jsonl", "--scores", scores)
     frames = pd.read_excel(book, sheet_name=None)
     assert "see Notes" in frames["alpha-1b"]["flags"][0]
     assert any("no win rates" in note for note in frames["Notes"]["note"])
@@ -287,7 +343,7 @@ def test_unusable_and_repeated_scores_are_counted_and_left_out(tmp_path: Path) -
     ]
     scores.write_text("\ufeff" + SCORES.replace("\n", "\r\n") + "\r\n".join(rows), encoding="utf-8")
     runs = write_runs(tmp_path / "r.jsonl", [record(), record(level="L1")])
-    book = aggregate(tmp_path, "--runs", runs, "--scores", scores) / "quality_scores.xlsx"
+    book = one_book("quality_scores", tmp_path, "--runs", runs, "--scores", scores)
     assert summary(book).loc[("m", "L1")]["win_rate_vs_L0 mean"] == 1.0
     assert ": 4 rows repeat another or lack" in all_text(book)
 
@@ -298,7 +354,7 @@ def test_the_same_file_twice_counts_once_and_the_last_good_record_of_a_key_wins(
     tries += [record(run_key="k", latency_ms=90.0, error="late"), record(id=2, latency_ms=10.0)]
     one = write_runs(tmp_path / "one.jsonl", tries)
     shutil.copy(one, tmp_path / "two.jsonl")
-    book = aggregate(tmp_path, "--runs", tmp_path / "*.jsonl") / "latency_per_run.xlsx"
+    book = one_book("latency_per_run", tmp_path, "--runs", tmp_path / "*.jsonl")
     row = summary(book).iloc[0]
     assert (row["n"], row["latency_ms mean"], row["n_left_out"]) == (2, 40, 0)
     assert "two.jsonl is the same file as" in all_text(book) and "3 records repeat a run" in all_text(book)
@@ -317,7 +373,7 @@ def board_files(folder: Path, name: str, mode: str, value: float) -> Path:
 def test_boards_are_a_column_and_never_share_a_mean(tmp_path: Path) -> None:
     board_files(tmp_path / "a", "Orin Nano", "MAXN_SUPER", 1.0)
     board_files(tmp_path / "b", "AGX Orin", "MAXN", 3.0)
-    book = aggregate(tmp_path, "--runs", tmp_path / "*" / "runs.jsonl.gz") / "energy_per_run.xlsx"
+    book = one_book("energy_per_run", tmp_path, "--runs", tmp_path / "*" / "runs.jsonl.gz")
     table = summary(book)["energy_joule mean"]
     assert table[("m", "Orin Nano", "L0")] == 1 and table[("m", "AGX Orin", "L0")] == 3
     frames = pd.read_excel(book, sheet_name=None)
@@ -330,8 +386,8 @@ def test_boards_are_a_column_and_never_share_a_mean(tmp_path: Path) -> None:
     ("change", "named"),
     [
         ({"power_scope": "board"}, "power scope board and module"),
-        ({"flags": ["simulated_power"]}, "simulated power False and True"),
-        ({"quantization": "Q4_0"}, "model file Q4_0 and Q6_K"),
+        ({"flags": ["simulated_power"]}, "simulated power no and yes"),
+        ({"quantization": "Q4_0"}, "quantization Q4_0 and Q6_K"),
     ],
 )
 def test_what_must_not_be_averaged_together_is_refused(
@@ -341,7 +397,7 @@ def test_what_must_not_be_averaged_together_is_refused(
     runs = write_runs(tmp_path / "r.jsonl", [record(**base), record(id=2, **{**base, **change})])
     error = refuse("--runs", runs, "--outdir", tmp_path)
     assert named in error and "--allow_mixed" in error and not list(tmp_path.glob("*.xlsx"))
-    book = aggregate(tmp_path, "--runs", runs, "--allow_mixed") / "energy_per_run.xlsx"
+    book = one_book("energy_per_run", tmp_path, "--runs", runs, "--allow_mixed")
     assert named in all_text(book)
 
 
@@ -424,7 +480,7 @@ def test_libreoffice_opens_hostile_workbooks(hostile: Path, tmp_path: Path) -> N
 def test_long_tables_go_on_in_numbered_sheets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aggregate_to_excels, "MAX_ROWS", 21)
     runs = write_runs(tmp_path / "r.jsonl", [record(id=task, model_id="m" * 31) for task in range(50)])
-    frames = pd.read_excel(aggregate(tmp_path, "--runs", runs) / "latency_per_run.xlsx", sheet_name=None)
+    frames = pd.read_excel(one_book("latency_per_run", tmp_path, "--runs", runs), sheet_name=None)
     parts = [frames[name] for name in ("m" * 31, "m" * 27 + " (2)", "m" * 27 + " (3)")]
     assert [len(part) for part in parts] == [20, 20, 10]
     assert pd.concat(parts)["task_id"].tolist() == list(range(50)) and len(frames["Pivot (2)"]) == 20
@@ -433,9 +489,9 @@ def test_long_tables_go_on_in_numbered_sheets(tmp_path: Path, monkeypatch: pytes
 def test_slices_of_a_big_file_give_the_same_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [record(id=task % 7, latency_ms=float(task + 1), run_key=str(task % 40)) for task in range(50)]
     path = write_runs(tmp_path / "r.jsonl.gz", runs)
-    whole = summary(aggregate(tmp_path / "a", "--runs", path) / "latency_per_run.xlsx")
+    whole = summary(one_book("latency_per_run", tmp_path / "a", "--runs", path))
     monkeypatch.setattr(aggregate_to_excels, "SLICE", 8)
-    sliced = summary(aggregate(tmp_path / "b", "--runs", path) / "latency_per_run.xlsx")
+    sliced = summary(one_book("latency_per_run", tmp_path / "b", "--runs", path))
     pd.testing.assert_frame_equal(whole, sliced)
 
 
@@ -487,8 +543,10 @@ def test_a_lone_copy_does_the_whole_job_on_one_file(tmp_path: Path, golden: Path
     assert done.returncode == 0, done.stderr
     for book in BOOKS:
         pd.testing.assert_frame_equal(summary(tmp_path / f"{book}.xlsx"), summary(golden / f"{book}.xlsx"))
-    error = refuse("--runs", GOLDEN / "runs.jsonl", GOLDEN / "runs.jsonl", script=lone)
-    assert "gather_campaign.py" in error
+    assert "model file not compared" in done.stdout  # what it cannot do, it says
+    for more in ([GOLDEN / "runs.jsonl"], ["--analysis", GOLDEN / "analysis.json"], ["--parquet", tmp_path]):
+        error = refuse("--runs", GOLDEN / "runs.jsonl", *more, script=lone)
+        assert "a lone copy reads one existing file" in error and "gather_campaign.py" in error
 
 
 def test_the_analysis_is_on_summary(tmp_path: Path) -> None:
@@ -516,7 +574,7 @@ def test_the_analysis_is_on_summary(tmp_path: Path) -> None:
     analysis = tmp_path / "analysis.json"
     analysis.write_text(json.dumps(found))
     runs = write_runs(tmp_path / "r.jsonl", [record(), record(level="L1")])
-    text = all_text(aggregate(tmp_path, "--runs", runs, "--analysis", analysis) / "energy_per_run.xlsx")
+    text = all_text(one_book("energy_per_run", tmp_path, "--runs", runs, "--analysis", analysis))
     assert all(sentence in text for sentence in answer)
     assert all(
         word in text.split("\n")
@@ -531,8 +589,9 @@ def test_parquet_is_partitioned_and_duckdb_reads_it(tmp_path: Path) -> None:
     board_files(tmp_path / "a", "Orin Nano", "MAXN_SUPER", 1.0)
     board_files(tmp_path / "b", "AGX/Orin", "MAXN", 3.0)
     folder = tmp_path / "tidy"
-    for _ in range(2):  # a second time replaces it
-        aggregate(tmp_path, "--runs", tmp_path / "*" / "runs.jsonl.gz", "--parquet", folder)
+    runs, out = tmp_path / "*" / "runs.jsonl.gz", tmp_path / "gathered.jsonl"
+    aggregate(tmp_path, "--runs", runs, "--parquet", folder)
+    gather("--runs", runs, "--out", out, "--parquet", folder)  # a second time replaces it
     query = f"""
         SELECT board, model_id, level, count(*) AS n, avg(energy_joule) AS energy_joule_mean
         FROM read_parquet('{folder}/**/*.parquet', hive_partitioning = true)
@@ -544,13 +603,14 @@ def test_parquet_is_partitioned_and_duckdb_reads_it(tmp_path: Path) -> None:
     runs = tmp_path / "a" / "runs.jsonl.gz"
     assert "holds other files" in refuse("--runs", runs, "--outdir", tmp_path, "--parquet", tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.tex").exists()
+    gather("--runs", GOLDEN / "runs.jsonl", "--out", out, "--parquet", tmp_path / "unknown")
+    found = f"read_parquet('{tmp_path}/unknown/**/*.parquet', hive_partitioning = true)"
+    assert duckdb.sql(f"SELECT DISTINCT board FROM {found}").fetchall() == [(None,)]
 
 
 def test_gathered_file_keeps_no_answer_texts(tmp_path: Path) -> None:
     out = tmp_path / "gathered.jsonl"
-    script = ROOT / "companions" / "gather_campaign.py"
-    command = [sys.executable, str(script), "--runs", str(GOLDEN / "runs.jsonl"), "--out", str(out)]
-    assert subprocess.run([*command, "--hard_flags", "warm_cache"], capture_output=True).returncode == 0
+    gather("--runs", GOLDEN / "runs.jsonl", "--out", out)
     head, *runs = map(json.loads, out.read_text().splitlines())
     assert head["records"] == len(runs) == 11 and "Once upon" not in out.read_text()
     assert [run["in_means"] for run in runs].count(False) == 1

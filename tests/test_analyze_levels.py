@@ -317,7 +317,7 @@ def test_bootstrap_means_are_those_of_all_resamples() -> None:
     ("arguments", "status", "needle"),
     [
         (["--out", "o.json"], 2, "--runs"),
-        (["--runs", "none.jsonl", "--out", "o.json"], 1, "no file"),
+        (["--runs", "none.jsonl", "--out", "o.json"], 1, "no run records at"),
         (
             ["--runs", "runs.jsonl", "--out", "o.json", "--baseline", "L9"],
             1,
@@ -348,7 +348,9 @@ def test_mixed_power_modes_are_refused_and_told_when_allowed(tmp_path: Path) -> 
     )
     done = ask("--runs", path, "--out", tmp_path / "o.json")
     assert (
-        done.returncode == 1 and "power modes: mode0, mode1" in done.stderr and "--allow_mixed" in done.stderr
+        done.returncode == 1
+        and "power mode mode0 and mode1" in done.stderr
+        and "--allow_mixed" in done.stderr
     )
     result = analyze(tmp_path, "--runs", path, "--allow_mixed")
     assert "mixed" in {caveat["key"] for caveat in result["caveats"] if caveat["severity"] == "high"}

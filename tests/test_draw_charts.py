@@ -84,10 +84,36 @@ def test_same_input_same_bytes(drawn: dict[str, str], tmp_path: Path) -> None:
     assert draw(tmp_path, json.loads(hostile), "--trace", write_trace(tmp_path / "t.csv")) == drawn
 
 
-def test_the_trace_is_cut_to_its_first_run(tmp_path: Path) -> None:
-    points = draw_charts.read_trace(write_trace(tmp_path / "trace.csv"))
-    assert points[0][0] == pytest.approx(158.0) and points[-1][0] == pytest.approx(169.9)
-    assert {round(power / 1000) for _, power in points} == {5, 9}
+def test_without_stamps_the_trace_is_cut_to_its_first_busy_stretch(tmp_path: Path) -> None:
+    (tmp_path / "runs.jsonl").write_text('{"id": 1, "model_id": "m", "level": "L0", "latency_ms": 8000}\n')
+    trace = draw_charts.read_trace(write_trace(tmp_path / "trace.csv"), [tmp_path / "runs.jsonl"], [])
+    assert trace.points[0][0] == pytest.approx(158.0) and trace.points[-1][0] == pytest.approx(169.9)
+    assert {round(power / 1000) for _, power in trace.points} == {5, 9} and trace.edges == ()
+
+
+def test_the_first_good_run_that_the_trace_covers_is_shown_with_its_edges(tmp_path: Path) -> None:
+    stamps = {"first_token_s": 199.5, "t1_s": 210.0}
+    run = {"id": 7, "model_id": "m", "level": "L2", "repeat": 1, "t0_s": 198.0, "error": None, **stamps}
+    before = {**run, "id": 6, "t0_s": 10.0, "first_token_s": 11.0, "t1_s": 20.0}  # the trace began later
+    failed = {**run, "id": 5, "error": {"type": "Timeout", "message": "x"}}
+    spoilt = {**run, "id": 4, "t0_s": 160.0, "t1_s": 168.0}
+    runs = tmp_path / "runs.jsonl"
+    runs.write_text("".join(json.dumps(one) + "\n" for one in (before, failed, spoilt, run)))
+    left_out = [{"model_id": "m", "level": "L2", "id": "4", "repeat": "1", "why": "flag: warm_cache"}]
+    trace = draw_charts.read_trace(write_trace(tmp_path / "trace.csv"), [runs], left_out)
+    assert trace.edges == (198.0, 199.5, 210.0) and trace.run == "m, L2, task 7"
+    assert trace.points[0][0] == pytest.approx(196.0) and trace.points[-1][0] == pytest.approx(212.0)
+    chart = draw_charts.trace_chart(json.loads(GOLDEN.read_text()), trace)
+    assert "The first token comes after 1.5 s" in chart.description and "task 7" in chart.reading
+    texts = re.findall(r">([^<>]+)</text>", draw_charts.svg_text(chart))
+    assert {"prompt", "answer"} <= set(texts)
+
+
+def test_a_run_in_a_gap_of_the_trace_is_not_shown(tmp_path: Path) -> None:
+    points = [(t, 5000.0) for t in (*range(100), *range(200, 300))]
+    run = {"id": 1, "model_id": "m", "level": "L0", "t0_s": 90.5, "first_token_s": 91.0, "t1_s": 210.5}
+    (tmp_path / "runs.jsonl").write_text(json.dumps(run) + "\n")
+    assert draw_charts.covered_run(points, [tmp_path / "runs.jsonl"], []) is None
 
 
 def test_charts_that_the_data_do_not_allow_are_left_out(tmp_path: Path) -> None:

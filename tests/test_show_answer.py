@@ -106,3 +106,24 @@ def test_another_file_is_a_clear_error(
         (tmp_path / "a.json").write_text(content)
     assert show_answer.main(["--analysis", str(tmp_path / "a.json")]) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_several_judges_are_not_counted_as_several_models(analysis: dict[str, Any]) -> None:
+    one = show_answer.answer(analysis)
+    for table in ("win_rates", "cheapest"):
+        analysis[table] += [
+            row | {"judge_model": "zz", "win_rate": 0.0, "statement": "x"} for row in analysis[table]
+        ]
+    assert show_answer.answer(analysis) == one
+    told = [row["text"] for row in show_answer.caveats(analysis) if row["key"] == "several_judges"]
+    assert told and told[0].startswith("2 judges: ")
+    assert " 0 % [" not in show_answer.text_of({**analysis, "answer": one, "caveats": []}, "#")
+
+
+def test_a_wide_interval_leaves_room_before_the_bar(analysis: dict[str, Any]) -> None:
+    for row in analysis["level_means"]:
+        row["ci95"] = [-0.000512345, 123456.0]
+    lines = show_answer.text_of(analysis, "#").splitlines()
+    shown = [line for line in lines if "123456" in line]
+    assert shown and all("123456 " in line or line.endswith("123456") for line in shown)
+    assert max(map(len, lines)) <= 80
