@@ -111,7 +111,8 @@ demo() {
         say "no power sensor on this machine: replaying $source, labelled simulated everywhere"
     fi
     step "$PY" models/make_demo_model.py --outdir models/demo
-    step "$PY" run_llamacpp_collect.py --models models/demo/*.gguf --prompts data/writing_prompts_hierarchical.csv data/roleplay_prompts_hierarchical.csv --ids 1 2 11 --repeats 2 --max_tokens 64 --idle_seconds 3 --source "$source" --allow_cpu --power_trace $out/power_trace.csv --out_jsonl $out/runs_llamacpp.jsonl
+    # shellcheck disable=SC2086 # COLLECT_ARGS is a list of flags
+    step "$PY" run_llamacpp_collect.py --models models/demo/*.gguf --prompts data/writing_prompts_hierarchical.csv data/roleplay_prompts_hierarchical.csv --ids 1 2 11 --repeats 2 --max_tokens 64 --idle_seconds 3 --source "$source" --allow_cpu --power_trace $out/power_trace.csv ${COLLECT_ARGS:-} --out_jsonl $out/runs_llamacpp.jsonl
     need $out/runs_llamacpp.jsonl
     step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root $out --serve_model "$(ls models/demo/*.gguf | head -n 1)" --model demo-judge --pairs baseline --out $out/scores_mtbench.csv
     conclude $out

@@ -99,7 +99,7 @@ def readme_commands() -> list[str]:
 @pytest.mark.parametrize("command", readme_commands())
 def test_readme_commands_are_real(command: str) -> None:
     """Each command's script exists and its parser takes the flags."""
-    words = shlex.split(command.split(" | ")[0].split(" > ")[0], comments=True)
+    words = shlex.split(re.split(r" [|<>] ", command)[0], comments=True)
     script = ROOT / words[1]
     assert script.is_file()
     check = (
