@@ -93,8 +93,9 @@ def both_orders(replies: Sequence[Reply]) -> list[tuple[Reply, Reply]]:
     games: dict[tuple[str, ...], list[Reply]] = defaultdict(list)
     for reply in replies:
         if reply.score is not None and not reply.rule:
-            games[(*reply.place(), reply.repeat)].append(reply)
-    return [(game[0], game[1]) for game in games.values() if len(game) == 2]
+            game = (*reply.place(), reply.repeat)
+            games[game].append(reply)
+    return [(played[0], played[1]) for played in games.values() if len(played) == 2]
 
 
 def exact_sign_p(one: int, other: int) -> float:
@@ -179,7 +180,8 @@ def judge_noise(replies: Sequence[Reply], same_answers: bool) -> dict[str, Any]:
     asked: dict[tuple[str, ...], list[float]] = defaultdict(list)
     for r in replies:
         if r.score is not None and not r.rule:
-            asked[(*r.place(), r.first, *(r.answers if same_answers else ()))].append(r.score)
+            question = (*r.place(), r.first, *(r.answers if same_answers else ()))
+            asked[question].append(r.score)
     twice = [two for scores in asked.values() for two in itertools.combinations(scores, 2)]
     row: dict[str, Any] = {"kind": "same_answers" if same_answers else "repeats", "compared": len(twice)}
     row |= {
@@ -266,7 +268,8 @@ def read_journal(path: Path, verdicts: Sequence[Verdict]) -> tuple[list[Reply], 
         if reply.place() not in planned:
             continue
         every.append(reply)
-        game = games[(*reply.place(), reply.repeat)]
+        where = (*reply.place(), reply.repeat)
+        game = games[where]
         if any(
             sorted(old.answers) != sorted(reply.answers) or old.rule != reply.rule for old in game.values()
         ):

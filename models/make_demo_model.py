@@ -295,7 +295,7 @@ def token_matrices(spec: Spec, vocab: dict[str, int], moves: Moves, n_embd: int)
     """
     import numpy as np
 
-    codes = np.ones((1, 1), dtype=np.float32)
+    codes: Any = np.ones((1, 1), dtype=np.float32)
     while len(codes) < N_CODE:  # Sylvester's Hadamard matrix: orthogonal codes of +-1
         codes = np.block([[codes, codes], [codes, -codes]])
     embed = uniform(len(vocab), n_embd, 0.5, spec.seed, "token_embd")
