@@ -84,7 +84,8 @@ def table_row(run: Mapping[str, Any]) -> tuple[Any, ...]:
     # An empty id under one name may stand beside the real one under another.
     ids = (run[name] for name in ("id", "question_id", "task_id") if run.get(name) not in (None, ""))
     numbers = (finite(run.get(name), name in MAY_BE_NEGATIVE) for name in NUMBERS)
-    names = (str(next(ids)), str(run.get("turn") or 1), str(run["level"]))
+    # Python 3.10's csv cannot write a NUL.
+    names = (str(name).replace("\0", "\\0") for name in (next(ids), run.get("turn") or 1, run["level"]))
     return (*names, run.get("repeat"), seconds(run.get("started_at")), *numbers)
 
 
