@@ -277,8 +277,7 @@ def run_model(campaign: Campaign, model: Json, todo: Sequence[Json]) -> None:
         loaded = engine.ask(op="start")
         for index, line in enumerate(todo):
             if loaded["ok"]:
-                if index % campaign.args.idle_every == 0:
-                    measure_idle(campaign)
+                measure_idle(campaign, index)
                 cool_down(campaign.args.cooldown, engine)
             record = new_record(campaign, line, loaded)
             write(
@@ -397,10 +396,10 @@ def write(campaign: Campaign, record: RunRecord, is_anchor: bool) -> None:
 # --- Between runs ---
 
 
-def measure_idle(campaign: Campaign) -> None:
-    """Idle power with the model resident and the feed running, as in runs; a dead feed is started again."""
+def measure_idle(campaign: Campaign, index: int) -> None:
+    """Idle power where it is due, the model resident as in runs; a dead feed is started again at once."""
     sampler, seconds = campaign.sampler, campaign.args.idle_seconds
-    if sampler is None:
+    if sampler is None or (index % campaign.args.idle_every and not sampler.end_reason):
         return
     campaign.idle = None  # until it is known again
     try:
