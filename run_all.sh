@@ -55,7 +55,7 @@ choose_engine_build() {
         # The 8 GB boards fail to reserve CUDA's virtual memory pool.
         if [ "$(awk '/MemTotal/ {print $2}' /proc/meminfo)" -lt 9000000 ]; then CMAKE_ARGS+=" -DGGML_CUDA_NO_VMM=ON"; fi
         export CMAKE_ARGS PIP_NO_CACHE_DIR=1 # a cached wheel may be a CPU build
-        say "Jetson: building llama-cpp-python with CUDA, architecture $(cuda_architecture) (20 minutes or more, once)"
+        say "Jetson: building llama-cpp-python with CUDA, architecture $(cuda_architecture) (a long compilation, once)"
     else
         export CMAKE_ARGS="-DLLAVA_BUILD=OFF"
         say "no Jetson: building llama-cpp-python for the CPU (about 3 minutes on 2 cores, once)"
