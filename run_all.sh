@@ -82,9 +82,13 @@ setup() {
     install_requirements "${1:-requirements.txt}"
 }
 
-# A step that fails is remembered, and the chain goes on with what there is.
+# A step that fails is remembered, and the chain goes on with what there is; one that was told to stop stops the chain.
 worst=0
-step() { say "$(printf '%q ' "$@")"; "$@" || worst=$?; }
+step() {
+    say "$(printf '%q ' "$@")"
+    "$@" || worst=$?
+    case "$worst" in 129 | 130 | 143) exit "$worst" ;; esac
+}
 # Without one run there is nothing to judge.
 need() { [ -s "$1" ] || exit "$worst"; }
 
