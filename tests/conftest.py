@@ -1,7 +1,9 @@
 """Tiny GGUF models for all tests: made once per session by the scripts in models/, byte for byte the same."""
 
 import importlib.util
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +11,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCHS = ("llama", "qwen2", "gemma2", "phi3", "qwen3")
+
+# `nohup ./run_tests.sh &` starts us deaf to Ctrl-C and hang-up, children inherit it; the tests send both.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def run_maker(script: str, *flags: object) -> None:

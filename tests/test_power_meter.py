@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -111,16 +112,24 @@ def test_a_full_standard_output_and_bad_numbers_are_errors_of_one_line() -> None
         assert done.returncode == 1 and done.stderr.startswith("error: --") and "Traceback" not in done.stderr
 
 
+def children_running(script: str, parent: int) -> list[int]:
+    """Process ids. From /proc: ps cuts its rows at COLUMNS, and a long path hides the script."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
+                words = (stat.parent / "cmdline").read_bytes().split(b"\0")
+                found += [int(stat.parent.name)] * any(word.endswith(script.encode()) for word in words)
+    return found
+
+
 def test_a_recording_notices_that_its_keeper_was_killed(tmp_path: Path) -> None:
     command = [sys.executable, str(METER), "record", "--out", str(tmp_path / "trace.csv"), *STEADY]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while not (tmp_path / "trace.csv").exists() or len((tmp_path / "trace.csv").read_text()) < 200:
             time.sleep(0.05)
-        children = subprocess.run(
-            ["ps", "--ppid", str(process.pid), "-o", "pid=,args="], capture_output=True, text=True
-        )
-        (keeper,) = [row.split()[0] for row in children.stdout.splitlines() if "feed_keeper.py" in row]
-        os.kill(int(keeper), signal.SIGKILL)
+        (keeper,) = children_running("feed_keeper.py", process.pid)
+        os.kill(keeper, signal.SIGKILL)
         assert process.wait(10) == 1 and process.stderr and "lost its feed_keeper.py" in process.stderr.read()
 
 
