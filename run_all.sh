@@ -9,6 +9,7 @@
 #   MODELS="a.gguf b.gguf"  models to run             REPEATS=3       runs per model, task and level
 #   RESULTS=results         where everything goes     COLLECT_ARGS=…  more flags for the collector
 #   JUDGE_API_URL, JUDGE_MODEL, JUDGE_KEY_ENV         the judge, and the NAME of the variable that holds its key
+#                                                     (a server on this machine may do without one)
 #   JUDGE_LOCAL_MODEL=path.gguf                       judge on this machine instead
 #   JUDGE_ARGS=…                                      more flags for the judge (--daily_limit 200)
 #   PYTHON=python3.12  VENV=.venv  CMAKE_ARGS=…       how the environment is made
@@ -128,8 +129,10 @@ campaign() {
     # shellcheck disable=SC2086 # COLLECT_ARGS and JUDGE_ARGS are lists of flags
     step "$PY" run_llamacpp_collect.py --models "$@" --prompts data/*_prompts_hierarchical.csv --repeats "${REPEATS:-3}" ${COLLECT_ARGS:-} --out_jsonl "$out/runs_llamacpp.jsonl"
     need "$out/runs_llamacpp.jsonl"
-    if [ -n "${!key_env:-}" ]; then
-        step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root "$out" --model "$model" --api_url "$api" --api_key_env "$key_env" ${JUDGE_ARGS:-} --out "$out/scores_mtbench.csv"
+    local key=() on_this_machine='^http://(localhost|127\.[0-9.]+|\[::1\])[:/]' # Ollama, llama-server: they ask for no key
+    if [ -n "${!key_env:-}" ]; then key=(--api_key_env "$key_env"); fi
+    if [ ${#key[@]} -gt 0 ] || [[ "$api" =~ $on_this_machine ]]; then
+        step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root "$out" --model "$model" --api_url "$api" "${key[@]}" ${JUDGE_ARGS:-} --out "$out/scores_mtbench.csv"
     elif [ -n "${JUDGE_LOCAL_MODEL:-}" ]; then
         say "no judge key in \$$key_env: judging with $JUDGE_LOCAL_MODEL on this machine"
         step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root "$out" --model "$(basename "$JUDGE_LOCAL_MODEL" .gguf)" --serve_model "$JUDGE_LOCAL_MODEL" ${JUDGE_ARGS:-} --out "$out/scores_mtbench.csv"

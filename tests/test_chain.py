@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = "--ids 1 11 --max_tokens 16 --idle_seconds 1"  # the demo, but shorter
+SMALL = "--ids 1 11 --max_tokens 16 --repeats 1 --idle_seconds 1"  # the demo, but shorter
 WORKBOOKS = ("quality_scores", "energy_per_run", "latency_per_run", "output_tokens_per_run")
 
 
@@ -148,3 +148,38 @@ def test_a_campaign_without_a_key_and_with_a_bad_model(
     assert len(records_of(out)) == 2
     assert all((out / f"{name}.xlsx").is_file() for name in WORKBOOKS)
     assert not (out / "scores_mtbench.csv").exists()
+
+
+NOTES_ITS_ARGUMENTS = """#!/bin/sh
+echo "$@" >> "$ARGUMENTS"
+case "$1" in run_llamacpp_collect.py) mkdir -p own; echo {} > own/runs_llamacpp.jsonl ;; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "judged"),
+    [
+        ("http://localhost:11434/v1", "", True),
+        ("http://[::1]:8080/v1", "", True),
+        ("http://127.0.0.1.example.org/v1", "", False),
+        ("https://api.example.org/v1", "", False),
+        ("https://api.example.org/v1", "secret", True),
+    ],
+)
+def test_the_judge_runs_with_a_key_or_on_this_machine(
+    tmp_path: Path, url: str, key: str, judged: bool
+) -> None:
+    """A stand-in for Python notes what the chain starts; the real steps are tested above."""
+    shutil.copy(ROOT / "run_all.sh", tmp_path)
+    shutil.copy(ROOT / "requirements.txt", tmp_path)
+    python = tmp_path / "venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(NOTES_ITS_ARGUMENTS)
+    python.chmod(0o755)
+    settings = {"JUDGE_API_URL": url, "JUDGE_KEY_ENV": "SOME_KEY", "SOME_KEY": key, "MODELS": "m.gguf"}
+    log = {"ARGUMENTS": str(tmp_path / "log"), "VENV": "venv", "RESULTS": "own"}
+    done = run_all(tmp_path, **settings, **log)
+    assert done.returncode == 0, done.stderr
+    asked = [line for line in (tmp_path / "log").read_text().splitlines() if "judge_pairs.py" in line]
+    assert len(asked) == judged
+    assert all(("--api_key_env SOME_KEY" in line) == bool(key) for line in asked)
