@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = "--ids 1 11 --max_tokens 16 --repeats 1 --idle_seconds 1"  # the demo, but shorter
+SMALL = "--ids 1 11 --max_tokens 8 --idle_seconds 1"  # the demo, but shorter
 WORKBOOKS = ("quality_scores", "energy_per_run", "latency_per_run", "output_tokens_per_run")
 
 
