@@ -7,7 +7,7 @@ that all memory is free again before the next model is loaded.
 
 Requests, one JSON object per line:
   {"op": "open", "model": "a.gguf"}            vocabulary only: enough to count tokens
-  {"op": "count", "prompt": PROMPT}            -> prompt_tokens, prompt_sha256
+  {"op": "count", "prompt": PROMPT}            -> prompt_tokens, prompt_sha256; with "ids": true also ids
   {"op": "load", "n_ctx": 4096, …}             weights and context -> load_ms, n_ctx, what the engine did
   {"op": "run", "prompt": PROMPT, "max_tokens": 512, "temperature": 0, "seed": 0}
                                                -> one cold, timed generation: "record" holds the
@@ -546,7 +546,8 @@ def answer_open(engine: Engine, request: Mapping[str, Any]) -> dict[str, Any]:
 def answer_count(engine: Engine, request: Mapping[str, Any]) -> dict[str, Any]:
     """Count and hash a prompt's ids."""
     ids, _, flags = prompt_ids(engine, request["prompt"])
-    return {"prompt_tokens": len(ids), "prompt_sha256": sha256_ids(ids), "flags": flags}
+    listed = {"ids": ids} if request.get("ids") else {}
+    return {"prompt_tokens": len(ids), "prompt_sha256": sha256_ids(ids), "flags": flags, **listed}
 
 
 ANSWERS: dict[str, Callable[[Engine, Mapping[str, Any]], dict[str, Any]]] = {

@@ -312,7 +312,8 @@ def rewire(args: argparse.Namespace) -> str:
     rng = random.Random(args.seed)
     said = ""
     if args.draft_accept is not None:
-        make_draft(model, args.draft_accept, rng)
+        # A stream of its own: that of the cycle would put the wrong words side by side on it.
+        make_draft(model, args.draft_accept, random.Random(f"draft {args.seed}"))
     else:
         moves = chain_moves(model, rng) if args.chain else script_moves(model, args.script, args.think)
         wire(model, moves, rng)

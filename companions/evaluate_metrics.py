@@ -1,0 +1,338 @@
+#!/usr/bin/env python3
+"""How good are the predictions on rows the model has not seen? Errors, coverage, per phase and total.
+
+  --split cells     each cell (same prompt and output length) is held out once, in --folds parts
+  --split lengths   each prompt length is held out once, with all its rows
+  --split rows      --train_rows random rows train, all cells without one of them test; --seeds times
+With --model_file, that model's predictions of the rows it was not fitted on; if it was fitted on all of them,
+its kind of regression is held out by --split instead, and the answer says so. Repeats of a cell never stand
+on both sides. A row that most fits it took part in call an outlier is named, and left out of all scores but
+mape_all_percent.
+
+Output: a table, or with --json one object {"how", "rows", "quantities": {name: scores}, "outliers"}; --pairs
+writes one JSON line per held-out prediction. Errors are relative to the measurement, in percent.
+
+Example:
+    python companions/evaluate_metrics.py --samples samples.json --split lengths
+    python companions/evaluate_metrics.py --samples samples.json --split rows --train_rows 50 --seeds 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+QUANTITIES = (
+    "prefill_ms",
+    "decode_ms",
+    "total_ms",
+    "prefill_energy_joule",
+    "decode_energy_joule",
+    "total_energy_joule",
+)
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+ROOM = Path(__file__).resolve().parent
+
+
+class EvaluateError(Exception):
+    """Something the user can put right."""
+
+
+# --- splits ---
+
+
+def cell_splits(samples: Mapping[str, Any], folds: int, seed: int) -> list[dict[str, Any]]:
+    """Every cell in one of `folds` test parts."""
+    import numpy as np
+
+    group = np.array(samples["group"])
+    cells = int(group.max()) + 1
+    part = np.random.default_rng(seed).permutation(cells)[group] % min(folds, cells)
+    return [make_split(f"part {place + 1}", part == place) for place in range(int(part.max()) + 1)]
+
+
+def length_splits(samples: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every prompt length once the test."""
+    import numpy as np
+
+    lengths = np.array([prompt for prompt, _ in samples["counts"]])
+    return [make_split(f"{length} prompt tokens", lengths == length) for length in np.unique(lengths)]
+
+
+def row_splits(samples: Mapping[str, Any], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Random rows train, --train_rows of all or --per_subject of each; the test is every cell none is of."""
+    import numpy as np
+
+    group = np.array(samples["group"])
+    _, subject = np.unique([str(name) for name in samples["subject"]], return_inverse=True)
+    if args.train_rows >= len(group) and not args.per_subject:
+        raise EvaluateError(f"--train_rows {args.train_rows}: there are only {len(group)} rows")
+    splits = []
+    for seed in range(args.seeds):
+        order = np.random.default_rng(seed).permutation(len(group))
+        train = order[: args.train_rows]
+        if args.per_subject:
+            of_each = [order[subject[order] == one][: args.per_subject] for one in np.unique(subject)]
+            train = np.concatenate(of_each)
+        test = ~np.isin(group, group[train])
+        splits.append(
+            {"split": f"seed {seed}", "train": train.tolist(), "test": np.flatnonzero(test).tolist()}
+        )
+    return splits
+
+
+def make_split(name: str, test: Any) -> dict[str, Any]:
+    """A split from a mask of test rows."""
+    import numpy as np
+
+    return {"split": name, "train": np.flatnonzero(~test).tolist(), "test": np.flatnonzero(test).tolist()}
+
+
+# --- the fits, in another process ---
+
+
+def run_room(command: Sequence[str], text: str) -> list[dict[str, Any]]:
+    """JSON lines of a script beside this one."""
+    full = [sys.executable, str(ROOM / command[0]), *command[1:]]
+    done = subprocess.run(full, input=text, capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"{command[0]} ended without a word"]
+        raise EvaluateError(said[-1].removeprefix("error: "))
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def crossed(args: argparse.Namespace, splits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Predictions of each split's test rows by a model of its training rows."""
+    splits = [split for split in splits if split["train"] and split["test"]]
+    if not splits:
+        raise EvaluateError("nothing to hold out: all rows are of one cell; measure other lengths")
+    command = ["fit_metrics.py", "cross", "--samples", str(args.samples), "--level", str(args.level)]
+    command += ["--regression", args.regression]
+    if args.base:
+        command += ["--base", str(args.base), "--method", args.method]
+    return run_room(command, json.dumps(splits))
+
+
+def unseen(
+    args: argparse.Namespace, samples: Mapping[str, Any], model: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """A trained model's predictions of the rows it was not fitted on, as one split; none if there are none.
+
+    Their cells may have been seen; rows of the same values in another file count as seen.
+    """
+    known = set(model["training_rows"])
+    places = [place for place, digest in enumerate(samples["row_sha256"]) if digest not in known]
+    if not places:
+        return []
+    pairs = [[samples["counts"][place][0], samples["counts"][place][1] + 1] for place in places]
+    text = "".join(json.dumps(pair) + "\n" for pair in pairs)
+    rows = run_room(["fit_metrics.py", "predict", str(args.model_file), "--level", str(args.level)], text)
+    predicted = {
+        name: {bound: [row[name][bound] for row in rows] for bound in ("mean", "low", "high")}
+        for name in QUANTITIES
+        if name in rows[0]
+    }
+    return [{"split": "rows the model has not seen", "test": places, "outliers": [], "predicted": predicted}]
+
+
+# --- scores ---
+
+
+def make_pairs(samples: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One entry per held-out prediction whose quantity was measured."""
+    named = outliers_of(answers)
+    pairs = []
+    for answer in answers:
+        for name, found in answer["predicted"].items():
+            for at, place in enumerate(answer["test"]):
+                measured, prompt = samples["measured"][name][place], samples["counts"][place]
+                if measured is None:
+                    continue
+                pair = {"split": answer["split"], "quantity": name, "row": place, "measured": measured}
+                pair |= {
+                    "input_tokens": prompt[0],
+                    "decode_steps": prompt[1],
+                    "group": samples["group"][place],
+                }
+                pair |= {bound: None if values is None else values[at] for bound, values in found.items()}
+                pairs.append(pair | {"outlier": (name, place) in named})
+    return pairs
+
+
+def outliers_of(answers: Sequence[Mapping[str, Any]]) -> set[tuple[str, int]]:
+    """(quantity, row) that at least half of the fits it could be in left out."""
+    votes = Counter((o["target"], o["row"]) for answer in answers for o in answer["outliers"])
+    tested = Counter(place for answer in answers for place in answer["test"])
+    return {
+        (target, row)
+        for (target, row), times in votes.items()
+        if times >= max(1, (len(answers) - tested[row]) / 2)
+    }
+
+
+def score(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Scores of one quantity: errors in percent of the measurement, RMSE in its unit, coverage in percent."""
+    import numpy as np
+
+    kept = [pair for pair in pairs if not pair["outlier"]]
+    every = np.array([[pair["measured"], pair["mean"]] for pair in pairs])
+    measured, mean = np.array([[pair["measured"], pair["mean"]] for pair in kept]).T
+    off = 100 * np.abs(mean / measured - 1)
+    bounds = [
+        (p["low"] <= p["measured"] <= p["high"], p["high"] - p["low"], p)
+        for p in kept
+        if p["low"] is not None
+    ]
+    spread = float(((measured - measured.mean()) ** 2).sum())
+    by_split = {split: [] for split in dict.fromkeys(pair["split"] for pair in kept)}  # type: ignore[var-annotated]
+    for pair, error in zip(kept, off, strict=True):
+        by_split[pair["split"]].append(error)
+    mapes = [float(np.mean(errors)) for errors in by_split.values()]
+    return {
+        "n": len(kept),
+        "cells": len({pair["group"] for pair in kept}),
+        "mape_percent": float(off.mean()),
+        "median_ape_percent": float(np.median(off)),
+        "rmse": float(np.sqrt(((mean - measured) ** 2).mean())),
+        "r2": 1 - float(((mean - measured) ** 2).sum()) / spread if spread > 0 else None,
+        "coverage_percent": 100 * float(np.mean([b[0] for b in bounds])) if bounds else None,
+        "half_width_percent": 100 * float(np.mean([b[1] / 2 / b[2]["mean"] for b in bounds]))
+        if bounds
+        else None,
+        "mape_percent_by_split": dict(zip(by_split, mapes, strict=True)),
+        "mape_all_percent": float(100 * np.mean(np.abs(every[:, 1] / every[:, 0] - 1))),
+    }
+
+
+def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Everything: answer and pairs."""
+    samples, how, answers = read_json(args.samples), "", []
+    if args.model_file:
+        (told,) = run_room(["check_model.py", str(args.model_file)], "")
+        if told["model"] != samples["model"]:
+            raise EvaluateError(
+                f"{args.model_file} is a model of {told['model']}, the rows are of {samples['model']}"
+            )
+        model = read_json(args.model_file)
+        answers = unseen(args, samples, model)
+        how = "the model in the file, on rows it was not fitted on"
+        if not answers:
+            fits = args.regression = "analytic" if model["base"] else model["regression"]
+            how = f"all rows trained the model in the file, so {fits} models were fitted anew: "
+    if not answers:
+        splits = {
+            "cells": lambda: cell_splits(samples, args.folds, args.seed),
+            "lengths": lambda: length_splits(samples),
+            "rows": lambda: row_splits(samples, args),
+        }[args.split]()
+        answers = crossed(args, splits)
+        how += f"{args.split} held out, {len(answers)} fits"
+    pairs = make_pairs(samples, answers)
+    scores = {
+        name: score(mine) for name in QUANTITIES if (mine := [p for p in pairs if p["quantity"] == name])
+    }
+    named = [
+        {"quantity": name, "where": samples["where"][row], "value": samples["measured"][name][row]}
+        | {"input_tokens": samples["counts"][row][0], "output_tokens": samples["counts"][row][1] + 1}
+        for name, row in sorted(outliers_of(answers))
+    ]
+    facts = {name: samples[name] for name in ("model", "board", "no_energy_reason", "simulated_power")}
+    answer = {**facts, "how": how, "regression": args.regression, "level": args.level}
+    return {**answer, "rows": len(samples["counts"]), "quantities": scores, "outliers": named}, pairs
+
+
+# --- output ---
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as exc:
+        raise EvaluateError(f"{path} is not JSON ({exc}); check the path") from exc
+    if not isinstance(found, dict):
+        raise EvaluateError(f"{path} holds no object; check the path")
+    return found
+
+
+def shown(value: float | None) -> str:
+    """Three figures, or a dash."""
+    return "-" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def format_table(answer: Mapping[str, Any]) -> str:
+    """At most 80 columns."""
+    lines = [f"{answer['model']}{' on ' + answer['board'] if answer['board'] else ''}", answer["how"]]
+    lines.append(
+        f"{'':20} {'n':>6} {'MAPE %':>7} {'median %':>8} {'RMSE':>8} {'R2':>8} {'cover %':>7} {'± %':>6}"
+    )
+    for name, row in answer["quantities"].items():
+        r2 = "-" if row["r2"] is None else f"{row['r2']:.5f}"
+        cells = [shown(row[key]) for key in ("mape_percent", "median_ape_percent", "rmse")]
+        last = [shown(row[key]) for key in ("coverage_percent", "half_width_percent")]
+        first = f"{name:20} {row['n']:>6} {cells[0]:>7} {cells[1]:>8} {cells[2]:>8}"
+        lines.append(f"{first} {r2:>8} {last[0]:>7} {last[1]:>6}")
+    for one in answer["outliers"]:
+        lines.append(
+            f"outlier, not scored: {one['where']}, {one['input_tokens']} tokens in,"
+            f" {one['output_tokens']} out: {one['quantity']} {shown(one['value'])}"
+        )
+    if answer["no_energy_reason"]:
+        lines.append(f"no energy: {answer['no_energy_reason']}")
+    if answer["simulated_power"]:
+        lines.append("energies are of simulated power, not of a measurement")
+    return "\n".join(
+        [*lines, f"cover: rows inside their {answer['level']:.0%} interval, ± % of the prediction"]
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--samples", type=Path, required=True, metavar="JSON", help="of select_measurements.py"
+    )
+    parser.add_argument("--model_file", type=Path, metavar="JSON", help="score this model instead of fitting")
+    parser.add_argument("--regression", default="analytic", metavar="KIND", help="(default: analytic)")
+    parser.add_argument("--base", type=Path, metavar="JSON", help="transfer this model of another machine")
+    parser.add_argument("--method", default="shrunk", help="of the transfer (default: shrunk)")
+    parser.add_argument(
+        "--split", choices=("cells", "lengths", "rows"), default="cells", help="(default: cells)"
+    )
+    parser.add_argument("--folds", type=int, default=6, metavar="N", help="parts of --split cells (6)")
+    parser.add_argument("--seed", type=int, default=0, help="of --split cells (0)")
+    parser.add_argument("--train_rows", type=int, default=50, metavar="N", help="of --split rows (50)")
+    parser.add_argument(
+        "--per_subject", type=int, metavar="N", help="of --split rows: N rows of each subject"
+    )
+    parser.add_argument("--seeds", type=int, default=10, metavar="N", help="of --split rows (10)")
+    parser.add_argument("--level", type=float, choices=LEVELS, default=0.9, help="of the intervals (0.9)")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.add_argument("--pairs", type=Path, metavar="JSONL", help="write every held-out prediction here")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate, print."""
+    args = build_parser().parse_args(argv)
+    try:
+        answer, pairs = evaluate(args)
+        if args.pairs:
+            args.pairs.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
+    except (EvaluateError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    print(json.dumps(answer) if args.json else format_table(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

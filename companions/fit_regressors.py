@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+"""The regressions beside the analytic one, as plain numbers: a job in as JSON, coefficients or trees out.
+
+One job per line, one answer per line.
+
+stdin   {"regression": KIND, "x": [[a, b] ..], "y": [..], "fold": [..]}
+stdout  {"spec": {..}, "predicted": [..], "held_out": [..]}, or {"error": why not}
+KIND is linear, polynomial, random_forest or xgboost on x = (prompt tokens, decode steps), or one of the
+transfers on x = (base prediction, tokens): simple_scaling (mean ratio), median_ratio, through_origin (least
+squares), two_parameter (y = ratio base + c tokens, relative errors). y > 0 in any unit. held_out is what a
+fit without the row's fold says of it. Trees leave as arrays, so that prediction needs neither library.
+
+Example:
+    python companions/fit_regressors.py < job.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+TREES, TREE_FOLDS = 60, 5  # a forest per fold takes its time
+BOOSTED = {"max_depth": 4, "eta": 0.1, "seed": 0, "nthread": 1}
+BOOST_ROUNDS = 200
+PER_THOUSAND = 1000  # products of thousands of tokens stay of one size
+STAY_NEAR = 1e-3  # how strongly the two-parameter transfer holds to plain scaling, per row
+
+# A trained regression: its plain numbers, and what the library itself predicts for x (n, 2) -> (n,).
+Trained = tuple[dict[str, Any], Callable[[Any], Any]]
+
+
+class RegressorError(Exception):
+    """The job cannot be done."""
+
+
+def train_polynomial(x: Floats, y: Floats, degree: int) -> Trained:
+    """Least squares on all products of a and b up to a degree, weighted for relative errors."""
+    from sklearn.linear_model import LinearRegression
+    from sklearn.preprocessing import PolynomialFeatures
+
+    powers = PolynomialFeatures(degree)
+    columns = powers.fit_transform(x / PER_THOUSAND)
+    fitted = LinearRegression(fit_intercept=False).fit(columns, y, sample_weight=1 / y**2)
+    spec = {
+        "regressor": "polynomial",
+        "powers": powers.powers_.tolist(),
+        "coefficients": fitted.coef_.tolist(),
+    }
+    return spec, lambda new: fitted.predict(powers.transform(new / PER_THOUSAND))
+
+
+def train_forest(x: Floats, y: Floats) -> Trained:
+    """Random forest on log y: errors of short and long requests weigh the same."""
+    import numpy as np
+    from sklearn.ensemble import RandomForestRegressor
+
+    forest = RandomForestRegressor(n_estimators=TREES, random_state=0, n_jobs=1).fit(x, np.log(y))
+    trees = []
+    for estimator in forest.estimators_:
+        tree = estimator.tree_
+        arrays = {"left": tree.children_left, "right": tree.children_right, "feature": tree.feature}
+        arrays |= {"threshold": tree.threshold, "value": tree.value[:, 0, 0]}
+        trees.append({name: array.tolist() for name, array in arrays.items()})
+    spec = {"regressor": "trees", "start": 0.0, "weight": 1 / len(trees), "trees": trees}
+    return spec, lambda new: np.exp(forest.predict(new))
+
+
+def train_boosted(x: Floats, y: Floats) -> Trained:
+    """XGBoost on log y, from its own JSON."""
+    import numpy as np
+    import xgboost
+
+    logs = np.log(y)
+    settings = {**BOOSTED, "base_score": float(logs.mean())}
+    booster = xgboost.train(settings, xgboost.DMatrix(x, label=logs), num_boost_round=BOOST_ROUNDS)
+    learner = json.loads(bytes(booster.save_raw("json")))["learner"]
+    trees = []
+    for tree in learner["gradient_booster"]["model"]["trees"]:
+        # xgboost sends x < threshold to the left, our rule is x <= threshold: one float32 step below.
+        below = np.nextafter(np.asarray(tree["split_conditions"], np.float32), np.float32(-np.inf))
+        leaf = np.asarray(tree["left_children"]) == -1
+        arrays = {name: [int(node) for node in tree[f"{name}_children"]] for name in ("left", "right")}
+        arrays["feature"] = [int(feature) for feature in tree["split_indices"]]
+        arrays["threshold"] = np.where(leaf, -2.0, below.astype(float)).tolist()
+        arrays["value"] = np.where(leaf, tree["split_conditions"], 0.0).tolist()
+        trees.append(arrays)
+    spec = {"regressor": "trees", "start": settings["base_score"], "weight": 1.0, "trees": trees}
+    return spec, lambda new: np.exp(booster.predict(xgboost.DMatrix(new)))
+
+
+def two_parameters(x: Floats, y: Floats) -> tuple[float, float]:
+    """ratio, constant per token of y ~ ratio base + constant tokens, squared relative errors.
+
+    With one length only, the two cannot be told apart: a weak pull towards plain scaling decides.
+    """
+    import numpy as np
+
+    typical = float(np.median(x[:, 0] / np.maximum(x[:, 1], 1)))
+    near = STAY_NEAR * math.sqrt(len(y)) * np.array([[1.0, 0.0], [0.0, 1 / max(typical, 1e-12)]])
+    aim = np.concatenate([np.ones(len(y)), near @ np.array([float((y / x[:, 0]).mean()), 0.0])])
+    solved = np.linalg.lstsq(np.vstack([x / y[:, None], near]), aim, rcond=None)[0]
+    return float(solved[0]), float(solved[1])
+
+
+def train_transfer(method: str, x: Floats, y: Floats) -> Trained:
+    """A base prediction of another machine, scaled to this one."""
+    import numpy as np
+
+    if not (x[:, 0] > 0).all():
+        raise RegressorError("the base model predicts nothing above zero at some length; train it again")
+    ratios = y / x[:, 0]
+    found = {
+        "simple_scaling": lambda: (float(ratios.mean()), 0.0),
+        "median_ratio": lambda: (float(np.median(ratios)), 0.0),
+        "through_origin": lambda: (float(x[:, 0] @ y / (x[:, 0] @ x[:, 0])), 0.0),
+        "two_parameter": lambda: two_parameters(x, y),
+    }[method]()
+    spec = {"regressor": "transfer", "method": method, "ratio": found[0], "per_token": found[1]}
+    return spec, lambda new: new @ np.array(found)
+
+
+TRAINERS: dict[str, Callable[[Any, Any], Trained]] = {
+    "linear": lambda x, y: train_polynomial(x, y, 1),
+    "polynomial": lambda x, y: train_polynomial(x, y, 2),
+    "random_forest": train_forest,
+    "xgboost": train_boosted,
+    "simple_scaling": lambda x, y: train_transfer("simple_scaling", x, y),
+    "median_ratio": lambda x, y: train_transfer("median_ratio", x, y),
+    "through_origin": lambda x, y: train_transfer("through_origin", x, y),
+    "two_parameter": lambda x, y: train_transfer("two_parameter", x, y),
+}
+
+
+def do_job(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Train on all rows, and again without each fold."""
+    import numpy as np
+
+    train = TRAINERS[job["regression"]]
+    x, y, fold = np.array(job["x"], float), np.array(job["y"], float), np.array(job["fold"])
+    if job["regression"] in ("random_forest", "xgboost"):
+        fold = fold % TREE_FOLDS
+    spec, predict = train(x, y)
+    predicted = np.asarray(predict(x), float)
+    held_out = np.empty_like(y)
+    for place in np.unique(fold):
+        test = fold == place
+        # One group of rows only: nothing is left to hold out, and no interval will be made of it.
+        held_out[test] = predicted[test] if test.all() else train(x[~test], y[~test])[1](x[test])
+    return {"spec": spec, "predicted": predicted.tolist(), "held_out": held_out.tolist()}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The only flag is --help: the job comes on stdin."""
+    return argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def answer(line: str) -> dict[str, Any]:
+    """Answer one line; a job that cannot be done is an answer, too."""
+    try:
+        return do_job(json.loads(line))
+    except (RegressorError, ImportError) as exc:
+        return {"error": str(exc)}
+    except (ValueError, KeyError, TypeError) as exc:
+        return {"error": f"not a job this script can do ({exc!r})"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Answer jobs until stdin ends."""
+    build_parser().parse_args(argv)
+    for line in sys.stdin:
+        print(json.dumps(answer(line)), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

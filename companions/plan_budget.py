@@ -1,0 +1,303 @@
+#!/usr/bin/env python3
+"""What will a campaign cost? Prompts, a model file for its tokenizer, a trained model of token2metrics.py.
+
+Every prompt of every level is counted with the model's own tokenizer and chat template, as the collector
+does, and predicted; the sums per level are time [s] and energy [J] of all runs, without loading, warm-up and
+idling. Nobody knows the lengths of answers beforehand: --output-tokens is what each is taken to have, or
+--runs takes each level's mean from earlier run records. The interval of a sum adds up those of its runs, as
+if all were off the same way: errors of a model are not independent from run to run.
+
+Output: a table, or with --json {"levels": {L0: {"runs", "latency_s", "energy_joule"}}, "total", "warnings"};
+figures are {"mean", "low", "high"}; energy is null, the reason in the warnings, where the model has none.
+
+Example:
+    python companions/token2metrics.py plan --prompts data/writing_prompts_hierarchical.csv \\
+        --gguf models/demo/demo-llama-F32.gguf --model demo-llama --output-tokens 96 --battery-wh 50
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOM = Path(__file__).resolve().parent
+MAX_TOKENS = 512  # the collector's default length of an answer
+BOUNDS = ("mean", "low", "high")
+JOULE_PER_WH = 3600
+FIGURES = {"latency_s": ("total_ms", 1e-3), "energy_joule": ("total_energy_joule", 1.0)}
+
+
+class PlanError(Exception):
+    """Something the user can put right."""
+
+
+# Copied from read_prompts.read_jsonl
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
+    # Iterate the file: str.splitlines() would cut a record at U+2028.
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
+                continue
+            try:
+                record = json.loads(line.decode("utf-8-sig"))
+            except ValueError:
+                record = None
+            yield number, record if isinstance(record, dict) else None
+
+
+def run_room(script: str, *flags: object) -> str:
+    """stdout of a script of this folder; its error becomes ours."""
+    done = subprocess.run(
+        [sys.executable, str(ROOM / script), *map(str, flags)], capture_output=True, text=True
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"{script} ended without a word"]
+        raise PlanError(lines[-1].removeprefix("error: "))
+    return done.stdout
+
+
+def read_levels(args: argparse.Namespace) -> dict[str, list[str]]:
+    """Level -> its prompts, in the order of the file."""
+    flags: list[object] = ["--prompts", args.prompts]
+    flags += ["--levels", *args.levels] if args.levels else []
+    flags += ["--limit", args.limit] if args.limit else []
+    levels = defaultdict(list)
+    for line in run_room("read_prompts.py", *flags).splitlines():
+        for level, text in json.loads(line)["levels"].items():
+            levels[level].append(text)
+    return dict(levels)
+
+
+# --- tokens ---
+
+
+def count_tokens(args: argparse.Namespace, levels: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
+    """Level -> tokens of each prompt, counted by the engine with the model's vocabulary alone.
+
+    One process for all; what it says on stderr is only worth reading if it fails.
+    """
+    requests: list[dict[str, Any]] = [{"op": "open", "model": str(args.gguf)}]
+    system = [{"role": "system", "content": args.system}] if args.system else []
+    for prompts in levels.values():
+        for text in prompts:
+            messages = [*system, {"role": "user", "content": text}]
+            prompt = {"messages": messages, "format": args.prompt_format, "thinking": False}
+            requests.append({"op": "count", "prompt": prompt})
+    text = "".join(json.dumps(request) + "\n" for request in requests)
+    command = [sys.executable, str(ROOM / "engine_worker.py")]
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    refused = [answer["error"]["message"] for answer in answers if not answer["ok"]]
+    if refused:
+        raise PlanError(f"{refused[0]}; check --gguf")
+    if len(answers) != len(requests):
+        last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+        raise PlanError(f"the engine could not count tokens: {last.removeprefix('error: ')}")
+    counts = iter(answer["prompt_tokens"] for answer in answers[1:])
+    return {level: [next(counts) for _ in prompts] for level, prompts in levels.items()}
+
+
+def output_lengths(args: argparse.Namespace, levels: Sequence[str]) -> tuple[dict[str, int], list[str]]:
+    """Level -> output tokens of an answer, and what to warn of."""
+    if args.runs is None:
+        tokens = args.output_tokens or MAX_TOKENS
+        warned = (
+            []
+            if args.output_tokens
+            else [
+                f"every answer is taken to be {MAX_TOKENS} tokens long, the"
+                " collector's limit; --output-tokens or --runs knows better"
+            ]
+        )
+        return dict.fromkeys(levels, tokens), warned
+    seen = defaultdict(list)
+    for _, record in read_jsonl(args.runs):
+        if record and not record.get("error") and isinstance(record.get("completion_tokens"), int):
+            seen[str(record.get("level"))].append(record["completion_tokens"])
+    lacking = [level for level in levels if not seen[level]]
+    if lacking and not args.output_tokens:
+        raise PlanError(f"{args.runs} has no run at {', '.join(lacking)}; give --output-tokens for them")
+    lengths = {
+        level: max(1, round(sum(seen[level]) / len(seen[level]))) if seen[level] else args.output_tokens
+        for level in levels
+    }
+    return lengths, [f"{args.runs} has no run at {level}: {args.output_tokens} tokens" for level in lacking]
+
+
+# --- the plan ---
+
+
+def predict_all(
+    args: argparse.Namespace, pairs: Sequence[tuple[int, int]]
+) -> dict[tuple[int, int], dict[str, Any]]:
+    """Prediction of each different pair of token counts."""
+    distinct = sorted(set(pairs))
+    with tempfile.TemporaryDirectory(prefix="plan-budget-") as folder:
+        path = Path(folder) / "requests.jsonl"
+        lines = [json.dumps({"input_tokens": one, "output_tokens": two}) + "\n" for one, two in distinct]
+        path.write_text("".join(lines), encoding="utf-8")
+        flags = ["--model", args.model, "--model-path", args.model_path, "--level", args.level]
+        text = run_room("token2metrics.py", "--log-level", "warning", "batch-predict", path, *flags)
+    return dict(zip(distinct, (json.loads(line) for line in text.splitlines()), strict=True))
+
+
+def add_up(rows: Sequence[Mapping[str, Any]], repeats: int) -> dict[str, Any]:
+    """Runs, time and energy of some predictions, each run `repeats` times; null where one lacks it."""
+    answer: dict[str, Any] = {"runs": len(rows) * repeats}
+    for name, (quantity, factor) in FIGURES.items():
+        found = [row.get(quantity) for row in rows]
+        sums: dict[str, float | None] = dict.fromkeys(BOUNDS)
+        for bound in BOUNDS:
+            values = [one[bound] for one in found if one and one[bound] is not None]
+            if len(values) == len(rows):
+                sums[bound] = sum(values) * factor * repeats
+        answer[name] = sums
+    return answer
+
+
+def make_plan(args: argparse.Namespace) -> dict[str, Any]:
+    """Levels, total, cost, warnings."""
+    levels = read_levels(args)
+    counts = count_tokens(args, levels)
+    lengths, warnings = output_lengths(args, list(levels))
+    pairs = {level: [(count, lengths[level]) for count in counts[level]] for level in levels}
+    found = predict_all(args, [pair for of_level in pairs.values() for pair in of_level])
+    rows = {level: [found[pair] for pair in of_level] for level, of_level in pairs.items()}
+    every = [row for of_level in rows.values() for row in of_level]
+    beyond = sum(bool(row["extrapolated"]) for row in every)
+    if beyond:
+        warnings.append(f"{beyond} of {len(every)} prompts are outside the lengths the model was trained on")
+    total = add_up(every, args.repeats)
+    if total["energy_joule"]["mean"] is None:
+        warnings.append(f"no energy: {every[0].get('no_energy_reason') or 'the model has none'}")
+    if every[0].get("simulated_power"):
+        warnings.append("energies are of simulated power, not of a measurement")
+    if total["latency_s"]["low"] is None:
+        warnings.append("no intervals: the model was trained on too few lengths")
+    plan: dict[str, Any] = {"model": every[0]["model"], "level": args.level, "repeats": args.repeats}
+    plan["levels"] = {
+        level: {
+            **add_up(rows[level], args.repeats),
+            "prompt_tokens_mean": sum(counts[level]) / len(counts[level]),
+            "output_tokens": lengths[level],
+        }
+        for level in levels
+    }
+    return {**plan, "total": total, "cost": cost_of(args, total), "warnings": warnings}
+
+
+def cost_of(args: argparse.Namespace, total: Mapping[str, Any]) -> dict[str, Any]:
+    """Shares of a battery, price and carbon of the total energy, as far as flags ask for them."""
+    cost: dict[str, Any] = {}
+    wh = {bound: None if v is None else v / JOULE_PER_WH for bound, v in total["energy_joule"].items()}
+    asked = {
+        "battery_charges": None if args.battery_wh is None else 1 / args.battery_wh,
+        "price": None if args.price_per_kwh is None else args.price_per_kwh / 1000,
+        "co2_gram": None if args.co2_g_per_kwh is None else args.co2_g_per_kwh / 1000,
+    }
+    for name, per_wh in asked.items():
+        if per_wh is not None:
+            cost[name] = {bound: None if v is None else v * per_wh for bound, v in wh.items()}
+    return cost
+
+
+# --- output ---
+
+
+def shown(figure: Mapping[str, float | None]) -> str:
+    """mean (low to high), or a dash."""
+    if figure["mean"] is None:
+        return "-"
+    if figure["low"] is None or figure["high"] is None:
+        return f"{figure['mean']:.4g}"
+    return f"{figure['mean']:.4g} ({figure['low']:.4g}-{figure['high']:.4g})"
+
+
+def format_plan(plan: Mapping[str, Any]) -> str:
+    """A table of at most 80 columns."""
+    lines = [f"{plan['model']}, {plan['repeats']} repeats; {plan['level']:.0%} intervals"]
+    lines.append(f"{'level':8} {'runs':>5} {'in':>6} {'out':>5} {'time s':>25} {'energy J':>26}")
+    for level, row in plan["levels"].items():
+        figures = f"{shown(row['latency_s']):>25} {shown(row['energy_joule']):>26}"
+        tokens = f"{row['prompt_tokens_mean']:>6.0f} {row['output_tokens']:>5}"
+        lines.append(f"{level[:8]:8} {row['runs']:>5} {tokens} {figures}")
+    total = plan["total"]
+    figures = f"{shown(total['latency_s']):>25} {shown(total['energy_joule']):>26}"
+    lines.append(f"{'total':8} {total['runs']:>5} {'':12} {figures}")
+    for name, figure in plan["cost"].items():
+        lines.append(f"{name.replace('_', ' ')}: {shown(figure)}")
+    return "\n".join([*lines, *(f"note: {warning}" for warning in plan["warnings"])])
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def rate(text: str) -> float:
+    """A finite number above 0."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags."""
+    parser = argparse.ArgumentParser(
+        prog="token2metrics.py plan",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--prompts", type=Path, required=True, metavar="CSV", help="prompts file of the collector")
+    add(
+        "--gguf",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the model file: its tokenizer and chat template",
+    )
+    add("--model", required=True, metavar="NAME", help="a trained model's name")
+    add("--model-path", type=Path, default=Path("outputs"), metavar="DIR", help="trained models (outputs)")
+    add("--levels", nargs="+", metavar="NAME", help="columns (default: L0 L1 L2 L3 P)")
+    add("--limit", type=positive, metavar="N", help="only the first N tasks")
+    add("--output-tokens", type=positive, metavar="N", help=f"length of each answer ({MAX_TOKENS})")
+    add("--runs", type=Path, metavar="JSONL", help="earlier run records: each level's mean length instead")
+    add("--repeats", type=positive, default=1, metavar="R", help="runs of each prompt (1)")
+    add("--prompt_format", choices=("chat", "raw"), default="chat", help="chat template or bare text")
+    add("--system", metavar="TEXT", help="system message")
+    add("--level", type=float, choices=(0.5, 0.8, 0.9, 0.95), default=0.9, help="of the intervals (0.9)")
+    add("--battery-wh", type=rate, metavar="WH", help="capacity: how many charges it takes")
+    add("--price-per-kwh", type=rate, metavar="X", help="what the grid's energy costs, in your currency")
+    add("--co2-g-per-kwh", type=rate, metavar="G", help="carbon of the grid's energy")
+    add("--json", action="store_true", help="one JSON object")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Plan, print."""
+    args = build_parser().parse_args(argv)
+    try:
+        plan = make_plan(args)
+    except (PlanError, OSError, EOFError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    print(json.dumps(plan) if args.json else format_plan(plan))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

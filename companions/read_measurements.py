@@ -1,0 +1,516 @@
+#!/usr/bin/env python3
+"""Measurements of any supported kind -> tidy rows, one JSON object per line, one unit per quantity.
+
+Reads run records of the collector (.jsonl, .jsonl.gz), CSV, Excel and JSON tables of requests or of sweeps
+(columns under the names in QUANTITIES, whatever their unit), and its own rows. One row is one request:
+
+  model, board, source, source_row, group   what was measured where; group: rows of one group are repeats
+  input_tokens, output_tokens, decode_steps prompt and answer; the first token belongs to the prefill, so
+                                            decode_ms is the time of output_tokens - 1 steps, one more where
+                                            the model ended its text itself
+  prefill_ms, decode_ms, total_ms
+  prefill_energy_joule, decode_energy_joule, total_energy_joule, energy_scope
+  flags                                     why a row is kept out of a fit, see README
+Missing is null. A time without a unit in its name (`ttft`, `decode`) gets the unit that agrees with the row's
+tokens per second or total.
+
+Example:
+    python companions/read_measurements.py results/runs_llamacpp.jsonl --out rows.jsonl
+    python companions/read_measurements.py sweep.csv board.csv --out rows.jsonl --board "AGX Orin"
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import difflib
+import gzip
+import hashlib
+import json
+import math
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, TextIO
+
+# Quantity -> (column, factor to our unit). The first column that is there counts.
+QUANTITIES: dict[str, tuple[tuple[str, float], ...]] = {
+    "input_tokens": (("input_tokens", 1), ("prompt_tokens", 1), ("n_prompt", 1)),
+    "output_tokens": (
+        ("output_tokens", 1),
+        ("generated_tokens", 1),
+        ("completion_tokens", 1),
+        ("gen_tokens", 1),
+        ("n_gen", 1),
+    ),
+    "prefill_ms": (
+        ("ttft_ms", 1),
+        ("prefill_ms", 1),
+        ("prefill_time_ms", 1),
+        ("ttft_s", 1e3),
+        ("prefill_s", 1e3),
+    ),
+    "decode_ms": (("decode_ms", 1), ("decode_time_ms", 1), ("decode_time_s", 1e3), ("decode_s", 1e3)),
+    "total_ms": (
+        ("latency_ms", 1),
+        ("total_latency_ms", 1),
+        ("total_time_ms", 1),
+        ("total_ms", 1),
+        ("latency_s", 1e3),
+        ("total_time_s", 1e3),
+    ),
+    "tpot_ms": (("tpot_ms", 1), ("itl_ms", 1), ("tpot_s", 1e3)),
+    "prefill_energy_joule": (
+        ("energy_prefill_joule", 1),
+        ("prefill_energy_joule", 1),
+        ("prefill_energy_j", 1),
+        ("prefill_energy_mj", 1e-3),
+    ),
+    "decode_energy_joule": (
+        ("energy_decode_joule", 1),
+        ("decode_energy_joule", 1),
+        ("decode_energy_j", 1),
+        ("decode_energy_mj", 1e-3),
+        ("avg_decode_energy", 1),
+    ),
+    "total_energy_joule": (
+        ("energy_joule", 1),
+        ("total_energy_joule", 1),
+        ("total_energy_j", 1),
+        ("total_energy_mj", 1e-3),
+    ),
+}
+# Columns that carry no unit: seconds in some logs, milliseconds in others. `unit_of` finds out.
+UNITLESS = {
+    "prefill_ms": ("ttft", "prefill"),
+    "decode_ms": ("decode_time", "decode"),
+    "total_ms": ("inference_time",),
+}
+NAMES = ("model_name", "model", "model_id")
+BOARDS = ("device_name", "board", "device")
+SUBJECTS = ("subject", "subset", "category")  # questions of one kind; samples are drawn per subject
+# Rails of the sweeps that publish powers beside energies [mW]; without energies, power x time gives them.
+RAIL_MW = {
+    "prefill_energy_joule": ("pp_total_mw", "pp_dram_mw"),
+    "decode_energy_joule": ("dec_total_mw", "dec_dram_mw"),
+}
+# Tables of a 1 Hz tegrastats log with whole-second stamps say so by these columns.
+ONE_HERTZ = {"energy_per_token_j", "energy_per_token", "monitoring_time"}
+TIMES = ("prefill_ms", "decode_ms", "total_ms")
+ENERGIES = ("prefill_energy_joule", "decode_energy_joule", "total_energy_joule")
+SAMPLES_LEAST = 2  # a window shorter than two sample periods holds no measurement of its energy
+CELL_LIMIT_BYTE = 1 << 27  # generated texts stand in some tables
+
+
+class MeasurementsError(Exception):
+    """Something the user can put right: a file, a column."""
+
+
+# --- numbers ---
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None for what is none.
+
+    >>> number("1.5"), number(""), number("nan"), number(True)
+    (1.5, None, None, None)
+    """
+    if isinstance(value, bool) or value is None:
+        return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def count(value: Any) -> int | None:
+    """A token count: a whole number of at least 0."""
+    found = number(value)
+    return int(found) if found is not None and found >= 0 and found == int(found) else None
+
+
+def column_of(quantity: str, columns: Sequence[str]) -> tuple[str, float] | None:
+    """The column that holds a quantity, and its factor."""
+    return next(((name, factor) for name, factor in QUANTITIES[quantity] if name in columns), None)
+
+
+def unit_of(rows: Sequence[Mapping[str, Any]], column: str, quantity: str) -> float:
+    """Factor to ms of a time without a unit: the total or the tokens per second beside it decide.
+
+    MeasurementsError where neither does.
+    """
+    guesses = []
+    for row in rows:
+        value, rate = number(row.get(column)), number(row.get("tokens_per_second"))
+        total = number(row.get("total_time_ms"))
+        tokens = number(row.get("output_tokens"))
+        if not value or value <= 0:
+            continue
+        if total and total > 0 and quantity != "prefill_ms":
+            guesses.append(math.log(total / value))
+        elif rate and rate > 0 and tokens and tokens > 1 and quantity != "prefill_ms":
+            guesses.append(math.log(1000 * tokens / rate / value))
+    if quantity == "prefill_ms":
+        # The prefill alone proves nothing: it is in the unit of the table's other time.
+        for other, names in (("decode_ms", UNITLESS["decode_ms"]), ("total_ms", UNITLESS["total_ms"])):
+            found = next((name for name in names if rows and name in rows[0]), None)
+            if found:
+                return unit_of(rows, found, other)
+    if not guesses:
+        raise MeasurementsError(
+            f"column {column} has no unit, and no tokens_per_second or total_time_ms tells it"
+        )
+    return 1e3 if median(guesses) > math.log(1000) / 2 else 1.0
+
+
+# --- tables ---
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """Rows of a CSV, Excel or JSON file, whatever their columns."""
+    if path.suffix.lower() in (".xlsx", ".xlsm"):
+        return excel_rows(path)
+    if path.suffix.lower() == ".json":
+        return json_rows(path)
+    csv.field_size_limit(CELL_LIMIT_BYTE)
+    try:
+        with open_text(path) as text:
+            rows = csv.DictReader(text)
+            return [{(k or "").strip(): v for k, v in row.items() if k is not None} for row in rows]
+    except (UnicodeDecodeError, csv.Error) as exc:
+        raise MeasurementsError(f"{path}: not readable as UTF-8 CSV ({exc}); save it as CSV UTF-8") from exc
+
+
+def open_text(path: Path) -> TextIO:
+    """A text file, packed or not."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def excel_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of the first sheet whose header names token counts."""
+    import openpyxl
+
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except Exception as exc:  # openpyxl raises zip, key, value and XML errors for what is no workbook
+        raise MeasurementsError(f"{path}: not an Excel workbook ({exc}); save it as .xlsx") from exc
+    seen: list[str] = []
+    for sheet in book.worksheets:
+        lines = sheet.iter_rows(values_only=True)
+        header = [str(cell or "").strip() for cell in next(lines, ())]
+        seen += [name for name in header if name]
+        if column_of("output_tokens", header) or column_of("input_tokens", header):
+            return [
+                dict(zip(header, line, strict=False)) for line in lines if any(c is not None for c in line)
+            ]
+    raise MeasurementsError(f"{path}: {missing_column('output_tokens', seen)}")
+
+
+def json_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON table: a list of objects, or {model: list of objects or object of lists}."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as exc:
+        raise MeasurementsError(f"{path}: not JSON ({exc}); check --data") from exc
+    if isinstance(data, list):
+        return [row for row in data if isinstance(row, dict)]
+    if not isinstance(data, dict):
+        raise MeasurementsError(f"{path}: holds no table; check --data")
+    data = data["data"] if isinstance(data.get("data"), dict) else data
+    rows = []
+    for model, table in data.items():
+        if isinstance(table, dict) and table and all(isinstance(column, list) for column in table.values()):
+            size = max(len(column) for column in table.values())
+            full = {name: column for name, column in table.items() if len(column) == size}
+            table = [dict(zip(full, values, strict=True)) for values in zip(*full.values(), strict=True)]
+        if isinstance(table, list):
+            rows += [{"model": model, **row} for row in table if isinstance(row, dict)]
+    return rows
+
+
+def missing_column(quantity: str, columns: Sequence[str]) -> str:
+    """What is missing, and the column that looks most like it."""
+    wanted = [name for name, _ in QUANTITIES[quantity]]
+    near = [match for name in wanted for match in difflib.get_close_matches(name, columns, 1, 0.7)]
+    hint = f"; is it {near[0]}? Rename that column" if near else ""
+    return f"no column for {quantity.removesuffix('_ms')} ({', '.join(wanted[:4])}){hint}"
+
+
+def table_factors(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, float]]:
+    """Quantity -> (column, factor) of one table. MeasurementsError names the column that is missing."""
+    columns = list(dict.fromkeys(name for row in rows[:50] for name in row))
+    found = {name: place for name in QUANTITIES if (place := column_of(name, columns))}
+    for quantity, names in UNITLESS.items():
+        column = next((name for name in names if name in columns), None)
+        if quantity not in found and column:
+            # A table with an hertz stamp writes decode_time in seconds beside whole monitoring seconds.
+            factor = 1e3 if "monitoring_time" in columns else unit_of(rows, column, quantity)
+            found[quantity] = (column, factor)
+    if "input_tokens" not in found and "output_tokens" not in found:
+        raise MeasurementsError(f"{path}: {missing_column('input_tokens', columns)}")
+    if not {"prefill_ms", "decode_ms", "total_ms", "tpot_ms", *ENERGIES} & set(found):
+        raise MeasurementsError(f"{path}: {missing_column('prefill_ms', columns)}")
+    if "output_tokens" not in found and ({"decode_ms", "tpot_ms"} & set(found)):
+        raise MeasurementsError(f"{path}: {missing_column('output_tokens', columns)}")
+    return found
+
+
+def table_rows(path: Path, assumed: int | None, period_s: float | None) -> list[dict[str, Any]]:
+    """Tidy rows of one table."""
+    raw = read_table(path)
+    if not raw:
+        raise MeasurementsError(f"{path} holds no rows; check --data")
+    places = table_factors(path, raw)
+    if "input_tokens" not in places and assumed is None:
+        columns = list(raw[0])
+        raise MeasurementsError(
+            f"{path}: {missing_column('input_tokens', columns)}; --assume_input_tokens N gives all rows one"
+        )
+    period_s = period_s if period_s is not None else (1.0 if ONE_HERTZ & set(raw[0]) else None)
+    rows = []
+    for place, line in enumerate(raw, 2):
+        values = {
+            name: None if (found := number(line.get(column))) is None else found * factor
+            for name, (column, factor) in places.items()
+        }
+        row = table_row(line, values, assumed, period_s)
+        rows.append(row | {"source": path.name, "source_row": place})
+    return rows
+
+
+def table_row(
+    line: Mapping[str, Any], values: dict[str, float | None], assumed: int | None, period_s: float | None
+) -> dict[str, Any]:
+    """One line of a table as a tidy row, still without its place."""
+    flags = []
+    tokens_in, tokens_out = count(values.get("input_tokens")), count(values.get("output_tokens"))
+    if tokens_in is None and "input_tokens" not in values:
+        tokens_in = assumed
+        flags.append("assumed_input_tokens")
+    if "output_tokens" not in values:
+        tokens_out = 1  # a sweep of prompts: the time to the first token is all there is
+        values["prefill_energy_joule"] = values.get("prefill_energy_joule") or values.get(
+            "total_energy_joule"
+        )
+    prefill, steps = values.get("prefill_ms"), (tokens_out or 1) - 1
+    if values.get("tpot_ms") is not None and values.get("decode_ms") is None:
+        values["decode_ms"] = values["tpot_ms"] * steps  # type: ignore[operator]
+    if tokens_out == 1 and prefill is None and values.get("total_ms") is not None:
+        prefill = values["prefill_ms"] = values["total_ms"]
+    if values.get("decode_ms") is None and prefill is not None and values.get("total_ms") is not None:
+        values["decode_ms"] = values["total_ms"] - prefill  # type: ignore[operator]
+    add_rail_energy(line, values)
+    if str(line.get("energy_matched_by") or ""):
+        flags.append("energy_not_per_request")  # a subject's mean power times this request's duration
+    row: dict[str, Any] = {
+        "model": model_name(line),
+        "board": first_text(line, BOARDS),
+        "group": None,
+        "flags": flags,
+    }
+    row |= {"input_tokens": tokens_in, "output_tokens": tokens_out, "power_period_s": period_s}
+    row["subject"] = first_text(line, SUBJECTS)
+    row["decode_steps"] = None if tokens_out is None else max(tokens_out - 1, 0)
+    row |= {name: values.get(name) for name in (*TIMES, *ENERGIES)}
+    return row | {"energy_scope": f"{first_text(line, ('power_rail',)) or 'as in the table'}, gross"}
+
+
+def add_rail_energy(line: Mapping[str, Any], values: dict[str, float | None]) -> None:
+    """Energies from the phase's rails [mW] where the table has powers but no energies."""
+    for energy, rails in RAIL_MW.items():
+        time_ms = values.get(energy.replace("_energy_joule", "_ms"))
+        total = number(line.get(rails[0]))
+        if values.get(energy) is None and total is not None and time_ms is not None:
+            values[energy] = (total + (number(line.get(rails[1])) or 0)) * time_ms / 1e6
+
+
+def first_text(line: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """The first of some columns that is not empty."""
+    return next((str(line[name]).strip() for name in names if str(line.get(name) or "").strip()), None)
+
+
+def model_name(line: Mapping[str, Any]) -> str:
+    """Model and quantization as one name; "DeepSeek_R1_Distill_Qwen_1.5B" and its dashed form are one."""
+    lowered = {str(name).lower(): value for name, value in line.items()}
+    name = (first_text(lowered, NAMES) or "model").replace("_", "-").replace("DSR1-", "DeepSeek-R1-Distill-")
+    quantization = first_text(lowered, ("quantization",))
+    return f"{name} {quantization}" if quantization and quantization not in name else name
+
+
+# --- run records ---
+
+
+# Copied from read_prompts.read_jsonl
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
+    # Iterate the file: str.splitlines() would cut a record at U+2028.
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
+                continue
+            try:
+                record = json.loads(line.decode("utf-8-sig"))
+            except ValueError:
+                record = None
+            yield number, record if isinstance(record, dict) else None
+
+
+def jsonl_rows(path: Path) -> list[dict[str, Any]]:
+    """Tidy rows of run records; rows this script wrote pass through."""
+    rows, torn, other = [], 0, ""
+    for place, record in read_jsonl(path):
+        if record is None:
+            torn += 1
+        elif record.get("kind") == "measurement":
+            rows.append(record)
+        elif "latency_ms" not in record or "completion_tokens" not in record:
+            other = missing_column(
+                "total_ms" if "latency_ms" not in record else "output_tokens", list(record)
+            )
+        elif not record.get("error"):
+            rows.append(run_row(record) | {"source": path.name, "source_row": place})
+    if torn:
+        print(f"{path}: {torn} lines are no JSON objects, left out", file=sys.stderr)
+    if not rows:
+        raise MeasurementsError(f"{path}: {other or 'no successful run in it'}; check --data")
+    return rows
+
+
+def run_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """One run record as a tidy row. The step that sampled the end of the text took its time, too."""
+    given = record.get("flags")
+    flags = [str(flag) for flag in given] if isinstance(given, list) else []
+    tokens_out = count(record.get("completion_tokens"))
+    latency, ttft = number(record.get("latency_ms")), number(record.get("ttft_ms"))
+    row: dict[str, Any] = {"model": model_name(record), "board": first_text(record, BOARDS), "flags": flags}
+    row |= {"group": None, "input_tokens": count(record.get("prompt_tokens")), "output_tokens": tokens_out}
+    # "stop": the step that sampled the end of the text was timed, and is not among the tokens.
+    stopped = record.get("finish_reason") == "stop"
+    row["decode_steps"] = None if tokens_out is None else max(tokens_out - 1 + stopped, 0)
+    row |= {"prefill_ms": ttft, "total_ms": latency, "subject": first_text(record, SUBJECTS)}
+    row["decode_ms"] = latency - ttft if latency is not None and ttft is not None else None
+    # The first column of each energy's list is the run record's own.
+    row |= {name: number(record.get(QUANTITIES[name][0][0])) for name in ENERGIES}
+    period = number(record.get("power_period_ms"))
+    row["power_period_s"] = None if period is None else period / 1000
+    parts = [str(record.get(name) or f"unknown {name}") for name in ("power_scope", "power_source")]
+    scope = f"{', '.join(parts)}, net"
+    return row | {"energy_scope": scope + (", simulated" if "simulated_power" in flags else "")}
+
+
+# --- rows ---
+
+
+def finish_row(row: dict[str, Any], board: str | None) -> dict[str, Any]:
+    """Flags that follow from the values, the group of repeats, and a hash that names the row."""
+    flags = [flag for flag in row["flags"] if flag != "too_short_for_sensor"]
+    period_s = row.get("power_period_s")
+    durations = [row[name] for name in ("decode_ms", "prefill_ms", "total_ms") if row.get(name) is not None]
+    has_energy = any(row.get(name) is not None for name in ENERGIES)
+    if has_energy and period_s and durations and max(durations) < SAMPLES_LEAST * period_s * 1000:
+        flags.append("too_short_for_sensor")
+    row = {"kind": "measurement", "schema_version": 1, **row, "flags": flags, "board": board or row["board"]}
+    row["group"] = f"{row['input_tokens']}x{row['output_tokens']}"
+    # The values, not the place: the same measurement in two files is the same measurement.
+    values = [row["model"], *(row[name] for name in ("input_tokens", "output_tokens", *TIMES, *ENERGIES))]
+    row["row_sha256"] = hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+    return row
+
+
+def usable(row: Mapping[str, Any]) -> str | None:
+    """Why a row cannot be used at all, or None."""
+    if row["input_tokens"] is None or row["output_tokens"] is None:
+        return "no token counts"
+    if row["input_tokens"] < 1 or row["output_tokens"] < 1:
+        return "no prompt or no output tokens"
+    if not any((row.get(name) or 0) > 0 for name in (*TIMES, *ENERGIES)):
+        return "no time and no energy"
+    return None
+
+
+def read_file(path: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Tidy rows of one file, with the hash of the file."""
+    if not path.is_file():
+        raise MeasurementsError(f"no such file: {path}; check --data")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    stem = path.name.removesuffix(".gz")
+    if stem.endswith(".jsonl"):
+        rows = jsonl_rows(path)
+    else:
+        rows = table_rows(path, args.assume_input_tokens, args.sample_period_s)
+    return [finish_row(row, args.board) | {"source_sha256": row.get("source_sha256", digest)} for row in rows]
+
+
+def read_all(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of all files; says on stderr what was left out."""
+    rows = [row for path in args.data for row in read_file(path, args)]
+    reasons = Counter(reason for row in rows if (reason := usable(row)))
+    for reason, times in reasons.items():
+        print(f"left out {times} of {len(rows)} rows: {reason}", file=sys.stderr)
+    flagged = Counter(
+        flag
+        for row in rows
+        for flag in row["flags"]
+        if flag in ("too_short_for_sensor", "energy_not_per_request")
+    )
+    for flag, times in flagged.items():
+        print(f"flagged {times} rows {flag}: kept out of energy fits", file=sys.stderr)
+    kept = [row for row in rows if not usable(row)]
+    if not kept:
+        raise MeasurementsError("no usable rows; check --data")
+    return kept
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the file whole: temp file, then rename."""
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temp.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        temp.replace(path)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", nargs="+", type=Path, metavar="FILE", help="JSONL, CSV, XLSX or JSON files")
+    parser.add_argument("--out", type=Path, metavar="JSONL", help="write the rows here (default: print them)")
+    parser.add_argument("--board", metavar="NAME", help="the board of all rows")
+    parser.add_argument(
+        "--assume_input_tokens", type=int, metavar="N", help="prompt length of tables that do not have it"
+    )
+    parser.add_argument(
+        "--sample_period_s",
+        type=float,
+        metavar="S",
+        help="period of the power sensor behind a table's energies",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read, check, write."""
+    args = build_parser().parse_args(argv)
+    try:
+        rows = read_all(args)
+        if args.out:
+            write_rows(args.out, rows)
+        else:
+            sys.stdout.writelines(json.dumps(row) + "\n" for row in rows)
+    except (MeasurementsError, OSError, EOFError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

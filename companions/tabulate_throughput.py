@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""The records of throughput.py as a table: what batching buys, per model and batch size.
+
+  tok/s    answer tokens over the whole time, mean ± sample std over the repeats
+  ratio    of that mean to the smallest batch size's
+  prefill  prompt tokens per second until every sequence has its first token
+  decode   tokens per second after it
+  J/token  energy, net of idle, per answer token; - where it was not measured
+  same     answers that are token for token those of the smallest batch size; a
+           quantized model may differ, since larger batches round in another order
+
+Records with an error are left out and counted. Of two records of one
+measurement the last good one counts.
+
+Example:
+  python companions/tabulate_throughput.py --runs results/throughput.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+NAME_WIDTH = 20
+Json = Mapping[str, Any]
+
+
+class TabulateThroughputError(Exception):
+    """What the user can fix."""
+
+
+# Copied from read_prompts.read_jsonl
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
+    # Iterate the file: str.splitlines() would cut a record at U+2028.
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
+                continue
+            try:
+                record = json.loads(line.decode("utf-8-sig"))
+            except ValueError:
+                record = None
+            yield number, record if isinstance(record, dict) else None
+
+
+# Copied from runs_table.mean_std
+def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation (n - 1). No values: (None, None); one value: (mean, None)."""
+    if not values:
+        return None, None
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return mean, None
+    return mean, (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+
+
+def read_records(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """(the last good record of each measurement, how many measurements failed)."""
+    good, bad = {}, set()
+    for _, record in read_jsonl(path):
+        if record and record.get("kind") == "throughput" and "run_key" in record:
+            if record.get("error") is None:
+                good[record["run_key"]] = record
+            else:
+                bad.add(record["run_key"])
+    return list(good.values()), len(bad - good.keys())
+
+
+def rows(records: Sequence[Json]) -> list[dict[str, Any]]:
+    """One row per model and batch size, in that order; None where nothing was measured."""
+    sizes = sorted({(one["model_id"], one["quantization"] or "", one["batch_size"]) for one in records})
+    first: dict[tuple[str, str], tuple[float | None, list[str]]] = {}
+    found = []
+    for model, quantization, size in sizes:
+        cell = (model, quantization, size)
+        here = [
+            one for one in records if (one["model_id"], one["quantization"] or "", one["batch_size"]) == cell
+        ]
+        means = {
+            name: mean_std([one[name] for one in here if one.get(name) is not None])
+            for name in ("tok_per_s", "prefill_tok_per_s", "decode_tok_per_s", "joule_per_token")
+        }
+        rate, ids = means["tok_per_s"][0], [one["ids_sha256"] for one in here[0]["sequences"]]
+        base, base_ids = first.setdefault((model, quantization), (rate, ids))
+        found.append(
+            {
+                "model_id": model,
+                "quantization": quantization or None,
+                "batch_size": size,
+                "n": len(here),
+                **{name: mean for name, (mean, _) in means.items()},
+                "tok_per_s_std": means["tok_per_s"][1],
+                "ratio": rate / base if rate is not None and base else None,
+                # Files of several campaigns may hold other prompts: then there is nothing to compare.
+                "same_answers": sum(map(str.__eq__, ids, base_ids)) if len(ids) == len(base_ids) else None,
+                "answers": len(ids),
+                "simulated_power": any("simulated_power" in one["flags"] for one in here),
+            }
+        )
+    return found
+
+
+def shown(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def format_table(found: Sequence[Json], failed: int) -> str:
+    """The rows for a terminal of 80 columns."""
+    head = f"{'model':{NAME_WIDTH}} batch {'tok/s':>15} ratio {'prefill':>8} {'decode':>7} J/token  same"
+    lines = [head]
+    for row in found:
+        name = row["model_id"]
+        name = name if len(name) <= NAME_WIDTH else name[: NAME_WIDTH - 3] + "..."
+        std = "" if row["tok_per_s_std"] is None else f" ± {row['tok_per_s_std']:.1f}"
+        same = "-" if row["same_answers"] is None else f"{row['same_answers']}/{row['answers']}"
+        rates = f"{shown(row['prefill_tok_per_s'], '.0f'):>8} {shown(row['decode_tok_per_s'], '.1f'):>7}"
+        lines.append(
+            f"{name:{NAME_WIDTH}} {row['batch_size']:>5} {shown(row['tok_per_s'], '.1f') + std:>15}"
+            f" {shown(row['ratio'], '.2f'):>5} {rates} {shown(row['joule_per_token'], '.3g'):>7} {same:>5}"
+        )
+    if any(row["simulated_power"] for row in found):
+        lines.append("SIMULATED power: replayed, not measured here")
+    if failed:
+        lines.append(f"{failed} failed, left out; do them again with --retry_errors")
+    return "\n".join(lines)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=Path, required=True, metavar="JSONL", help="records of throughput.py")
+    parser.add_argument("--json", action="store_true", help="one JSON object per row")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table."""
+    args = build_parser().parse_args(argv)
+    try:
+        records, failed = read_records(args.runs)
+        if not records and not failed:
+            raise TabulateThroughputError(f"{args.runs} holds no records of throughput.py; check --runs")
+    except (TabulateThroughputError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    found = rows(records)
+    print("\n".join(map(json.dumps, found)) if args.json else format_table(found, failed))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,439 @@
+#!/usr/bin/env python3
+"""Time, energy and power of a request from its token counts: train on measured runs, predict before the next.
+
+  train          measurements -> one model per name, as JSON, each with a model card
+  predict        tokens in, tokens out -> prefill, decode and total time, energy, mean power, with intervals
+  evaluate       errors and coverage on rows a model has not seen (a model is never scored on its own rows)
+  batch-predict  a CSV or JSONL of token counts -> JSON lines
+  calibrate      a model of one machine + few runs of another -> a model of the other
+  benchmark      our fits beside a published model, on the same public measurements
+  plan           prompts + GGUF + model -> what a campaign will cost
+  models         the trained models there are
+
+Data: run records of run_llamacpp_collect.py, CSV, Excel and JSON tables of requests. Times in ms, energy in
+Joule, power in mW. This script starts the others of this folder, each of which does one of the jobs.
+
+Example:
+    python companions/token2metrics.py train --data results/runs_llamacpp.jsonl --all-models
+    python companions/token2metrics.py predict --model 1b --input-tokens 512 --output-tokens 128
+    python companions/token2metrics.py evaluate --data sweep.csv --model Q6_K --split lengths
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOM = Path(__file__).resolve().parent
+LOG = logging.getLogger("token2metrics")
+REGRESSIONS = ("analytic", "linear", "polynomial", "random_forest", "xgboost")
+UNITS = {"ms": "ms", "joule": "J"}
+# Other words people have for token columns of a batch file.
+COLUMNS = {
+    "input_tokens": ("input_tokens", "prompt_tokens"),
+    "output_tokens": ("output_tokens", "completion_tokens", "generated_tokens"),
+}
+
+
+class Token2MetricsError(Exception):
+    """Something the user can put right."""
+
+
+# --- the other scripts ---
+
+
+def run_room(script: str, *flags: object, text: str = "") -> str:
+    """stdout of a script of this folder; its error becomes ours, its remarks go on to stderr."""
+    command = [sys.executable, str(ROOM / script), *map(str, flags)]
+    LOG.debug("running %s", " ".join(command[1:]))
+    if not (ROOM / script).exists():
+        raise Token2MetricsError(f"token2metrics.py needs {script} beside it")
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    said = done.stderr.strip()
+    if done.returncode:
+        lines = said.splitlines() or [f"{script} ended without a word"]
+        raise Token2MetricsError(lines[-1].removeprefix("error: "))
+    for line in said.splitlines():
+        LOG.info("%s", line)
+    return done.stdout
+
+
+@contextmanager
+def gathered(args: argparse.Namespace) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+    """A file of tidy rows of all --data, and the models in it."""
+    with tempfile.TemporaryDirectory(prefix="token2metrics-") as folder:
+        rows, flags = Path(folder) / "rows.jsonl", []
+        if args.assume_input_tokens is not None:
+            flags += ["--assume_input_tokens", args.assume_input_tokens]
+        if args.sample_period_s is not None:
+            flags += ["--sample_period_s", args.sample_period_s]
+        run_room("read_measurements.py", *args.data, "--out", rows, *flags)
+        listed = run_room("select_measurements.py", "--rows", rows, "--list")
+        yield rows, [json.loads(line) for line in listed.splitlines()]
+
+
+def select(rows: Path, model: str, board: str | None) -> tuple[Path, dict[str, Any]]:
+    """Samples of one model as a file beside the rows, and their content."""
+    flags = ["--board", board] if board else []
+    text = run_room("select_measurements.py", "--rows", rows, "--model", model, *flags)
+    path = rows.with_name("samples.json")
+    path.write_text(text, encoding="utf-8")
+    return path, json.loads(text)
+
+
+def slug(name: str) -> str:
+    """A folder's name from a model's.
+
+    >>> slug("Llama-3.2-1B Q6_K")
+    'llama-3.2-1b-q6_k'
+    """
+    return re.sub(r"[^a-z0-9._]+", "-", name.casefold()).strip("-.") or "model"
+
+
+# --- trained models ---
+
+
+def trained_models(path: Path) -> dict[str, Path]:
+    """Label -> file of all models in a file or below a folder; a broken one is named and passed over."""
+    if not path.exists():
+        raise Token2MetricsError(f"no trained models at {path}; train some, or name them with --model-path")
+    files = [path] if path.is_file() else sorted(path.rglob("model.json"))
+    found: dict[str, Path] = {}
+    for file in files:
+        try:
+            told = json.loads(run_room("check_model.py", file))
+        except Token2MetricsError as exc:
+            if path.is_file():
+                raise
+            LOG.warning("%s", exc)
+            continue
+        found[f"{told['model']} ({told['regression']})"] = file
+    if not found:
+        raise Token2MetricsError(f"no trained model below {path}; train one first, or see --model-path")
+    return found
+
+
+def choose_trained(args: argparse.Namespace) -> Path:
+    """The one trained model --model means; analytic where several regressions of it are there."""
+    found = trained_models(args.model_path)
+    names = sorted({label.rsplit(" (", 1)[0] for label in found})
+    name = json.loads(run_room("select_measurements.py", "--choose", args.model, text=json.dumps(names)))
+    kinds = [kind for kind in (*REGRESSIONS, "transfer") if f"{name} ({kind})" in found]
+    kind = getattr(args, "regression", None) or kinds[0]
+    if kind not in kinds:
+        raise Token2MetricsError(f"{name} was not trained with {kind}; there is {', '.join(kinds)}")
+    return found[f"{name} ({kind})"]
+
+
+# --- train, evaluate ---
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train the models asked for; one that cannot be trained does not keep the others from it."""
+    failed = 0
+    with gathered(args) as (rows, listed):
+        names = sorted({entry["model"] for entry in listed}) if args.all_models else [args.model]
+        for name in names:
+            try:
+                train_one(args, rows, name)
+            except Token2MetricsError as exc:
+                if not args.all_models:
+                    raise
+                failed += 1
+                print(f"error: {exc}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def train_one(args: argparse.Namespace, rows: Path, name: str) -> None:
+    """Fit, evaluate, model card, plots."""
+    samples, content = select(rows, name, args.board)
+    folder = args.output / f"{slug(content['model'])}_{args.regression}"
+    model, scores = folder / "models" / "model.json", rows.with_name("scores.json")
+    run_room("fit_metrics.py", "fit", "--samples", samples, "--regression", args.regression, "--out", model)
+    flags: list[object] = []
+    if args.cross_validate or args.plots:
+        pairs = rows.with_name("pairs.jsonl")
+        asked = ["--samples", samples, "--regression", args.regression, "--pairs", pairs]
+        scores.write_text(
+            run_room("evaluate_metrics.py", *asked, "--folds", args.folds, "--json"), encoding="utf-8"
+        )
+        flags = ["--scores", scores]
+        if args.plots:
+            drawn = args.plots / slug(content["model"])
+            run_room("plot_metrics.py", "--pairs", pairs, "--model_file", model, "--outdir", drawn)
+    card = folder / "model_card.md"
+    run_room("write_model_card.py", model, "--out", card, *flags)
+    print_trained(model, card)
+
+
+def print_trained(path: Path, card: Path) -> None:
+    """What came of a training, in a few lines."""
+    model = json.loads(path.read_text(encoding="utf-8"))
+    print(
+        f"{model['model']} ({model['regression']}): {model['rows']} rows, {model['groups']} cells -> {path}"
+    )
+    for name, interval in model["intervals"].items():
+        print(f"  {name:22} held-out MAPE {interval['held_out_mape_percent']:.3g} % (n = {interval['rows']})")
+    for one in model["outliers"]:
+        print(f"  outlier left out: {one['where']}, {one['target']} {one['value']:g}")
+    if model["no_energy_reason"]:
+        print(f"  no energy: {model['no_energy_reason']}")
+    if model["simulated_power"]:
+        print("  energies are of simulated power, not of a measurement")
+    print(f"  model card: {card}")
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Score a trained model on rows it has not seen, or fits of the data's own held-out parts."""
+    with gathered(args) as (rows, _):
+        samples, content = select(rows, args.model, args.board)
+        pairs = rows.with_name("pairs.jsonl")
+        flags: list[object] = [
+            "--samples",
+            samples,
+            "--split",
+            args.split,
+            "--folds",
+            args.folds,
+            "--pairs",
+            pairs,
+        ]
+        flags += [
+            "--train_rows",
+            args.train_rows,
+            "--seeds",
+            args.seeds,
+            "--level",
+            args.level,
+            "--seed",
+            args.seed,
+        ]
+        if args.model_path:
+            args.model = content["model"]
+            flags += ["--model_file", choose_trained(args)]
+        else:
+            flags += ["--regression", args.regression or REGRESSIONS[0]]
+        print(run_room("evaluate_metrics.py", *flags, *(["--json"] if args.json else [])), end="")
+        if args.plots:
+            run_room("plot_metrics.py", "--pairs", pairs, "--outdir", args.plots)
+    return 0
+
+
+# --- predict ---
+
+
+def predict(args: argparse.Namespace) -> int:
+    """One request."""
+    path = choose_trained(args)
+    told = json.loads(run_room("check_model.py", path))
+    tokens = ("--tokens", args.input_tokens, args.output_tokens)
+    row = json.loads(run_room("fit_metrics.py", "predict", path, *tokens, "--level", args.level))
+    row = {"model": told["model"], **with_power(row)}
+    row |= {name: told[name] for name in ("regression", "board", "no_energy_reason", "simulated_power")}
+    print(json.dumps(row) if args.json else format_prediction(row))
+    return 0
+
+
+def with_power(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with power_mw, the mean over the request: predicted energy over predicted time."""
+    energy, time = row.get("total_energy_joule"), row.get("total_ms")
+    power = energy["mean"] / time["mean"] * 1e6 if energy and time and time["mean"] > 0 else None
+    return {**row, "power_mw": power}
+
+
+def format_prediction(row: Mapping[str, Any]) -> str:
+    """A table of at most 80 columns."""
+    where = f" on {row['board']}" if row["board"] else ""
+    lines = [f"{row['model']}{where}: {row['input_tokens']} tokens in, {row['output_tokens']} out"]
+    for name, value in row.items():
+        if isinstance(value, dict):
+            bounds = "" if value["low"] is None else f"  ({value['low']:.5g} to {value['high']:.5g})"
+            unit = UNITS[name.rsplit("_", 1)[1]]
+            lines.append(
+                f"  {name.rsplit('_', 1)[0].replace('_', ' '):16} {value['mean']:>10.5g} {unit:2}{bounds}"
+            )
+    if row["power_mw"] is not None:
+        lines.append(f"  {'mean power':16} {row['power_mw']:>10.5g} mW")
+    lines.append(f"in brackets: {row['level']:.0%} interval of one request")
+    if row["extrapolated"]:
+        lines.append(f"extrapolated: {' and '.join(row['extrapolated'])} outside the measured range")
+    if row["no_energy_reason"]:
+        lines.append(f"no energy: {row['no_energy_reason']}")
+    if row["simulated_power"]:
+        lines.append("energies are of simulated power, not of a measurement")
+    return "\n".join(lines)
+
+
+def batch_predict(args: argparse.Namespace) -> int:
+    """Every line of a file; a line of its own model takes that one."""
+    requests = read_requests(args.file)
+    by_model: dict[str, list[int]] = {}
+    for place, request in enumerate(requests):
+        name = request.get("model") or args.model
+        if not name:
+            raise Token2MetricsError(f"{args.file}: no column model; name one model with --model")
+        by_model.setdefault(name, []).append(place)
+    answers: list[dict[str, Any]] = [{} for _ in requests]
+    for name, places in by_model.items():
+        args.model = name
+        text = "".join(f"{json.dumps([requests[p][column] for column in COLUMNS])}\n" for p in places)
+        path = choose_trained(args)
+        told = json.loads(run_room("check_model.py", path))
+        lines = run_room("fit_metrics.py", "predict", path, "--level", args.level, text=text).splitlines()
+        for place, line in zip(places, lines, strict=True):
+            answers[place] = {"model": told["model"], **with_power(json.loads(line))}
+            answers[place] |= {name: told[name] for name in ("no_energy_reason", "simulated_power")}
+    for answer in answers:
+        print(json.dumps(answer))
+    return 0
+
+
+def read_requests(path: Path) -> list[dict[str, Any]]:
+    """Token counts, and models where there are some, of a CSV or JSONL file."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        lines = [line for line in text.splitlines() if line.strip()]
+        jsonl = path.suffix == ".jsonl"
+        rows = [json.loads(line) for line in lines] if jsonl else list(csv.DictReader(lines))
+    except ValueError as exc:
+        raise Token2MetricsError(f"{path}: not readable ({exc}); save it as CSV or JSONL in UTF-8") from exc
+    if not rows:
+        raise Token2MetricsError(f"{path} holds no requests; it needs input_tokens and output_tokens")
+    requests = []
+    for number, row in enumerate(rows, 1):
+        request: dict[str, Any] = {"model": row.get("model") if isinstance(row, dict) else None}
+        for column, names in COLUMNS.items():
+            value = next((row[name] for name in names if isinstance(row, dict) and name in row), None)
+            if not re.fullmatch(r"[1-9]\d{0,8}", str(value).strip()):
+                raise Token2MetricsError(
+                    f"{path} request {number}: {column} is {value!r}, not a number above 0"
+                )
+            request[column] = int(str(value))
+        requests.append(request)
+    return requests
+
+
+def list_trained(args: argparse.Namespace) -> int:
+    """Names and files."""
+    for label, path in trained_models(args.model_path).items():
+        print(f"{label}: {path}")
+    return 0
+
+
+# --- flags ---
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that, where a command is another script's, leaves all flags to that script."""
+
+    script: str | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Namespace and what is left over."""
+        if self.script is None:
+            return super().parse_known_args(args, namespace)
+        return argparse.Namespace(run=hand_on, script=self.script, flags=list(args)), []
+
+
+def hand_on(args: argparse.Namespace) -> int:
+    """Run the script whose command this is."""
+    if not (ROOM / args.script).exists():
+        raise Token2MetricsError(f"token2metrics.py needs {args.script} beside it")
+    return subprocess.run([sys.executable, str(ROOM / args.script), *args.flags]).returncode
+
+
+def add_data_flags(sub: argparse.ArgumentParser) -> None:
+    """What measurements to read, and how."""
+    sub.add_argument("--data", nargs="+", type=Path, required=True, metavar="FILE", help="measurements")
+    sub.add_argument("--board", metavar="NAME", help="only rows of this board")
+    sub.add_argument("--assume-input-tokens", type=int, metavar="N", help="for tables without prompt lengths")
+    sub.add_argument("--sample-period-s", type=float, metavar="S", help="of the power sensor behind a table")
+    sub.add_argument("--folds", type=int, default=10, metavar="N", help="parts of a cross-validation (10)")
+    sub.add_argument("--plots", type=Path, metavar="DIR", help="draw predictions against measurements")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Commands and flags."""
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--log-level", choices=("debug", "info", "warning"), default="info", help="(info)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Any, help_: str, outputs: bool = True) -> CommandParser:
+        sub = commands.add_parser(name, help=help_)
+        sub.set_defaults(run=run)
+        if outputs:
+            sub.add_argument(
+                "--model-path",
+                type=Path,
+                default=Path("outputs"),
+                metavar="DIR",
+                help="trained models (outputs)",
+            )
+        return sub
+
+    sub = add("train", train, "measurements to models", outputs=False)
+    which = sub.add_mutually_exclusive_group(required=True)
+    which.add_argument("--all-models", action="store_true", help="every model in the data")
+    which.add_argument("--model", metavar="NAME", help="a model in the data, or a part only it has")
+    sub.add_argument("--regression", choices=REGRESSIONS, default="analytic", help="(default: analytic)")
+    sub.add_argument("--output", type=Path, default=Path("outputs"), metavar="DIR", help="(default: outputs)")
+    sub.add_argument("--cross-validate", action="store_true", help="scores over held-out cells into the card")
+    add_data_flags(sub)
+    sub = add("evaluate", evaluate, "errors and coverage on unseen rows", outputs=False)
+    sub.add_argument("--model", required=True, metavar="NAME", help="a model in the data")
+    sub.add_argument("--model-path", type=Path, metavar="DIR", help="score a trained model")
+    sub.add_argument("--regression", choices=REGRESSIONS, help="without --model-path (analytic)")
+    sub.add_argument(
+        "--split", choices=("cells", "lengths", "rows"), default="cells", help="what to hold out"
+    )
+    sub.add_argument("--train-rows", type=int, default=50, metavar="N", help="of --split rows (50)")
+    sub.add_argument("--seeds", type=int, default=10, metavar="N", help="of --split rows (10)")
+    sub.add_argument("--seed", type=int, default=0, metavar="N", help="of --split cells (0)")
+    add_data_flags(sub)
+    for name, run in (("predict", predict), ("batch-predict", batch_predict)):
+        sub = add(name, run, "one request" if run is predict else "a file of requests, to JSON lines")
+        sub.add_argument("--model", required=run is predict, metavar="NAME", help="a trained model's name")
+        sub.add_argument("--regression", choices=(*REGRESSIONS, "transfer"), help="(analytic if trained)")
+    commands.choices["predict"].add_argument("--input-tokens", type=int, required=True, metavar="N")
+    commands.choices["predict"].add_argument("--output-tokens", type=int, required=True, metavar="M")
+    commands.choices["batch-predict"].add_argument("file", type=Path, metavar="FILE", help="CSV or JSONL")
+    for name in ("predict", "batch-predict", "evaluate"):
+        commands.choices[name].add_argument("--level", type=float, choices=(0.5, 0.8, 0.9, 0.95), default=0.9)
+    for name in ("predict", "evaluate"):
+        commands.choices[name].add_argument("--json", action="store_true", help="one JSON object")
+    add("models", list_trained, "the trained models there are")
+    rooms = {
+        "calibrate": "calibrate_board.py",
+        "benchmark": "benchmark_published.py",
+        "plan": "plan_budget.py",
+    }
+    for name, script in rooms.items():
+        commands.add_parser(name, help=f"see {script} --help").script = script
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=args.log_level.upper(), format="%(message)s", stream=sys.stderr)
+    try:
+        return int(args.run(args))
+    except (Token2MetricsError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

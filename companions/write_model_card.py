@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""A model of token2metrics.py -> its model card: a Markdown page a colleague can judge it by.
+
+Says what it was trained on (files with hashes, board, rows, ranges), its coefficients with standard errors,
+its errors on held-out rows, what was left out and why, and what it must not be used for. --scores takes the
+JSON of evaluate_metrics.py for the full table of a cross-validation.
+
+Example:
+    python companions/write_model_card.py outputs/llama_analytic/models/model.json --out card.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+TEXT = {
+    "prefill_ms": "time to the first token [ms]",
+    "decode_ms": "time of the further tokens [ms]",
+    "total_ms": "latency [ms]",
+    "prefill_energy_joule": "energy of the prefill [J]",
+    "decode_energy_joule": "energy of the decoding [J]",
+    "total_energy_joule": "energy [J]",
+}
+MEANING = {
+    "base": "times the base model's prediction",
+    "minus_per_token": "less, per token",
+    "constant": "start, per request",
+    "per_token_pair": "per pair of prompt tokens (attention)",
+    "per_context_token": "per step and token of context (attention)",
+    "minus_ramp": "not drawn yet while the power rises",
+    "minus_ramp_after_short_prefill": "the same, after a short prefill",
+    "per_step_and_prompt_doubling": "per step and doubling of the prompt",
+}
+
+
+class CardError(Exception):
+    """The model or the scores cannot be read."""
+
+
+def figure(value: float | None) -> str:
+    """Four figures, or a dash for what is not known."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines] + [""]
+
+
+def coefficient_rows(target: str, spec: Mapping[str, Any]) -> list[list[str]]:
+    """Name, value, standard error of an analytic target; bands by the tokens they span."""
+    edges, named = spec["edges"], spec["names"]
+    size = len(edges) - 1
+    rows = []
+    for place, pair in enumerate(zip(spec["coefficients"], spec["standard_errors"], strict=True)):
+        if place < len(named):
+            name = MEANING.get(named[place], named[place])
+        else:
+            band = (place - len(named)) % size
+            # Bands no row reached repeat the last one that was.
+            # A design of both phases has the prompt's bands first, the steps' after them.
+            prompt = place - len(named) < size and not target.startswith("decode")
+            what = "prompt token" if prompt else "step"
+            name = f"per {what}, {edges[band]} to {edges[band + 1]} tokens"
+        if pair[0] or place < len(named):
+            rows.append([name, figure(pair[0]), figure(pair[1])])
+    return rows
+
+
+def target_part(target: str, spec: Mapping[str, Any]) -> list[str]:
+    """The section of one target."""
+    lines = [f"### {TEXT[target]}", "", f"{spec['rows']} rows, {spec['regressor']} regression.", ""]
+    if spec["regressor"] == "analytic":
+        options = ", ".join(f"{name} = {value:g}" for name, value in spec["options"].items()) or "none"
+        lines += [f"Options chosen on held-out rows: {options}.", ""]
+        lines += table(["coefficient", "value", "standard error"], coefficient_rows(target, spec))
+    elif spec["regressor"] == "transfer":
+        lines += [f"Base prediction x {figure(spec['ratio'])} + {figure(spec['per_token'])} per token.", ""]
+    elif spec["regressor"] == "polynomial":
+        terms = zip(spec["powers"], spec["coefficients"], strict=True)
+        rows = [[f"(in/1000)^{a} (steps/1000)^{b}", figure(value)] for (a, b), value in terms]
+        lines += table(["term", "coefficient"], rows)
+    else:
+        lines += [f"{len(spec['trees'])} trees.", ""]
+    return lines
+
+
+def score_part(model: Mapping[str, Any], scores: Mapping[str, Any] | None) -> list[str]:
+    """Errors on held-out rows: those of a cross-validation, or what the intervals were made of."""
+    if scores:
+        head = ["quantity", "n", "MAPE %", "median %", "RMSE", "R2", "90 % intervals cover %"]
+        names = ("mape_percent", "median_ape_percent", "rmse", "r2", "coverage_percent")
+        rows = [
+            [TEXT[name], str(row["n"]), *(figure(row[one]) for one in names)]
+            for name, row in scores["quantities"].items()
+        ]
+        return [f"{scores['how']}.".capitalize(), "", *table(head, rows)]
+    rows = [
+        [TEXT[name], str(row["rows"]), figure(row["held_out_mape_percent"])]
+        for name, row in model["intervals"].items()
+    ]
+    return [
+        "Rows whose whole cell of repeats was left out of the fit.",
+        "",
+        *table(["quantity", "n", "MAPE %"], rows),
+    ]
+
+
+def write_card(model: Mapping[str, Any], scores: Mapping[str, Any] | None) -> str:
+    """The page."""
+    low, high = model["ranges"]["low"], model["ranges"]["high"]
+    lines = [f"# {model['model']}", ""]
+    lines += [
+        f"Predicts time and energy of one request (batch 1) from its token counts. {model['regression']}.",
+        "",
+    ]
+    lines += ["## Trained on", ""]
+    lines += [f"- board: {model['board'] or 'not named in the data'}"]
+    lines += [f"- {model['rows']} requests in {model['groups']} cells of equal lengths"]
+    lines += [f"- prompts of {low[0]:g} to {high[0]:g} tokens, outputs of {low[1]:g} to {high[1]:g}"]
+    lines += [f"- `{one['file']}`, SHA-256 {one['sha256']}" for one in model["data"]]
+    lines += [f"- energy: {model['energy_scope'] or 'none: ' + str(model['no_energy_reason'])}", ""]
+    if model["simulated_power"]:
+        lines += ["**Its energies are of simulated power, not of a measurement.**", ""]
+    lines += ["## Errors on rows it was not fitted on", "", *score_part(model, scores)]
+    if model["outliers"]:
+        lines += ["## Left out as outliers", ""]
+        lines += [
+            f"- {one['where']}: {one['target']} {figure(one['value'])}" for one in model["outliers"]
+        ] + [""]
+    lines += ["## Coefficients", ""]
+    for target, spec in model["targets"].items():
+        lines += target_part(target, spec)
+    lines += [
+        "## Not for",
+        "",
+        "- another board, power mode, quantization or engine build: measure some runs and calibrate",
+        "- lengths outside the ranges above: such predictions are flagged, their intervals are guesses",
+        "- batches, or prompts whose beginning is already in the cache",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def read_inputs(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The checked model, and the scores if there are some."""
+    checker = Path(__file__).resolve().with_name("check_model.py")
+    done = subprocess.run([sys.executable, str(checker), str(args.model)], capture_output=True, text=True)
+    if done.returncode:
+        raise CardError(done.stderr.strip().removeprefix("error: "))
+    try:
+        scores = json.loads(args.scores.read_text(encoding="utf-8")) if args.scores else None
+    except ValueError as exc:
+        raise CardError(f"{args.scores} is not JSON ({exc}); check --scores") from exc
+    return json.loads(args.model.read_text(encoding="utf-8")), scores
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL.json", help="of token2metrics.py train")
+    parser.add_argument("--scores", type=Path, metavar="JSON", help="of evaluate_metrics.py --json")
+    parser.add_argument("--out", type=Path, metavar="MD", help="(default: print it)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the card."""
+    args = build_parser().parse_args(argv)
+    try:
+        card = write_card(*read_inputs(args))
+        if args.out:
+            temp = args.out.with_name(f"{args.out.name}.tmp")
+            temp.write_text(card, encoding="utf-8")
+            os.replace(temp, args.out)  # noqa: PTH105  one call, and the old card stays whole until then
+        else:
+            print(card)
+    except (CardError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""Tables and run records -> tidy rows: units, missing columns, flags."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "companions" / "read_measurements.py"
+
+
+def run(*flags: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, str(SCRIPT), *map(str, flags)], capture_output=True, text=True)
+
+
+def read(path: Path, *flags: object) -> list[dict]:  # type: ignore[type-arg]
+    done = run(path, *flags)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "expected"),
+    [
+        ("model,input_tokens,output_tokens,ttft_ms,decode_time_ms", "a,10,5,50,400", (50, 400, None)),
+        ("model,prompt_tokens,generated_tokens,ttft_s,tpot_ms", "a,10,5,0.05,100", (50, 400, None)),
+        ("model,prompt_tokens,completion_tokens,ttft_ms,latency_s", "a,10,5,50,0.45", (50, 400, 450)),
+        # No unit in the names: 5 tokens at 12.5 per second take 400 ms, whatever the column says.
+        (
+            "model,input_tokens,output_tokens,ttft,decode_time,tokens_per_second",
+            "a,10,5,0.05,0.4,12.5",
+            (50, 400, None),
+        ),
+        (
+            "model,input_tokens,output_tokens,ttft,decode_time,tokens_per_second",
+            "a,10,5,50,400,12.5",
+            (50, 400, None),
+        ),
+        (
+            "subject,ttft,decode_time,total_time_ms,input_tokens,output_tokens",
+            "law,0.05,0.4,450,10,5",
+            (50, 400, 450),
+        ),
+    ],
+)
+def test_every_time_becomes_milliseconds(
+    header: str, line: str, expected: tuple[float | None, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(f"{header}\n{line}\n")
+    (row,) = read(path)
+    assert [row[name] for name in ("prefill_ms", "decode_ms", "total_ms")] == [
+        None if value is None else pytest.approx(value) for value in expected
+    ]
+    assert row["decode_steps"] == 4
+
+
+def test_the_jetson_table_needs_a_prompt_length_and_says_which_flag_gives_it(tmp_path: Path) -> None:
+    path = tmp_path / "jetson.csv"
+    path.write_text(
+        "subset,inference_time,output_tokens,prefill,decode,tokens_per_second\nlaw,4.5,41,0.5,4.0,10\n"
+    )
+    done = run(path)
+    assert done.returncode == 1 and "--assume_input_tokens" in done.stderr
+    (row,) = read(path, "--assume_input_tokens", 120)
+    assert row["decode_ms"] == pytest.approx(4000) and row["prefill_ms"] == pytest.approx(500)
+    assert "assumed_input_tokens" in row["flags"] and row["subject"] == "law"
+
+
+def test_a_server_workbook_is_read(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(
+        ["subject", "question_id", "ttft", "decode_time", "total_time_ms", "input_tokens", "output_tokens"]
+    )
+    book.active.append(["law", 1, 50, 400, 450, 100, 41])
+    book.save(tmp_path / "server.xlsx")
+    (row,) = read(tmp_path / "server.xlsx")
+    assert (row["prefill_ms"], row["decode_ms"], row["subject"]) == (50, 400, "law")
+
+
+def test_a_misspelt_column_is_named_with_the_nearest_match(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("model,input_token,output_tokens,ttft_ms,decode_ms\na,1,2,3,4\n")
+    done = run(path)
+    assert done.returncode == 1 and "input_tokens" in done.stderr and "is it input_token?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_power_rails_make_the_energies_where_a_sweep_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.csv"
+    header = "model,prompt_tokens,gen_tokens,ttft_ms,tpot_ms,pp_total_mw,dec_total_mw,dec_dram_mw"
+    path.write_text(f"{header}\na,128,101,1000,10,20000,30000,3000\n")
+    (row,) = read(path)
+    assert row["prefill_energy_joule"] == pytest.approx(20.0)
+    assert row["decode_energy_joule"] == pytest.approx(33.0)
+
+
+def test_windows_shorter_than_two_samples_are_flagged(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(
+        "model,input_tokens,output_tokens,decode_ms,decode_energy_j\na,9,5,400,9\na,9,50,4000,90\n"
+    )
+    short, long = read(path, "--sample_period_s", 1)
+    assert "too_short_for_sensor" in short["flags"] and not long["flags"]
+
+
+def test_run_records_count_the_step_that_ended_the_text_and_skip_failures(tmp_path: Path) -> None:
+    record = {
+        "id": 1,
+        "model_id": "m",
+        "quantization": "Q6_K",
+        "level": "L0",
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+    }
+    record |= {
+        "latency_ms": 450,
+        "ttft_ms": 50,
+        "energy_joule": 2,
+        "output_text": "x",
+        "flags": [],
+        "error": None,
+    }
+    lines = [{**record, "finish_reason": "stop"}, {**record, "finish_reason": "length"}]
+    lines += [{**record, "error": {"type": "oom", "message": "no"}}]
+    path = tmp_path / "runs.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + "{torn\n")
+    rows = read(path)
+    assert [row["decode_steps"] for row in rows] == [5, 4]
+    assert {row["model"] for row in rows} == {"m Q6_K"} and rows[0]["decode_ms"] == 400
+    out = tmp_path / "rows.jsonl"
+    assert run(path, "--out", out).returncode == 0
+    assert read(out) == rows  # rows pass through unchanged
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "\x00\xff"])
+def test_what_is_no_table_is_an_error_and_no_traceback(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(content.encode("latin-1"))
+    done = run(path)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr

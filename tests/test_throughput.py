@@ -1,0 +1,394 @@
+"""Several answers decoded together: the same answers as alone, honest counts, resumable records."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from plan_throughput import cells
+
+ROOT = Path(__file__).resolve().parents[1]
+COMPANIONS = ROOT / "companions"
+ARCHS = ("llama", "qwen2", "gemma2", "phi3", "qwen3")
+TEXTS = (
+    "Hello there",
+    "Why?",
+    "Tell me of a dog and a cat that went on a very long walk together through the wood. " * 6,
+    "abc",
+    "What is the colour of the sky at noon?",
+    "Go " * 40,
+)
+LOAD = {
+    "op": "load", "n_seq_max": 6, "n_ctx_seq": 512, "n_batch": 64, "n_ubatch": 32, "n_threads": 1,
+    "n_gpu_layers": 0, "flash_attn": "auto", "kv_type": "f16", "kv_unified": False,
+}  # fmt: skip
+BATCH = {"op": "batch", "max_tokens": 50, "temperature": 0, "seed": 0}
+
+
+def ask(script: str, requests: Sequence[dict]) -> list[dict]:
+    """Answers of a worker process to these requests."""
+    lines = "".join(json.dumps(one) + "\n" for one in requests)
+    command = [sys.executable, str(COMPANIONS / script)]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def told(sequence: dict) -> tuple:
+    return sequence["ids_sha256"], sequence["output_text"], sequence["finish_reason"]
+
+
+# --- The worker
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_each_sequence_says_what_it_says_alone(llama_cpp, demo_models: dict[str, Path], arch: str) -> None:  # type: ignore[no-untyped-def]
+    """Different prompts, lengths and ends; the F32 model leaves no room for another rounding to show."""
+    prompts = [{"text": text, "format": "chat"} for text in TEXTS]
+    requests = [{**LOAD, "model": str(demo_models[arch])}]
+    for size in (6, 4, 2, 1):
+        groups = [prompts[start : start + size] for start in range(0, 6, size)]
+        requests.append({**BATCH, "groups": groups})
+    loaded, *batches = ask("batch_worker.py", requests)
+    assert loaded["ok"] and all(one["ok"] for one in batches)
+    alone = batches.pop()["sequences"]
+    for batch in batches:
+        assert list(map(told, batch["sequences"])) == list(map(told, alone))
+    assert len({one["prompt_tokens"] for one in alone}) > 3
+    # Some end before the others and leave the batch: that is what must not disturb the rest.
+    assert len({one["completion_tokens"] for one in alone}) > 1
+    for one in alone:
+        assert 0 < one["completion_tokens"] <= 50
+        assert (one["finish_reason"] == "length") == (one["completion_tokens"] == 50)
+
+
+@pytest.mark.parametrize("arch", ["gemma2", pytest.param("qwen3", marks=pytest.mark.slow)])
+def test_alone_is_what_the_collectors_engine_says(llama_cpp, demo_models: dict[str, Path], arch: str) -> None:  # type: ignore[no-untyped-def]
+    model, text = str(demo_models[arch]), TEXTS[4]
+    _, ours = ask(
+        "batch_worker.py",
+        [{**LOAD, "model": model}, {**BATCH, "groups": [[{"text": text, "format": "chat"}]]}],
+    )
+    prompt = {"messages": [{"role": "user", "content": text}], "format": "chat", "thinking": False}
+    load = {**LOAD, "n_ctx": 512}
+    run = {"op": "run", "prompt": prompt, "max_tokens": 50, "temperature": 0, "seed": 0}
+    *_, theirs = ask("engine_worker.py", [{"op": "open", "model": model}, load, run])
+    (one,), record = ours["sequences"], theirs["record"]
+    assert one["prompt_tokens"] == record["prompt_tokens"] == record["prompt_tokens_evaluated"]
+    assert one["completion_tokens"] == record["completion_tokens"]
+    assert one["output_text"].strip() == record["output_text"].strip()
+    assert one["finish_reason"] == record["finish_reason"]
+
+
+@pytest.mark.parametrize(
+    "arch",
+    ["gemma2", "qwen3", *(pytest.param(one, marks=pytest.mark.slow) for one in ("llama", "qwen2", "phi3"))],
+)
+def test_prompt_ids_are_those_of_the_collectors_engine(
+    llama_cpp,  # type: ignore[no-untyped-def]
+    demo_models: dict[str, Path],
+    arch: str,
+) -> None:
+    model, formats = str(demo_models[arch]), ("chat", "raw")
+    prompts = [{"text": text, "format": format_} for format_ in formats for text in TEXTS]
+    (ours,) = ask("batch_worker.py", [{"op": "tokens", "model": model, "prompts": prompts}])
+    counts = [
+        {"op": "count", "prompt": {"messages": [{"role": "user", "content": text}], "format": format_}}
+        for format_ in formats
+        for text in TEXTS
+    ]
+    _, *theirs = ask("engine_worker.py", [{"op": "open", "model": model}, *counts])
+    assert ours["prompt_sha256"] == [one["prompt_sha256"] for one in theirs]
+    assert ours["prompt_tokens"] == [one["prompt_tokens"] for one in theirs]
+
+
+def test_at_a_temperature_the_draws_are_those_of_each_alone(llama_cpp, demo_models: dict[str, Path]) -> None:  # type: ignore[no-untyped-def]
+    prompts = [{"text": text, "format": "raw"} for text in TEXTS[:4]]
+    warm = {**BATCH, "temperature": 0.8, "seed": 7, "max_tokens": 20}
+    requests = [{**LOAD, "model": str(demo_models["llama"])}, {**warm, "groups": [prompts]}]
+    requests.append({**warm, "groups": [[one] for one in prompts]})
+    requests.append({**warm, "groups": [prompts], "seed": 8})
+    _, together, alone, other = ask("batch_worker.py", requests)
+    assert list(map(told, together["sequences"])) == list(map(told, alone["sequences"]))
+    assert list(map(told, together["sequences"])) != list(map(told, other["sequences"]))
+
+
+def test_an_answer_without_tokens_and_a_whole_batch_that_ends_at_once(
+    llama_cpp,  # type: ignore[no-untyped-def]
+    tiny_model: Callable[..., Path],
+) -> None:
+    model = tiny_model("llama", script=["Yes."])
+    prompts = [{"text": text, "format": "chat"} for text in TEXTS[:3]]
+    _, done = ask("batch_worker.py", [{**LOAD, "model": str(model)}, {**BATCH, "groups": [prompts]}])
+    assert [one["output_text"] for one in done["sequences"]] == ["Yes."] * 3
+    assert [one["finish_reason"] for one in done["sequences"]] == ["stop"] * 3
+    # A step samples one id of each; the first came with the prompt, the end of sequence came last.
+    assert done["steps"] == done["sequences"][0]["completion_tokens"]
+    assert done["t1_s"] >= done["t0_s"] and done["prefill_ms"] > 0
+
+
+def test_what_the_engine_refuses_becomes_an_answer(
+    llama_cpp, demo_models: dict[str, Path], tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF nothing")
+    long_ = {"text": "word " * 900, "format": "raw"}
+    requests = [
+        {**LOAD, "model": str(tmp_path / "bad.gguf")},
+        {**LOAD, "model": str(demo_models["llama"])},
+        {**BATCH, "groups": [[long_]]},
+        {**BATCH, "groups": [[{"text": "", "format": "raw"}]]},
+        {"op": "dance"},
+        {**BATCH, "groups": [[{"text": "Hi", "format": "chat"}]]},
+    ]
+    bad, loaded, too_long, empty, unknown, good = ask("batch_worker.py", requests)
+    assert not bad["ok"] and "bad.gguf" in bad["error"]["message"]
+    assert loaded["ok"] and good["ok"]
+    assert not too_long["ok"] and "--n_ctx" in too_long["error"]["message"]
+    assert empty["ok"] or "empty" in empty["error"]["message"]  # a model may begin even nothing with its BOS
+    assert unknown["error"]["type"] == "bad_request"
+
+
+# --- The measured mode
+
+
+def throughput(*flags: object, **more: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(COMPANIONS / "throughput.py"), *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def flags_for(model: Path, out: Path, *more: object) -> list[object]:
+    prompts = ROOT / "data/writing_prompts_hierarchical.csv"
+    return [
+        "--models", model, "--prompts", prompts, "--out_jsonl", out, "--max_tokens", 12, "--n_threads", 1,
+        "--repeats", 2, "--batch_sizes", "1,4", *more,
+    ]  # fmt: skip
+
+
+def records(out: Path) -> list[dict]:
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def test_a_campaign_without_power(llama_cpp, demo_models: dict[str, Path], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "t.jsonl"
+    flags = flags_for(demo_models["llama"], out, "--source", "none")
+    done = throughput(*flags)
+    assert done.returncode == 0, done.stderr
+    found = records(out)
+    assert [(one["batch_size"], one["repeat"]) for one in found] == [(1, 1), (4, 1), (4, 2), (1, 2)]
+    for one in found:
+        assert one["error"] is None and one["energy_joule"] is None and one["joule_per_token"] is None
+        assert "switched off" in one["energy_missing"] and "no_power" in one["flags"]
+        assert one["completion_tokens"] == sum(each["completion_tokens"] for each in one["sequences"])
+        assert one["latency_ms"] >= one["prefill_ms"] + one["decode_ms"] > 0
+        assert one["tok_per_s"] == pytest.approx(one["completion_tokens"] / one["latency_ms"] * 1000)
+        assert [each["id"] for each in one["sequences"]] == [1, 2, 3, 4]
+    # Four sequences at once take a quarter of the steps where all run to the same length.
+    one, four = found[0], found[1]
+    assert four["decode_steps"] < one["decode_steps"]
+    assert list(map(told, one["sequences"])) == list(map(told, four["sequences"]))
+    assert "4/4" in done.stdout and max(map(len, done.stdout.splitlines())) <= 80
+    # Started again it measures nothing; a repeat more is measured alone; a torn line is done again.
+    before = out.read_bytes()
+    assert "0 of 4" in throughput(*flags).stderr and out.read_bytes() == before
+    out.write_bytes(before[:-30])
+    again = throughput(*flags)
+    assert "1 of 4" in again.stderr and "cut short" in again.stderr
+    assert len({one["run_key"] for one in records(out)}) == 4 == len(records(out))
+
+
+def test_energy_is_net_of_idle_and_simulated_power_says_so(
+    llama_cpp,  # type: ignore[no-untyped-def]
+    tiny_model: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    log, out, trace = tmp_path / "power.log", tmp_path / "t.jsonl", tmp_path / "trace.csv"
+    log.write_text("VDD_IN 5000mW/5000mW\n" * 50)
+    # A constant feed: gross energy is 5 W times the time, and net of idle nothing is left.
+    more = ["--source", f"replay:{log}", "--interval", 10, "--idle_seconds", 0.5, "--power_trace", trace]
+    flags = flags_for(tiny_model("llama", mode="never"), out, *more)
+    done = throughput(*flags, "--repeats", 1, "--max_tokens", 200)
+    assert done.returncode == 0, done.stderr
+    for one in records(out):
+        seconds = one["t1_s"] - one["t0_s"]
+        assert one["energy_gross_joule"] == pytest.approx(5 * seconds, rel=0.02)
+        assert one["idle_mw"] == pytest.approx(5000) and abs(one["energy_joule"]) < 0.02 * seconds * 5 + 1e-9
+        assert one["joule_per_token"] == pytest.approx(one["energy_joule"] / one["completion_tokens"])
+        assert "simulated_power" in one["flags"] and one["power_scope"] and one["power_rail"] == "VDD_IN"
+        assert one["energy_missing"] is None
+    assert "SIMULATED" in done.stdout and trace.is_file()
+
+
+def test_a_feed_that_was_asked_for_and_fails_is_an_error(
+    demo_models: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "t.jsonl"
+    done = throughput(*flags_for(demo_models["llama"], out, "--feed", "false"))
+    assert done.returncode == 1 and "error:" in done.stderr and "--feed" in done.stderr
+    assert "Traceback" not in done.stderr and out.read_bytes() == b""
+
+
+def test_a_model_that_cannot_load_fails_and_the_others_go_on(
+    llama_cpp,  # type: ignore[no-untyped-def]
+    demo_models: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    bad, out = tmp_path / "bad.gguf", tmp_path / "t.jsonl"
+    bad.write_bytes(demo_models["phi3"].read_bytes()[:9000])
+    flags = flags_for(demo_models["llama"], out, "--source", "none", "--repeats", 1)
+    flags[1:2] = [bad, demo_models["llama"]]
+    done = throughput(*flags)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    kinds = [(one["model_id"], (one["error"] or {}).get("type")) for one in records(out)]
+    assert kinds == [("bad", "model_load")] * 2 + [("tiny-llama", None)] * 2
+    assert all(one["tok_per_s"] is None for one in records(out)[:2])
+    assert "0 of 4" in throughput(*flags).stderr
+    assert "2 of 4" in throughput(*flags, "--retry_errors").stderr
+    assert "2 failed" in done.stdout
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_an_end_keeps_what_is_done_and_ends_every_child(
+    llama_cpp,  # type: ignore[no-untyped-def]
+    tiny_model: Callable[..., Path],
+    tmp_path: Path,
+    ending: signal.Signals,
+) -> None:
+    out, log = tmp_path / "t.jsonl", tmp_path / "power.log"
+    log.write_text("VDD_IN 5000mW/5000mW\n" * 50)
+    more = ["--source", f"replay:{log}", "--idle_seconds", 0.5, "--repeats", 400]
+    flags = flags_for(tiny_model("llama", mode="never"), out, *more)
+    command = [sys.executable, str(COMPANIONS / "throughput.py"), *map(str, flags)]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while not out.exists() or out.read_bytes().count(b"\n") < 2:
+        assert child.poll() is None
+        time.sleep(0.05)
+    started = descendants(child.pid)
+    assert started
+    child.send_signal(ending)
+    _, said = child.communicate(timeout=60)
+    if ending == signal.SIGINT:
+        assert child.returncode == 130 and "Go on with" in said and "Traceback" not in said
+    until_s = time.monotonic() + 30
+    while any(alive(pid) for pid in started) and time.monotonic() < until_s:
+        time.sleep(0.05)
+    assert not [pid for pid in started if alive(pid)]
+    assert all(one["error"] is None for one in records(out))
+
+
+def descendants(pid: int) -> list[int]:
+    found = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return found + [deeper for one in found for deeper in descendants(one)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_crash_of_the_engine_costs_its_measurement(
+    llama_cpp,  # type: ignore[no-untyped-def]
+    tiny_model: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "t.jsonl"
+    more = ["--source", "none", "--max_tokens", 4000, "--repeats", 1]
+    flags = flags_for(tiny_model("llama", mode="never"), out, *more)
+    command = [sys.executable, str(COMPANIONS / "throughput.py"), *map(str, flags)]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stderr is not None
+    worker: list[int] = []
+    while not worker:
+        assert child.poll() is None
+        worker = [pid for pid in descendants(child.pid) if is_worker(pid)]
+        time.sleep(0.02)
+    os.kill(worker[0], signal.SIGKILL)
+    child.communicate(timeout=120)
+    kinds = [(one["error"] or {}).get("type") for one in records(out)]
+    # Killed while loading, the model counts as one that cannot load; later, only one measurement is lost.
+    assert len(kinds) == 2 and kinds[0] in ("engine_crash", "model_load") and child.returncode == 1
+
+
+def is_worker(pid: int) -> bool:
+    try:
+        return b"batch_worker.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--batch_sizes", "1,64"], ["64 prompts", "--batch_sizes"]),
+        (["--repeats", "0"], ["--repeats"]),
+        (["--n_batch", "2"], ["--n_batch"]),
+        (["--levels", "L9"], ["L9"]),
+        (["--models", "nowhere.gguf"], ["nowhere.gguf"]),
+    ],
+)
+def test_flags_that_make_no_sense(tmp_path: Path, more: list[str], words: list[str]) -> None:
+    out = tmp_path / "t.jsonl"
+    done = throughput(*flags_for(tmp_path / "none.gguf", out, "--source", "none", *more))
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_two_starts_on_one_output_are_refused(tmp_path: Path) -> None:
+    import fcntl
+
+    out = tmp_path / "t.jsonl"
+    with out.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = throughput(*flags_for(tmp_path / "none.gguf", out))
+    assert done.returncode == 1 and "another start" in done.stderr
+
+
+# --- The table
+
+
+def made(size: int, repeat: int, rate: float, answers: str, **more: object) -> dict:
+    ids = [hashlib.sha256(one.encode()).hexdigest() for one in answers]
+    base = {"kind": "throughput", "model_id": "m", "quantization": "Q8_0", "flags": [], "error": None}
+    base |= {"prefill_tok_per_s": 100.0, "decode_tok_per_s": rate, "joule_per_token": None}
+    sequences = [{"ids_sha256": one} for one in ids]
+    here = {"run_key": f"{size}-{repeat}", "batch_size": size, "tok_per_s": rate, "sequences": sequences}
+    return {**base, **here, **more}
+
+
+def test_the_table_has_ratio_spread_and_same_answers(tmp_path: Path) -> None:
+    runs = tmp_path / "t.jsonl"
+    lines = [
+        made(1, 1, 10.0, "abcd"),
+        made(1, 2, 12.0, "abcd"),
+        made(8, 1, 33.0, "abcx", joule_per_token=0.5),
+    ]
+    lines.append(made(4, 1, 1.0, "abcd", error={"type": "timeout", "message": "late"}, tok_per_s=None))
+    runs.write_text("".join(json.dumps(one) + "\n" for one in lines) + '{"torn')
+    command = [sys.executable, str(COMPANIONS / "tabulate_throughput.py"), "--runs", str(runs)]
+    text = subprocess.run(command, capture_output=True, text=True).stdout
+    assert "11.0 ± 1.4" in text and "3.00" in text and "3/4" in text and "1 failed" in text
+    json_ = subprocess.run([*command, "--json"], capture_output=True, text=True).stdout
+    one, eight = map(json.loads, json_.splitlines())
+    assert (one["n"], eight["ratio"], eight["joule_per_token"], one["joule_per_token"]) == (2, 3.0, 0.5, None)
+    runs.write_text("{}\n")
+    empty = subprocess.run(command, capture_output=True, text=True)
+    assert empty.returncode == 1 and "error:" in empty.stderr
+
+
+@given(sizes=st.lists(st.integers(1, 64), min_size=1, max_size=6, unique=True), repeats=st.integers(1, 7))
+def test_every_size_stands_in_every_place(sizes: list[int], repeats: int) -> None:
+    found = cells(sizes, repeats)
+    assert sorted(found) == sorted((size, repeat) for size in sizes for repeat in range(1, repeats + 1))
+    for repeat in range(repeats):
+        part = found[repeat * len(sizes) : (repeat + 1) * len(sizes)]
+        assert {one[1] for one in part} == {repeat + 1}
+        assert part[0][0] == sizes[repeat % len(sizes)]
