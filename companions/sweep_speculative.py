@@ -1,0 +1,486 @@
+#!/usr/bin/env python3
+"""Speculative decoding on this board: do adaptive drafts and confidence early exit pay, for which workload?
+
+Runs grids of cells, each cell a process of speculate.py with its power recorded, beside plain decoding of
+every workload. A cell that is finished is skipped while its configuration, model and prompts are the same.
+
+  adaptive     fixed draft length, the published adaptive rule, our cost rule: run1_…_adaptive0.json,
+               run1_…_adaptivepub.json, run1_…_adaptive1.json
+  early-exit   thresholds of the draft's confidence: run3_r36_t128_temp0.0_thresh0.5.json
+  oneoff       four scenarios: scenario_a_code_completion.json and its twin …_plain.json
+  all          these three
+  --grid FILE  a grid of your own, JSON or YAML: see companions/plan_sweep.py --help
+  summary      what came of it: Markdown, CSV, plots (summarize_sweeps.py --help)
+
+Output: <outdir>/<grid>/<cell>.json, experiment.log per grid, power/ with the traces; of `all` a
+master_experiment.log, too. Plain decoding is plain_r36_t128_temp0.0.json. A cell that no longer fits its
+configuration is done again, the old file kept as <cell>.json.1 and so on. Latency s, energy J, power mW.
+
+Example:
+  python companions/sweep_speculative.py adaptive --model models/demo/demo-llama-F32.gguf --dry_run
+  python companions/sweep_speculative.py all --model target.gguf --draft draft.gguf --requests 8
+  python companions/sweep_speculative.py summary sweeps --outdir results/sweeps
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import fcntl
+import importlib.metadata
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOM = Path(__file__).resolve().parent
+GRIDS = ("adaptive", "early-exit", "oneoff")
+ENGINE_FLAGS = ("n_ctx", "n_batch", "n_gpu_layers", "n_threads", "flash_attn", "prompt_format")
+PILOT_TOKENS = 32
+GRACE_S = 15.0  # for a cell to write its last samples after Ctrl-C
+Cell = dict[str, Any]
+
+
+class SweepError(Exception):
+    """What the user can fix; the message names the file or flag and the cure."""
+
+
+# ---------------------------------------------------------------------------
+# Plan
+
+
+def engine_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The engine's flags that were given."""
+    return {name: value for name in ENGINE_FLAGS if (value := getattr(args, name)) is not None}
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What plan_sweep.py reads."""
+    grids = list(GRIDS) if args.action == "all" else [args.action] if args.action else []
+    swept = ("requests", "max_tokens", "temperature", "draft_tokens", "threshold")
+    try:
+        engine = importlib.metadata.version("llama-cpp-python")
+    except importlib.metadata.PackageNotFoundError:
+        engine = None
+    return {
+        "grids": grids + [str(path) for path in args.grid],
+        "prompts_for": dict(pair.split("=", 1) for pair in args.prompts_for),
+        **{name: getattr(args, name) for name in ("model", "draft", "drafter", "prompts", "levels", *swept)},
+        **{name: getattr(args, name) for name in ("batches", "warmup", "seed", "compare")},
+        "engine": engine_settings(args),
+        "measure": {name: getattr(args, name) for name in ("power_source", "feed", "interval_ms")},
+        "versions": {"llama-cpp-python": engine},
+    }
+
+
+def ask_plan(args: argparse.Namespace) -> list[Cell]:
+    """The cells, from plan_sweep.py; SweepError with its own words."""
+    if not args.action and not args.grid:
+        raise SweepError("which grid? adaptive, early-exit, oneoff, all, or --grid FILE")
+    if not args.model:
+        raise SweepError("which model? give its file with --model, or set TARGET_MODEL")
+    done = subprocess.run(
+        [sys.executable, str(ROOM / "plan_sweep.py")],
+        input=json.dumps(settings_of(args)),
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise SweepError((done.stderr.strip().splitlines() or ["plan_sweep.py failed"])[-1][7:])
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def cell_file(cell: Mapping[str, Any], args: argparse.Namespace) -> Path:
+    """Where a cell's result belongs."""
+    return Path(args.outdir, cell["grid"], f"{cell['name']}.json")
+
+
+def stored(path: Path) -> dict[str, Any] | None:
+    """A finished cell's document, or None."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return document if document["summary"]["per_mode"] else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def is_done(cell: Mapping[str, Any], args: argparse.Namespace) -> bool:
+    """Whether the cell's result is there and is one of this very configuration."""
+    document = stored(cell_file(cell, args))
+    return document is not None and (document.get("sweep") or {}).get("config_hash") == cell["config_hash"]
+
+
+# ---------------------------------------------------------------------------
+# Time
+
+
+def seconds_per_unit(cells: Sequence[Cell], args: argparse.Namespace) -> float | None:
+    """Seconds per planned token, from cells of this model that are finished; None without one."""
+    wall_s = units = 0.0
+    for grid in {cell["grid"] for cell in cells}:
+        for path in sorted((Path(args.outdir) / grid).glob("*.json")):
+            sweep = (stored(path) or {}).get("sweep") or {}
+            if sweep.get("model") == args.model and sweep.get("wall_s"):
+                wall_s, units = wall_s + sweep["wall_s"], units + sweep["units"]
+    return wall_s / units if units else None
+
+
+def pilot(args: argparse.Namespace) -> float | None:
+    """Seconds per token of a short plain run; None, with the cause on stderr, where it fails."""
+    say(args, f"pilot: {PILOT_TOKENS} tokens, for an estimate of time")
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "pilot.json"
+        flags = ["--model", args.model, "--prompts", args.prompts, "--levels", args.levels, "--plain"]
+        flags += ["--requests", "1", "--max_tokens", str(PILOT_TOKENS), "--batches", "1", "--warmup", "0"]
+        for name, value in engine_settings(args).items():
+            flags += [f"--{name}", str(value)]
+        done = subprocess.run(
+            [*speculate_command(args), *flags, "--out", str(out)], capture_output=True, text=True
+        )
+        document = stored(out)
+    if document is None:
+        cause = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        say(args, f"pilot failed: {cause}")
+        return None
+    return float(document["summary"]["per_mode"][0]["latency_avg_s"]) / PILOT_TOKENS
+
+
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    >>> duration(42), duration(3700)
+    ('42 s', '1 h 02 min')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+# ---------------------------------------------------------------------------
+# Running
+
+
+def say(args: argparse.Namespace, text: str) -> None:
+    """A line for people, on stderr."""
+    if not args.quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+def log_line(folder: Path, text: str) -> None:
+    """Append one stamped line to a grid's experiment.log."""
+    stamp = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    with (folder / "experiment.log").open("a", encoding="utf-8") as log:
+        log.write(f"{stamp} {text}\n")
+
+
+def speculate_command(args: argparse.Namespace) -> list[str]:
+    """The process of one cell."""
+    return shlex.split(args.speculate) if args.speculate else [sys.executable, str(ROOM / "speculate.py")]
+
+
+def cell_command(cell: Cell, args: argparse.Namespace, part: Path) -> list[str]:
+    """measure_cell.py around speculate.py."""
+    trace = part.parent / "power" / f"{cell['name']}.csv"
+    command = [sys.executable, str(ROOM / "measure_cell.py"), "--result", str(part), "--trace", str(trace)]
+    for name in ("power_source", "interval_ms", "idle_seconds"):
+        command += [f"--{name}", str(getattr(args, name))]
+    command += [f"--feed={args.feed}"] if args.feed else []
+    return [*command, "--", *speculate_command(args), *cell["flags"], "--out", str(part)]
+
+
+def run_process(command: Sequence[str], label: str, args: argparse.Namespace) -> str | None:
+    """Run a cell to its end; the cause where it failed. Ctrl-C reaches us alone and is handed on."""
+    with tempfile.TemporaryFile("w+", errors="replace") as words:
+        # The pipe to its stdin closes when we are killed, too: nothing goes on decoding behind us.
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=words, stderr=words, start_new_session=True
+        )
+        begin, cause = time.monotonic(), None
+        try:
+            while process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(1.0)
+                past_s = time.monotonic() - begin
+                if sys.stderr.isatty() and not args.quiet:
+                    print(f"\r{label} {duration(past_s)} ", end="", file=sys.stderr, flush=True)
+                if args.cell_timeout and past_s > args.cell_timeout:
+                    cause = f"took more than {args.cell_timeout:g} s, see --cell_timeout"
+                    break
+        finally:
+            end_process(process)
+        words.seek(0)
+        lines = [line.strip() for line in words if line.strip()]
+    if cause or process.returncode == 0:
+        return cause
+    told = [line for line in lines if "rror" in line] or lines
+    status = process.returncode
+    by_signal = -status if status < 0 else status - 128 if status > 128 else 0
+    if by_signal:
+        hint = ": out of memory?" if by_signal == signal.SIGKILL else ""
+        return f"ended by {signal.Signals(by_signal).name}{hint}"
+    return told[-1].removeprefix("error: ") if told else f"ended with status {status} and no word"
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """End a cell and what it started, if it still runs."""
+    assert process.stdin
+    process.stdin.close()
+    if process.poll() is None:
+        try:
+            process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def set_aside(path: Path) -> None:
+    """Keep an older result under the next free number."""
+    if path.exists():
+        number = 1
+        while (old := path.with_name(f"{path.name}.{number}")).exists():
+            number += 1
+        path.replace(old)
+
+
+def profile_cell(cell: Cell, args: argparse.Namespace, document: dict[str, Any]) -> None:
+    """Counters of a short profiled process of its own, into ncu_metrics; timed batches stay untouched."""
+    mode = document["summary"]["per_mode"][0]
+    csv = cell_file(cell, args).parent / "ncu" / f"{cell['name']}.ncu.csv"
+    csv.parent.mkdir(exist_ok=True)
+    short = {"--requests": args.ncu_requests, "--max_tokens": args.ncu_tokens, "--batches": 1, "--warmup": 0}
+    flags = [*cell["flags"]]
+    for flag, value in short.items():
+        flags[flags.index(flag) + 1] = str(value)
+    with tempfile.TemporaryDirectory() as folder:
+        inner = [*speculate_command(args), *flags, "--out", str(Path(folder) / "profiled.json")]
+        outer = [sys.executable, str(ROOM / "profile_memory.py"), "ncu", "--out", str(csv)]
+        outer += ["--ncu", args.ncu_path]
+        done = subprocess.run([*outer, "--", *inner], capture_output=True, text=True)
+    try:
+        found = json.loads(done.stdout)
+        mode["ncu_metrics"] = found["metrics"]
+        mode["ncu"] = {"kernels": found["kernels"], "csv": str(csv), "reason": None}
+    except ValueError:
+        cause = (done.stderr.strip().splitlines() or ["the profiler said nothing"])[-1].removeprefix(
+            "error: "
+        )
+        mode["ncu"] = {"reason": cause}
+        say(args, f"  no memory counters: {cause}")
+    mode["ncu"] |= {"requests": args.ncu_requests, "max_tokens": args.ncu_tokens}
+
+
+def finish_cell(cell: Cell, args: argparse.Namespace, part: Path, started_at: str) -> dict[str, Any]:
+    """Give the result its identity and its place. SweepError where the process wrote none."""
+    document = stored(part)
+    if document is None:
+        raise SweepError("the process ended well but wrote no result")
+    if args.ncu:
+        profile_cell(cell, args, document)
+    document["sweep"] = {
+        **{name: cell[name] for name in ("grid", "name", "group", "role", "units", "config", "config_hash")},
+        "model": args.model,
+        "draft": args.draft,
+        "started_at": started_at,
+        "wall_s": document.get("cell_wall_s"),
+    }
+    part.write_text(json.dumps(document), encoding="utf-8")
+    path = cell_file(cell, args)
+    set_aside(path)
+    part.replace(path)
+    return document
+
+
+def stats_line(document: Mapping[str, Any]) -> str:
+    """What the draft's confidence has stopped, in the words that people grep for."""
+    mode = document["summary"]["per_mode"][0]
+    stopped, checks = mode.get("tokens_stopped_by_confidence") or 0, mode.get("total_confidence_checks") or 0
+    share = f"{100 * stopped / checks:.1f}%" if checks else "none checked"
+    return f"Confidence early exit stats: {stopped} tokens stopped out of {checks} checks ({share})"
+
+
+def run_cell(cell: Cell, args: argparse.Namespace, label: str) -> str | None:
+    """Run one cell; None, or the cause of its failure. Its grid's log tells both."""
+    path = cell_file(cell, args)
+    (path.parent / "power").mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{cell['name']}.part")
+    part.unlink(missing_ok=True)
+    started_at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    log_line(path.parent, f"{cell['name']}: START {shlex.join(cell['flags'])}")
+    begin = time.monotonic()
+    cause = run_process(cell_command(cell, args, part), label, args)
+    if cause is None:
+        try:
+            document = finish_cell(cell, args, part, started_at)
+        except SweepError as exc:
+            cause = str(exc)
+    if cause is not None:
+        part.unlink(missing_ok=True)
+        log_line(path.parent, f"{cell['name']}: FAILED {cause}")
+        return cause
+    mode = document["summary"]["per_mode"][0]
+    reason = (mode.get("energy") or {}).get("reason")
+    log_line(path.parent, f"{cell['name']}: {stats_line(document)}")
+    log_line(
+        path.parent, f"{cell['name']}: COMPLETE in {time.monotonic() - begin:.1f} s, "
+        f"latency_avg_s {mode['latency_avg_s']:.4f}" + (f"; no energy: {reason}" if reason else "")
+    )  # fmt: skip
+    return None
+
+
+@contextlib.contextmanager
+def locked(outdir: Path) -> Iterator[None]:
+    """One sweep per folder at a time. Raises SweepError."""
+    try:
+        outdir.mkdir(parents=True, exist_ok=True)
+        with (outdir / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+    except BlockingIOError as exc:
+        raise SweepError(f"another sweep writes to {outdir}; wait for it or give another --outdir") from exc
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Run what is left of the grids; the exit status."""
+    cells = ask_plan(args)
+    todo = [cell for cell in cells if not is_done(cell, args)]
+    per_unit = seconds_per_unit(cells, args)
+    if args.dry_run:
+        print_plan(cells, todo, per_unit, args)
+        return 0
+    with locked(Path(args.outdir)):
+        say(args, f"{len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do")
+        if todo and per_unit is None and not args.no_pilot:
+            per_unit = pilot(args)
+        if per_unit is not None and todo:
+            estimate_s = per_unit * sum(c["units"] for c in todo) + len(todo) * args.idle_seconds
+            say(args, f"about {duration(estimate_s)} at most, if every answer has its full length")
+        return run_cells(cells, todo, args)
+
+
+def run_cells(cells: Sequence[Cell], todo: Sequence[Cell], args: argparse.Namespace) -> int:
+    """Run cells in their order; failed ones are counted and the rest goes on."""
+    master(args, f"START {len(todo)} of {len(cells)} cells")
+    left_units, spent_s, spent_units, failed = sum(cell["units"] for cell in todo), 0.0, 0.0, 0
+    for number, cell in enumerate(todo, 1):
+        label = f"[{number}/{len(todo)}] {cell['grid']}/{cell['name']}"
+        begin = time.monotonic()
+        cause = run_cell(cell, args, label)
+        took_s = time.monotonic() - begin
+        left_units -= cell["units"]
+        if cause is None:
+            spent_s, spent_units = spent_s + took_s, spent_units + cell["units"]
+        failed += cause is not None
+        eta = f", {duration(left_units * spent_s / spent_units)} left" if spent_units and left_units else ""
+        start = "\r" if sys.stderr.isatty() else ""
+        say(args, f"{start}{label} {'FAILED: ' + cause if cause else duration(took_s)}{eta}")
+        if number == len(todo) or todo[number]["grid"] != cell["grid"]:
+            master(args, f"{cell['grid']} is through, {failed} failed so far")
+    if failed:
+        say(args, f"{failed} cells failed, see experiment.log; the same command does them again")
+    master(args, f"END {len(todo) - failed} done, {failed} failed")
+    return 1 if failed else 0
+
+
+def master(args: argparse.Namespace, text: str) -> None:
+    """A line for master_experiment.log, which `all` writes."""
+    if args.action == "all":
+        stamp = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        with (Path(args.outdir) / "master_experiment.log").open("a", encoding="utf-8") as log:
+            log.write(f"{stamp} {text}\n")
+
+
+def print_plan(
+    cells: Sequence[Cell], todo: Sequence[Cell], per_unit: float | None, args: argparse.Namespace
+) -> None:
+    """The plan for people, 80 columns."""
+    open_names = {(cell["grid"], cell["name"]) for cell in todo}
+    grid = None
+    for cell in cells:
+        if cell["grid"] != grid:
+            grid = cell["grid"]
+            print(f"{Path(args.outdir) / grid}")
+        state = "to do" if (grid, cell["name"]) in open_names else "done"
+        time_s = f"{duration(per_unit * cell['units']):>12}" if per_unit else ""
+        print(f"  {cell['name']:54}{state:>7}{time_s}")
+    total = f", about {duration(per_unit * sum(c['units'] for c in todo))} at most" if per_unit else ""
+    print(f"{len(cells)} cells, {len(todo)} to do{total}")
+    if todo and not per_unit:
+        print("no estimate of time yet: no cell of this model is finished; a start begins with a pilot")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("action", nargs="?", choices=[*GRIDS, "all", "summary"], help="a grid of the original experiment")
+    add("dirs", nargs="*", metavar="DIR", help="with summary: folders with results")
+    add("--grid", action="append", default=[], metavar="FILE", help="a grid of your own, repeatable")
+    add("--model", default=os.environ.get("TARGET_MODEL"), help="the GGUF (default: $TARGET_MODEL)")
+    add("--draft", default=os.environ.get("DRAFT_MODEL"), help="a small GGUF, same vocabulary ($DRAFT_MODEL)")
+    add("--drafter", choices=["lookup", "model"], help="default: model with --draft, else prompt lookup")
+    add("--prompts", default="data/writing_prompts_hierarchical.csv", help="default: %(default)s")
+    add("--prompts_for", action="append", default=[], metavar="SCENARIO=FILE", help="as in a=code.csv")
+    add("--levels", default="L0", help="the prompts' level (default: L0)")
+    add("--outdir", default="sweeps", help="default: sweeps")
+    for name, kind in (("requests", int), ("max_tokens", int), ("draft_tokens", int),
+                       ("temperature", float), ("threshold", float)):  # fmt: skip
+        add(f"--{name}", type=kind, nargs="+", help="in place of the grid's own")
+    add("--batches", type=int, default=3, help="timed passes over the requests (default: 3)")
+    add("--warmup", type=int, default=1, help="requests before them (default: 1)")
+    add("--seed", type=int, default=42, help="of sampling and of the order of cells (default: 42)")
+    add(
+        "--compare",
+        choices=["first", "every"],
+        default="first",
+        help="batches decoded plainly beside it, too",
+    )
+    for name in ("n_ctx", "n_batch", "n_gpu_layers", "n_threads"):
+        add(f"--{name}", type=int, help="for the engine")
+    add("--flash_attn", choices=["auto", "on", "off"], help="for the engine")
+    add("--prompt_format", choices=["chat", "raw"], help="default: chat")
+    add("--power_source", default="auto", help="as in measure_cell.py; tegrastats tells EMC load, too")
+    add("--feed", metavar="CMD", help="a command that prints power lines, instead of --power_source")
+    add("--interval_ms", type=int, default=100, help="between power samples (default: 100)")
+    add("--idle_seconds", type=float, default=5.0, help="idle before each cell (default: 5)")
+    add("--cell_timeout", type=float, metavar="S", help="end a cell after so long (default: never)")
+    add("--ncu", action="store_true", help="memory counters by Nsight Compute, in a process of their own")
+    add("--ncu_path", default="ncu", help="the profiler (default: ncu)")
+    add("--ncu_requests", type=int, default=1, help="requests that are profiled (default: 1)")
+    add("--ncu_tokens", type=int, default=16, help="tokens that are profiled (default: 16)")
+    add("--speculate", metavar="CMD", help="another command in place of companions/speculate.py")
+    add("--dry_run", action="store_true", help="print the cells and the time they need")
+    add("--no_pilot", action="store_true", help="start at once, without an estimate")
+    add("--quiet", action="store_true", help="no progress")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run grids, or hand over to the summary."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["summary"]:
+        return subprocess.call([sys.executable, str(ROOM / "summarize_sweeps.py"), *words[1:]])
+    args = build_parser().parse_args(words)
+    try:
+        return sweep(args)
+    except (SweepError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        command = shlex.join([sys.executable, str(Path(__file__)), *words])
+        print(f"\nstopped; finished cells stay. Go on with:\n  {command}", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

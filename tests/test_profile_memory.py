@@ -1,0 +1,117 @@
+"""Nsight Compute's CSV as it is, a profiler that is not here, and a Jetson's EMC load."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import profile_memory
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[1] / "companions" / "profile_memory.py"
+HEADER = (
+    '"ID","Process ID","Process Name","Host Name","Kernel Name","Context","Stream","Block Size","Grid Size",'
+    '"Device","CC","dram__bytes_read.sum","dram__bytes_write.sum",'
+    '"dram__throughput.avg.pct_of_peak_sustained_elapsed","gpu__time_duration.sum"\n'
+)
+UNITS = '"","","","","","","","","","","","Mbyte","Kbyte","%","usecond"\n'
+ROWS = (
+    '"0","7","python3","127.0.0.1","mul_mat_q<int, 4>(char *, ""x"")","1","7","(32, 4, 1)","(4096, 1, 1)",'
+    '"0","8.7","2,361.50","640.00","80.00","30.00"\n'
+    '"1","7","python3","127.0.0.1","rms_norm_f32","1","7","(1024, 1, 1)","(1, 1, 1)",'
+    '"0","8.7","0.50","n/a","20.00","10.00"\n'
+)
+FAKE_NCU = """#!{python}
+import os, pathlib, sys
+words = sys.argv[1:]
+if "--import" in words:
+    print(pathlib.Path(words[words.index("--import") + 1]).read_text())
+elif os.environ.get("NCU_FAILS"):
+    sys.exit("==ERROR== ERR_NVGPUCTRPERM - The user does not have permission")
+elif not os.environ.get("NCU_EMPTY"):
+    report = pathlib.Path(words[words.index("--export") + 1])
+    report.write_text(pathlib.Path(os.environ["NCU_CSV"]).read_text())
+"""
+
+
+def run(*words: object, **more: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, **more)  # type: ignore[call-overload, no-any-return]
+
+
+def parsed(path: Path, text: str) -> dict:
+    path.write_text(text)
+    done = run("parse", path)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_wide_layout_is_added_up_over_kernels_with_its_units(tmp_path: Path) -> None:
+    found = parsed(tmp_path / "a.csv", "==PROF== Connected to process 7\n" + HEADER + UNITS + ROWS)
+    assert found["kernels"] == 2
+    assert found["metrics"] == {
+        "dram__bytes_read.sum": pytest.approx(2.362e9),
+        "dram__bytes_write.sum": pytest.approx(640e3),
+        # 30 us at 80 % and 10 us at 20 %
+        "dram__throughput.avg.pct_of_peak_sustained_elapsed": pytest.approx(65.0),
+        "gpu__time_duration.sum": pytest.approx(40e3),
+    }
+
+
+def test_base_units_and_the_older_layout(tmp_path: Path) -> None:
+    base = UNITS.replace("Mbyte", "byte").replace("Kbyte", "byte").replace("usecond", "nsecond")
+    assert parsed(tmp_path / "a.csv", HEADER + base + ROWS)["metrics"]["dram__bytes_read.sum"] == 2362.0
+    rows = '"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"\n' + "".join(
+        f'"{kernel}","k","dram__bytes_write.sum","Mbyte","1.5"\n' for kernel in range(3)
+    )
+    found = parsed(tmp_path / "b.csv", rows)
+    assert (found["kernels"], found["metrics"]) == (3, {"dram__bytes_write.sum": 4.5e6})
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("byte", 1), ("Kbyte", 1e3), ("Gbyte", 1e9), ("sector", 1), ("msecond", 1e6), ("%", 1), ("", 1)],
+)
+def test_units(unit: str, factor: float) -> None:
+    assert profile_memory.unit_factor(unit) == factor
+
+
+@pytest.mark.parametrize("text", ["", "==PROF== nothing\n", HEADER + UNITS])
+def test_a_file_without_kernels_is_told_so(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    done = run("parse", tmp_path / "a.csv")
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and not done.stdout
+
+
+def test_a_command_is_profiled_exported_and_parsed(tmp_path: Path) -> None:
+    ncu = tmp_path / "ncu"
+    ncu.write_text(FAKE_NCU.format(python=sys.executable))
+    ncu.chmod(0o755)
+    (tmp_path / "report.txt").write_text(HEADER + UNITS + ROWS)
+    env = {**os.environ, "NCU_CSV": str(tmp_path / "report.txt")}
+    words = ("ncu", "--ncu", ncu, "--out", tmp_path / "x.csv", "--", "true")
+    done = run(*words, env=env)
+    assert json.loads(done.stdout)["kernels"] == 2 and (tmp_path / "x.csv").exists()
+    done = run(*words, env={**env, "NCU_FAILS": "1"})
+    assert done.returncode == 1 and "root" in done.stderr and "Traceback" not in done.stderr
+    (tmp_path / "x.ncu-rep").unlink()
+    assert "nothing on the GPU" in run(*words, env={**env, "NCU_EMPTY": "1"}).stderr
+
+
+def test_without_a_profiler_it_says_that_it_is_not_here(tmp_path: Path) -> None:
+    done = run("ncu", "--ncu", tmp_path / "ncu", "--out", tmp_path / "x.csv", "--", "true")
+    assert done.returncode == 1 and "not here" in done.stderr
+
+
+def test_emc_load_of_a_window_from_a_feed_that_was_handed_on(tmp_path: Path) -> None:
+    log = tmp_path / "feed.log"
+    lines = "".join(f"RAM 1/2MB EMC_FREQ {load}%@2133 VDD_IN 5000mW/5000mW\\n" for load in (10, 30))
+    done = run("tee", "--out", log, "--", "printf", lines.replace("%", "%%"))
+    assert done.stdout.count("VDD_IN") == 2 and len(log.read_text().splitlines()) == 2
+    found = json.loads(run("emc", log).stdout)
+    assert (found["emc_load_percent_mean"], found["emc_load_percent_max"]) == (20.0, 30)
+    assert json.loads(run("emc", log, "--t1", 0).stdout)["reason"] == "no line in this window"
+    log.write_text("1.0 VDD_IN 5000mW/5000mW\n")
+    found = json.loads(run("emc", log).stdout)
+    assert found["emc_load_percent_mean"] is None and "only tegrastats" in found["reason"]
