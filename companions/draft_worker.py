@@ -53,9 +53,7 @@ class Draft:
     """What a drafter proposes, and what it cost."""
 
     tokens: list[int] = field(default_factory=list)
-    chances: list[Any] = field(
-        default_factory=list
-    )  # the drafter's distribution at each; [] = it was certain
+    chances: list[Any] = field(default_factory=list)  # its distribution at each; [] = it was certain
     stopped: int = 0  # tokens not drafted for lack of confidence
     checks: int = 0  # confidences looked at
     catch_up_ms: float = 0.0  # reading what was said while it did not draft
@@ -258,12 +256,13 @@ def judge_guess(row: Any, guess: int | None, drafted: Any, temperature: float, r
         return draw(chances, rng)
     if rng.random() * (1.0 if drafted is None else drafted[guess]) < chances[guess]:
         return guess
+    surplus = chances.copy()
     if drafted is None:
-        chances[guess] = 0.0
+        surplus[guess] = 0.0
     else:
-        chances[: len(drafted)] -= drafted[: len(chances)]
-        chances = chances.clip(0.0)
-    return draw(chances, rng)
+        surplus[: len(drafted)] -= drafted
+    surplus = surplus.clip(0.0)
+    return draw(surplus if surplus.any() else chances, rng)  # none at all: p = q but for rounding
 
 
 # --- The engine ---
@@ -374,6 +373,9 @@ def check_same_vocabulary(target: Net, draft: Net) -> None:
         ours, theirs = text(target.vocab, token), text(draft.vocab, token)
         if ours != theirs:
             raise DraftError(f"--draft has another vocabulary: its token {token} is {theirs!r}, not {ours!r}")
+    for special in (target.api.llama_vocab_bos, target.api.llama_vocab_eos):
+        if special(target.vocab) != special(draft.vocab):
+            raise DraftError("--draft has another vocabulary: its BOS or EOS is another token than --model's")
 
 
 # --- Drafters ---
@@ -399,9 +401,7 @@ class LookupDrafter:
         at = next((end for end in found if end is not None), None)
         tokens: list[int] = []
         while at is not None and len(tokens) < length:
-            here = (
-                at + len(tokens) - len(context)
-            )  # from 0 on: a short cycle that goes on in the draft itself
+            here = at + len(tokens) - len(context)  # from 0 on: a cycle that goes on in the draft itself
             tokens.append(tokens[here] if here >= 0 else context[at + len(tokens)])
         return Draft(tokens)
 
@@ -547,6 +547,7 @@ class Server:
         if settings.drafter == "model":
             net = Net(settings.draft, settings)
             check_same_vocabulary(self.target, net)
+            net.n_vocab = min(net.n_vocab, self.target.n_vocab)  # padding is no token of the target
             self.drafter = ModelDrafter(net, settings.threshold, settings.temperature)
         elif settings.drafter == "lookup":
             self.drafter = LookupDrafter()
@@ -587,10 +588,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 reply = server.answer(request)
             reply = {"ok": True, **reply}
         except (DraftError, ValueError, AttributeError, KeyError) as exc:
-            reply = {
-                "ok": False,
-                "error": str(exc) if isinstance(exc, DraftError) else f"bad request: {exc!r}",
-            }
+            words = str(exc) if isinstance(exc, DraftError) else f"bad request: {exc!r}"
+            reply = {"ok": False, "error": words}
         answers.write(json.dumps(reply) + "\n")
         answers.flush()
     return 0

@@ -416,8 +416,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     mode = file["summary"]["per_mode"][0]
     stopped, checks = mode["tokens_stopped_by_confidence"], mode["total_confidence_checks"]
     if checks:
-        share = 100 * stopped / checks
-        print(f"Confidence early exit stats: {stopped} tokens stopped out of {checks} checks ({share:.1f}%)")
+        share = 100 * stopped / (stopped + mode["spec_num_draft_tokens"])  # one check ends a whole draft
+        stats = f"Confidence early exit stats: {stopped} tokens stopped out of {checks} checks"
+        print(f"{stats} ({share:.1f}% of the tokens to draft)")
     ratio = mode["spec_acceptance_ratio"]
     accepted = "no drafts" if ratio is None else f"acceptance {ratio:.3f}"
     print(f"{args.out}: {mode['nwor_mode']}, {mode['latency_avg_s']:.3f} s per batch, {accepted}")

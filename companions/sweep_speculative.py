@@ -303,7 +303,9 @@ def stats_line(document: Mapping[str, Any]) -> str:
     """What the draft's confidence has stopped, in the words that people grep for."""
     mode = document["summary"]["per_mode"][0]
     stopped, checks = mode.get("tokens_stopped_by_confidence") or 0, mode.get("total_confidence_checks") or 0
-    share = f"{100 * stopped / checks:.1f}%" if checks else "none checked"
+    # One check ends a whole draft: the share is of the tokens that were to be drafted.
+    wanted = stopped + (mode.get("spec_num_draft_tokens") or 0)
+    share = f"{100 * stopped / wanted:.1f}% of the tokens to draft" if checks and wanted else "none checked"
     return f"Confidence early exit stats: {stopped} tokens stopped out of {checks} checks ({share})"
 
 

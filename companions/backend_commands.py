@@ -1,0 +1,279 @@
+#!/usr/bin/env python3
+"""The commands that make an engine do a prepared job, or why it cannot here and how to get it.
+
+Asks what is installed: the path of each program, the flags its build knows (llama-bench and llama-completion
+renamed some), which Python has tinygrad, how a checkout wants its device named.
+
+Engines:
+  llama-cpp-python       run_llamacpp_collect.py, this suite's collector
+  llama-bench            llama.cpp's benchmark: same lengths, but tokens of its own
+  llama-completion       llama.cpp's text tool, or an older llama-cli
+  llama-server           llama.cpp's server over HTTP (drive_llama_server.py)
+  tinygrad:DEVICE        tinygrad's language model on NV, CUDA, CPU, ... (drive_tinygrad.py)
+  tinygrad-gpt2:DEVICE   examples/gpt2.py of a checkout: GPT-2's own weights, not the job's model
+  tinygrad-llama3:DEVICE examples/llama3.py of a checkout: the weights it downloads
+
+Output: one line per command, ready for a shell; with --json {"shell", "argv", "env", "cwd"} each. Exit 1 and
+the reason where the engine is not here; with --json also {"missing": reason}.
+
+Example:
+    python companions/backend_commands.py --job results/backends.work/job.json --engine llama-bench
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+COLLECTOR = HERE.parent / "run_llamacpp_collect.py"
+ASK_SECONDS = 60
+ALL_LAYERS = 999  # older tools do not know -1
+LLAMA_CPP = (
+    "build it: git clone https://github.com/ggml-org/llama.cpp && cd llama.cpp &&"
+    " cmake -B build -DGGML_CUDA=ON && cmake --build build --target {name};"
+    " then --llama_bin llama.cpp/build/bin"
+)
+TINYGRAD = "pip install tinygrad==0.13.0, or name a Python or checkout by --tinygrad_python, --tinygrad_dir"
+CHECKOUT = "git clone https://github.com/tinygrad/tinygrad, then --tinygrad_dir tinygrad"
+Job = Mapping[str, Any]
+
+
+class Missing(Exception):
+    """The engine is not on this machine; the message says how to get it."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One process to start."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)  # beyond the caller's
+    cwd: Path | None = None
+
+    def shell(self) -> str:
+        """The line that does the same in a terminal."""
+        words = [f"{name}={shlex.quote(value)}" for name, value in self.env.items()]
+        line = " ".join([*words, shlex.join(self.argv)])
+        return f"cd {shlex.quote(str(self.cwd))} && {line}" if self.cwd else line
+
+
+# --- commands, engine by engine ---
+
+
+def tool(args: argparse.Namespace, *names: str) -> str:
+    """Path of the first of these llama.cpp programs that is here."""
+    for name in names:
+        found = shutil.which(name, path=str(args.llama_bin.resolve()) if args.llama_bin else None)
+        if found:
+            return found
+    where = str(args.llama_bin) if args.llama_bin else "PATH"
+    raise Missing(f"no {names[0]} in {where}; {LLAMA_CPP.format(name=names[0])}")
+
+
+def help_of(program: str) -> str:
+    """What a tool says of its flags: they differ between builds."""
+    done = subprocess.run(
+        [program, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=ASK_SECONDS,
+        check=False,
+        errors="replace",
+    )
+    return done.stdout + done.stderr
+
+
+def layers(job: Job) -> str:
+    return str(ALL_LAYERS if job["n_gpu_layers"] < 0 else job["n_gpu_layers"])
+
+
+def collector_commands(job: Job, args: argparse.Namespace) -> list[Command]:
+    if not COLLECTOR.is_file():
+        raise Missing(f"no {COLLECTOR}; copy run_llamacpp_collect.py there")
+    work = args.job.resolve().parent
+    # One level, one repeat, no idle baseline: the comparison measures power for all engines alike.
+    argv = [
+        sys.executable, str(COLLECTOR), "--models", job["model"], "--prompts", str(work / "prompt.jsonl"),
+        "--levels", "L0", "--prompt_format", job["prompt_format"], "--max_tokens", str(job["max_tokens"]),
+        "--n_threads", str(job["n_threads"]), "--n_gpu_layers", str(job["n_gpu_layers"]),
+        "--flash_attn", job["flash_attn"], "--source", "none", "--allow_cpu", "--fresh",
+        "--out_jsonl", str(work / "collector.jsonl"),
+    ]  # fmt: skip
+    return [Command(tuple(argv))]
+
+
+def bench_commands(job: Job, args: argparse.Namespace) -> list[Command]:
+    program = tool(args, "llama-bench")
+    flags = help_of(program)
+    switch = {
+        "on": "1",
+        "off": "0",
+        "auto": "auto" if "auto" in flags.partition("--flash-attn")[2][:60] else "0",
+    }
+    common = [
+        program, "-m", job["model"], "-r", "1", "-o", "jsonl", "-t", str(job["n_threads"]),
+        "-ngl", layers(job), "-fa", switch[job["flash_attn"]],
+    ]  # fmt: skip
+    # Decoding after a prompt as long as everyone's: an empty cache is read faster.
+    depth = ["-d", str(job["prompt_tokens"])] if "--n-depth" in flags else []
+    return [
+        Command((*common, "-p", str(job["prompt_tokens"]), "-n", "0")),
+        Command((*common, "-p", "0", "-n", str(job["max_tokens"]), *depth)),
+    ]
+
+
+def completion_commands(job: Job, args: argparse.Namespace) -> list[Command]:
+    program = tool(args, "llama-completion", "llama-cli")
+    flags = help_of(program)
+    if "no-cnv" not in flags and "no-conversation" not in flags:
+        raise Missing(f"{program} only chats; {LLAMA_CPP.format(name='llama-completion')}")
+    fresh = ["-fa", job["flash_attn"]] if "'auto'" in flags or "on|off|auto" in flags else []
+    argv = [
+        program, "-m", job["model"], "-f", str(args.job.resolve().parent / "prompt.txt"), "--no-escape",
+        "-no-cnv", "--no-display-prompt", "--verbose-prompt", "--ignore-eos", "--temp", "0",
+        "--repeat-penalty", "1.0", "-n", str(job["max_tokens"]), "-c", str(job["n_ctx"]),
+        "-t", str(job["n_threads"]), "-ngl", layers(job), *fresh,
+    ]  # fmt: skip
+    return [Command(tuple(argv))]
+
+
+def server_commands(job: Job, args: argparse.Namespace) -> list[Command]:
+    argv = [
+        sys.executable, str(HERE / "drive_llama_server.py"), "--server", tool(args, "llama-server"),
+        "--model", job["model"], "--ids", str(args.job.resolve().parent / "prompt_ids.json"),
+        "--max_tokens", str(job["max_tokens"]), "--n_ctx", str(job["n_ctx"]),
+        "--n_threads", str(job["n_threads"]), "--n_gpu_layers", layers(job),
+        "--flash_attn", job["flash_attn"], "--warmup", str(args.warmup), "--timeout", str(args.timeout),
+    ]  # fmt: skip
+    return [Command(tuple(argv))]
+
+
+def tinygrad_python(args: argparse.Namespace) -> tuple[str, dict[str, str]]:
+    """The Python that has tinygrad, and the environment it needs for a checkout."""
+    python = str(args.tinygrad_python or sys.executable)
+    env = {"PYTHONPATH": str(args.tinygrad_dir.resolve())} if args.tinygrad_dir else {}
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('tinygrad') is None)"
+    try:
+        asked = subprocess.run(
+            [python, "-c", code],
+            env={**os.environ, **env},
+            capture_output=True,
+            timeout=ASK_SECONDS,
+            check=False,
+        )
+    except OSError as exc:
+        raise Missing(f"{python} cannot be started ({exc.strerror}); {TINYGRAD}") from exc
+    if asked.returncode:
+        raise Missing(f"{python} has no tinygrad; {TINYGRAD}")
+    return python, env
+
+
+def tinygrad_commands(job: Job, args: argparse.Namespace) -> list[Command]:
+    python, env = tinygrad_python(args)
+    argv = [
+        python, str(HERE / "drive_tinygrad.py"), "--model", job["model"],
+        "--ids", str(args.job.resolve().parent / "prompt_ids.json"),
+        "--max_tokens", str(job["max_tokens"]), "--warmup", str(args.warmup),
+    ]  # fmt: skip
+    device = device_of(args.engine)
+    return [Command((*argv, *(["--device", device] if device else [])), env)]
+
+
+def example_commands(job: Job, args: argparse.Namespace) -> list[Command]:
+    """examples/gpt2.py or llama3.py as its authors start it, with the device switch the checkout takes."""
+    name = args.engine.split(":")[0].removeprefix("tinygrad-")
+    script = args.tinygrad_dir / "examples" / f"{name}.py" if args.tinygrad_dir else None
+    if script is None or not script.is_file():
+        raise Missing(f"no examples/{name}.py in {args.tinygrad_dir or 'any checkout'}; {CHECKOUT}")
+    flags = {
+        "gpt2": ["--model_size", "gpt2", "--count", str(job["max_tokens"]), "--temperature", "0", "--timing"],
+        "llama3": ["--size", "1B", "--no_api", "--benchmark"],
+    }[name]
+    if name == "gpt2":
+        flags += ["--prompt", job["prompt"]]
+    elif (Path(job["model"]).parent / "tokenizer.model").is_file():  # where llama3.py looks for it
+        flags += ["--model", job["model"]]
+    env = {"PYTHONPATH": "."}
+    if device := device_of(args.engine):
+        # Newer checkouts assert on NV=1 and name DEV=NV in that message.
+        env |= {"DEV": device} if takes_dev(args.tinygrad_dir) else {device: "1"}
+    python = str(args.tinygrad_python or sys.executable)
+    return [Command((python, f"examples/{name}.py", *flags), env, args.tinygrad_dir.resolve())]
+
+
+def takes_dev(checkout: Path) -> bool:
+    """Does this checkout say that NV=1 is deprecated?"""
+    texts = [checkout / "tinygrad" / name for name in ("device.py", "helpers.py")]
+    return any("is deprecated, use DEV" in one.read_text(errors="replace") for one in texts if one.is_file())
+
+
+def device_of(engine: str) -> str | None:
+    return engine.partition(":")[2] or None
+
+
+COMMANDS: dict[str, Callable[[Job, argparse.Namespace], list[Command]]] = {
+    "llama-cpp-python": collector_commands,
+    "llama-bench": bench_commands,
+    "llama-completion": completion_commands,
+    "llama-server": server_commands,
+    "tinygrad": tinygrad_commands,
+    "tinygrad-gpt2": example_commands,
+    "tinygrad-llama3": example_commands,
+}
+
+
+def engine_name(text: str) -> str:
+    """An engine of COMMANDS, with :DEVICE where it takes one."""
+    name, _, device = text.partition(":")
+    if name not in COMMANDS or (device and not name.startswith("tinygrad")):
+        raise argparse.ArgumentTypeError(f"unknown engine {text!r}; known: {', '.join(COMMANDS)}")
+    if device and not re.fullmatch(r"[A-Z][A-Z0-9_]*", device):
+        raise argparse.ArgumentTypeError(f"{device!r} is no device; write it as in tinygrad:NV")
+    return text
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--job", metavar="job.json", type=Path, required=True, help="of prepare_backends.py")
+    parser.add_argument("--engine", metavar="NAME", type=engine_name, required=True, help="one of the above")
+    parser.add_argument("--llama_bin", metavar="DIR", type=Path, help="llama.cpp's programs (default: PATH)")
+    parser.add_argument("--tinygrad_python", metavar="FILE", help="Python with tinygrad (default: this one)")
+    parser.add_argument("--tinygrad_dir", metavar="DIR", type=Path, help="a checkout of tinygrad")
+    parser.add_argument("--warmup", metavar="N", type=int, default=2, help="of drivers, before (default: 2)")
+    parser.add_argument("--timeout", metavar="S", type=float, default=900, help="(default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="JSON lines")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    try:
+        job = json.loads(args.job.read_text(encoding="utf-8"))
+        commands = COMMANDS[args.engine.partition(":")[0]](job, args)
+    except (Missing, OSError, ValueError, subprocess.TimeoutExpired) as exc:
+        if args.json and isinstance(exc, Missing):
+            print(json.dumps({"missing": str(exc)}))
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    for command in commands:
+        cwd = str(command.cwd) if command.cwd else None
+        parts = {"argv": command.argv, "env": dict(command.env), "cwd": cwd}
+        print(json.dumps({"shell": command.shell(), **parts}) if args.json else command.shell())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

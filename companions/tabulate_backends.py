@@ -1,0 +1,470 @@
+#!/usr/bin/env python3
+"""Rows of engine runs as one table, speed-ups with intervals, and where the time goes.
+
+Columns: Backend, Model, Prefill tok/s, Decode tok/s, TTFT ms, Notes.
+
+Reads rows of compare_backends.py, of parse_backend_logs.py, or both. Runs of one engine are one line, mean ±
+sample standard deviation over n; warm-up runs are left out. Behind the six columns come n, tokens that agree
+with llama-cpp-python's answer, J per token, and the weight traffic in GB/s against the board's limit.
+
+Speed-ups: the runs of one round stand next to each other in time, so engines are compared round by round:
+the mean of ln(rate A / rate B) over the rounds, with a 95 % t interval (Student 1908), turned back into a
+ratio. An interval that holds 1 says that the data do not tell A from B.
+
+Rows measured under different conditions (power mode, clocks, governor, board), or doing different work, are
+refused side by side unless --allow_differing_conditions.
+
+Output: Markdown on stdout, or CSV with --csv; text after it that says what the data show.
+
+Example:
+    python companions/tabulate_backends.py results/backends.jsonl
+    python companions/tabulate_backends.py results/backends.jsonl --csv --out results/backends.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import io
+import json
+import math
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+COLUMNS = ("Backend", "Model", "Prefill tok/s", "Decode tok/s", "TTFT ms", "Notes")
+MORE = ("n", "Agreement", "J/token", "GB/s")
+CONDITIONS = ("board", "power_mode_name", "clocks_locked", "cpu_governor", "emc_locked")
+WORK = ("model_sha256", "prompt_sha256", "asked_tokens")
+WARMER_C = 10.0  # runs this much hotter than others may have been slowed down
+LEAST_ROUNDS = 5
+BOUND = 0.6  # of the bandwidth limit: decoding so near to it has little else to wait for
+REFERENCE = "llama-cpp-python"
+WIDTH = 100
+UNRECORDED = (
+    "Caution: these logs record neither power mode nor clocks, and may differ in prompt and length: the"
+    " figures are not of the same work. Measure what is to be compared with `compare_backends.py run`."
+)
+Row = Mapping[str, Any]
+
+
+class TableError(Exception):
+    """What the user can fix."""
+
+
+# Copied from read_prompts.read_jsonl
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
+    # Iterate the file: str.splitlines() would cut a record at U+2028.
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
+                continue
+            try:
+                record = json.loads(line.decode("utf-8-sig"))
+            except ValueError:
+                record = None
+            yield number, record if isinstance(record, dict) else None
+
+
+# Copied from runs_table.mean_std
+def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation (n - 1). No values: (None, None); one value: (mean, None)."""
+    if not values:
+        return None, None
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return mean, None
+    return mean, (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+
+
+# --- rows ---
+
+
+@dataclass
+class Line:
+    """One engine on one model: its good runs, and why others failed."""
+
+    name: str
+    model: str
+    runs: list[Row] = field(default_factory=list)
+    failures: list[Row] = field(default_factory=list)
+
+    def values(self, name: str) -> list[float]:
+        return [run[name] for run in self.runs if run.get(name) is not None]
+
+    def mean(self, name: str) -> float | None:
+        return mean_std(self.values(name))[0]
+
+
+def read_rows(paths: Sequence[str]) -> list[Row]:
+    """All rows of the files; the last of each run_key, as a failed run may have been repeated."""
+    rows: dict[Any, Row] = {}
+    for path in paths:
+        # A list first: the error for a missing file must not wait for the loop.
+        lines = list(read_jsonl(Path("/dev/stdin" if path == "-" else path)))
+        for number, row in lines:
+            if row is None:
+                print(f"{path}:{number}: no row; left out", file=sys.stderr)
+            elif row.get("status") is not None:
+                rows[row.get("run_key") or (path, number)] = row
+    return list(rows.values())
+
+
+def name_of(row: Row) -> str:
+    """Engine and device, as in `tinygrad NV`."""
+    words = [str(row.get("backend") or "?")]
+    if row.get("device") and row["device"] not in words[0]:
+        words.append(str(row["device"]))
+    return " ".join(words)
+
+
+def model_of(row: Row) -> str:
+    model, quantization = (str(row.get(name) or "") for name in ("model", "quantization"))
+    return model if quantization in model and model else f"{model} {quantization}".strip() or "?"
+
+
+def gather(rows: Sequence[Row]) -> list[Line]:
+    """Rows by engine and model, in the order in which they first came. Prefill and decode tests of one
+    benchmark log are one line."""
+    lines: dict[tuple[Any, ...], Line] = {}
+    for row in rows:
+        if row.get("engine"):
+            line = lines.setdefault((row["engine"], model_of(row)), Line(name_of(row), model_of(row)))
+            if row["status"] != "ok":
+                line.failures.append(row)
+            elif row.get("phase") != "warmup":
+                line.name = name_of(row)  # the engine itself may have named its device
+                line.runs.append(row)
+            continue
+        # Of a log's rows, only a prefill test and a decode test of the same settings are one line.
+        names = ("flash_attn", "n_threads", "n_gpu_layers", "source_file", "depth_tokens")
+        key = (name_of(row), model_of(row), *(row.get(name) for name in names))
+        if key in lines and any(clash(run, row) for run in [*lines[key].runs, *lines[key].failures]):
+            key = (*key, row.get("source_line"))
+        line = lines.setdefault(key, Line(name_of(row), model_of(row)))
+        (line.runs if row["status"] == "ok" else line.failures).append(row)
+    return [line for line in lines.values() if line.runs or line.failures]
+
+
+def clash(one: Row, other: Row) -> bool:
+    """Two results of the same kind in one log are two lines, not two repeats; a failure is one by itself."""
+    names = ("prefill_tok_per_s", "decode_tok_per_s")
+    if "FAILED" in (one["status"], other["status"]):
+        return True
+    return any(one.get(name) is not None and other.get(name) is not None for name in names)
+
+
+# --- are they comparable? ---
+
+
+def differing(rows: Sequence[Row]) -> list[str]:
+    """What speaks against standing side by side: each a sentence."""
+    good = [row for row in rows if row["status"] == "ok"]
+    found = []
+    for name in CONDITIONS:
+        seen = {str((row.get("conditions") or {}).get(name)) for row in good if row.get("conditions")}
+        if len(seen) > 1:
+            found.append(f"{name} is {' and '.join(sorted(seen))}")
+    for name in WORK:
+        seen = {str(row[name])[:12] for row in good if row.get(name) and row.get("same_work", True)}
+        if len(seen) > 1:
+            found.append(f"{name} is {' and '.join(sorted(seen))}")
+    temps = [row["conditions"]["temp_c"] for row in good if (row.get("conditions") or {}).get("temp_c")]
+    if temps and max(temps) - min(temps) > WARMER_C:
+        found.append(f"the board was between {min(temps):.0f} and {max(temps):.0f} °C warm; let it cool down")
+    return found
+
+
+# --- cells ---
+
+
+def show(value: float | None, std: float | None = None) -> str:
+    """A figure with two places, with four digits below 1 and none beyond 10,000; ± in the same places.
+
+    >>> show(25.6134, 0.0123), show(0.016743), show(None)
+    ('25.61 ± 0.01', '0.01674', '-')
+    """
+    if value is None:
+        return "-"
+    size = abs(value)
+    places = 0 if size >= 10_000 else 2 if size >= 1 or not size else 3 - math.floor(math.log10(size))
+    return f"{value:.{places}f}" + (f" ± {std:.{places}f}" if std is not None else "")
+
+
+def cell(line: Line, name: str) -> str:
+    """Mean ± std over runs; of a single row the spread its log printed."""
+    values = line.values(name)
+    mean, std = mean_std(values)
+    if len(values) == 1:
+        std = next(run.get(f"{name}_std") for run in line.runs if run.get(name) is not None)
+    return show(mean, std)
+
+
+def count(line: Line) -> str:
+    """Runs; of rows of a log the repetitions or tokens behind them, where it says."""
+    if line.runs and not line.runs[0].get("engine"):
+        return "/".join(dict.fromkeys(str(run.get("n") or "-") for run in line.runs))
+    return str(len(line.runs))
+
+
+def agreement(line: Line) -> str:
+    """In how many leading tokens the answers are the reference's, at worst."""
+    known = [run for run in line.runs if run.get("agreed_tokens") is not None]
+    if not known:
+        return "-"
+    worst = min(known, key=lambda run: run["agreed_tokens"])
+    if worst["first_difference"] is None:
+        return f"all {worst['compared_tokens']}" + (" (by text)" if worst["agreement_by"] == "text" else "")
+    return f"first {worst['agreed_tokens']} of {worst['compared_tokens']}"
+
+
+def traffic_gb_s(line: Line) -> float | None:
+    """Weight bytes read per token times tokens per second; what a log says of it where it does."""
+    rates = [
+        run["weight_read_byte"] * run["decode_tok_per_s"] / 1e9
+        for run in line.runs
+        if run.get("weight_read_byte") and run.get("decode_tok_per_s")
+    ]
+    return mean_std(rates)[0] or line.mean("memory_gb_per_s")
+
+
+def notes(line: Line) -> list[str]:
+    """What must be known of a line, most telling first."""
+    texts = [f"{row['status']}: {row['cause']}" for row in line.failures[:1]]
+    if line.failures and line.runs:
+        texts = [f"{len(line.failures)} of {len(line.failures) + len(line.runs)} runs failed: {texts[0]}"]
+    for run in line.runs:
+        if run.get("weights") and run["weights"] != run.get("quantization"):
+            texts.append(f"weights {run['weights']}")
+        if not run.get("engine") and run.get("flash_attn") is not None:
+            texts.append(f"flash attention {'on' if run['flash_attn'] else 'off'}")
+        if run.get("same_work") is False:
+            texts.append("not the same work")
+        texts += [note for note in run.get("notes", []) if not note.startswith(("warm-up:", "token times"))]
+    skipped = line.values("warmup_excluded")
+    if any(skipped):
+        few, many = min(skipped), max(skipped)
+        span = f"{few:.0f}" if few == many else f"{few:.0f} to {many:.0f}"
+        texts.append(f"{span} warm-up tokens left out of decode")
+    return list(dict.fromkeys(texts))
+
+
+def record(line: Line, limit_gb_s: float | None) -> dict[str, str]:
+    """A line of the table, all cells as text."""
+    moved, joule = traffic_gb_s(line), line.mean("joule_per_token")
+    share = f" ({moved / limit_gb_s:.0%})" if moved and limit_gb_s else ""
+    cells = [
+        line.name, line.model, *(cell(line, f"{name}_tok_per_s") for name in ("prefill", "decode")),
+        cell(line, "ttft_ms"), "; ".join(notes(line)), count(line), agreement(line), show(joule),
+        show(moved) + share,
+    ]  # fmt: skip
+    return dict(zip((*COLUMNS, *MORE), cells, strict=True))
+
+
+# --- what the data show ---
+
+
+def paired(first: Line, second: Line, name: str) -> list[float]:
+    """ln(first / second) for each round that has both."""
+    by_round = {run.get("round"): run[name] for run in second.runs if run.get(name)}
+    return [
+        math.log(run[name] / by_round[run["round"]])
+        for run in first.runs
+        if run.get(name) and run.get("round") in by_round and run.get("round") is not None
+    ]
+
+
+def interval(logs: Sequence[float]) -> tuple[float, float, float] | None:
+    """Ratio and its 95 % interval from log ratios; None below two rounds.
+
+    Geometric mean and t interval on the log scale: a ratio and its inverse then get the same verdict.
+    """
+    mean, std = mean_std(logs)
+    if mean is None or std is None:
+        return None
+    from scipy.stats import t as student
+
+    half = float(student.ppf(0.975, len(logs) - 1)) * std / math.sqrt(len(logs))
+    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+
+
+def verdict(first: Line, second: Line, name: str, what: str) -> str | None:
+    """Does `first` beat `second`? A sentence with the interval, never with a point alone."""
+    logs = paired(first, second, name)
+    found = interval(logs)
+    if found is None:
+        return None
+    ratio, low, high = found
+    same = low <= 1 <= high
+    answer = "cannot be told apart from" if same else "is faster than" if low > 1 else "is slower than"
+    few = f"; only {len(logs)} rounds, at least {LEAST_ROUNDS} are wanted" if len(logs) < LEAST_ROUNDS else ""
+    return (
+        f"{what}: {first.name} {answer} {second.name}: {ratio:.3g} times its rate"
+        f" (95 % CI {low:.3g} to {high:.3g}, {len(logs)} paired rounds{few})."
+    )
+
+
+def comparisons(lines: Sequence[Line]) -> list[str]:
+    """tinygrad's devices against each other, then everyone against the reference."""
+    able = [line for line in lines if line.runs and all(run.get("same_work", True) for run in line.runs)]
+    own = [line for line in able if line.name.startswith("tinygrad")]
+    pairs = [(a, b) for n, a in enumerate(own) for b in own[n + 1 :]]
+    base = next((line for line in able if line.name.startswith(REFERENCE)), None)
+    pairs += [(line, base) for line in able if base is not None and line is not base]
+    texts = []
+    for first, second in pairs:
+        for name, what in (("decode_tok_per_s", "Decode"), ("prefill_tok_per_s", "Prefill")):
+            texts.append(verdict(first, second, name, what))
+    return [text for text in texts if text]
+
+
+def where_the_time_goes(line: Line, limit_gb_s: float | None) -> str | None:
+    """One line's time: compilation, prefill, bandwidth, and the rest: launch and compute."""
+    tpot, ttft, tokens = line.mean("tpot_ms"), line.mean("ttft_ms"), line.mean("generated_tokens")
+    texts = []
+    if tpot and ttft and tokens:
+        total = ttft + tpot * (tokens - 1)
+        compiled = any("compilation" in note for run in line.runs for note in run.get("notes", []))
+        what = "the first token, with its compilation," if compiled else "prefill"
+        texts.append(f"{what} takes {ttft / total:.0%} of an answer of {tokens:.0f} tokens")
+    first = line.mean("first_run_ttft_ms")
+    if first and ttft and first > 2 * ttft:
+        times = f"{first / 1e3:.1f} s for its first token, {first / ttft:.0f} times a warm one"
+        texts.append(f"the first run of a process waits {times}: compilation")
+    moved = traffic_gb_s(line)
+    if tpot and moved and limit_gb_s:
+        share = moved / limit_gb_s
+        rest = tpot * max(0.0, 1 - share)
+        kind = "is" if share >= BOUND else "is not"
+        least = (
+            f"at {limit_gb_s:g} GB/s would take {tpot - rest:.2f} of {tpot:.2f} ms per token ({share:.0%})"
+        )
+        texts.append(
+            f"reading the weights {least}: bandwidth {kind} the bottleneck, the other {rest:.2f} ms are"
+            " launches, compute and sampling"
+        )
+    elif tpot and moved:
+        texts.append(
+            f"{moved:.3g} GB/s of weights; give --bandwidth_gb_s to judge it, the board does not say"
+        )
+    kernels = line.mean("kernels_per_token")
+    if kernels:
+        texts.append(f"{kernels:.0f} launches (kernels or captured graphs) per token")
+    return f"{line.name}: {'; '.join(texts)}." if texts else None
+
+
+def analysis(lines: Sequence[Line], limit_gb_s: float | None) -> list[str]:
+    """Sentences from the data."""
+    texts = comparisons(lines)
+    if not texts:
+        texts = ["No two engines have paired rounds of the same work: no speed-up can be stated."]
+    texts += [text for line in lines if line.runs and (text := where_the_time_goes(line, limit_gb_s))]
+    for line in lines:
+        places = [int(one) for one in line.values("first_difference")]
+        if not places:
+            continue
+        first = min(places)
+        texts.append(
+            f"{line.name} parts from {REFERENCE}'s answer at token {first + 1}: at temperature 0 that is"
+            " another rounding, another weight precision, or an error; the text decides which."
+        )
+    gone = [line.name for line in lines if not line.runs]
+    return [*texts, *([f"No result: {', '.join(gone)}; the notes say why."] if gone else [])]
+
+
+# --- output ---
+
+
+def markdown(records: Sequence[Mapping[str, str]]) -> str:
+    """A Markdown table, columns as wide as their cells except the notes."""
+    names = list(records[0])
+    clean = [[one[name].replace("|", "\\|").replace("\n", " ") for name in names] for one in records]
+    # The notes are long: padding them would fill a terminal with blanks.
+    widths = [
+        0 if name == "Notes" else max(len(name), *(len(row[n]) for row in clean))
+        for n, name in enumerate(names)
+    ]
+    lines = [names, ["-" * max(width, 5) for width in widths], *clean]
+    return "".join(
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |\n"
+        for row in lines
+    )
+
+
+def comma_separated(records: Sequence[Mapping[str, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def bandwidth(rows: Sequence[Row], given: float | None) -> float | None:
+    """The board's memory bandwidth [GB/s]: as given, else as the check of the board knew it."""
+    known = [(row.get("conditions") or {}).get("memory_bandwidth_gb_per_s") for row in rows]
+    return given or next((one for one in known if one), None)
+
+
+def tabulate(args: argparse.Namespace) -> str:
+    """The whole text; TableError where there is nothing, or nothing comparable."""
+    rows = read_rows(args.rows)
+    if not rows:
+        raise TableError(f"no rows in {', '.join(args.rows)}; measure with compare_backends.py run")
+    against = differing(rows)
+    if against and not args.allow_differing_conditions:
+        raise TableError(
+            "these rows must not stand side by side: "
+            + "; ".join(against)
+            + "; measure them together, or say --allow_differing_conditions"
+        )
+    limit_gb_s, lines = bandwidth(rows, args.bandwidth_gb_s), gather(rows)
+    if not lines:
+        raise TableError("only warm-up runs so far; let compare_backends.py run go on")
+    records = [record(line, limit_gb_s) for line in lines]
+    if args.csv:
+        return comma_separated(records)
+    texts = [f"Caution, unlike conditions: {'; '.join(against)}."] if against else []
+    if any(row["status"] == "ok" and not row.get("conditions") for row in rows):
+        texts.append(UNRECORDED)
+    texts += analysis(lines, limit_gb_s)
+    items = [textwrap.fill(text, WIDTH, initial_indent="- ", subsequent_indent="  ") for text in texts]
+    return markdown(records) + "\n" + "\n".join(items) + "\n"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", metavar="ROWS.jsonl", nargs="+", help="row files; - for stdin")
+    parser.add_argument("--csv", action="store_true", help="comma-separated instead of Markdown")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="write there instead of stdout")
+    parser.add_argument("--bandwidth_gb_s", metavar="GB/S", type=float, help="the board's memory bandwidth")
+    parser.add_argument(
+        "--allow_differing_conditions", action="store_true", help="tabulate what should not be compared"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    try:
+        text = tabulate(args)
+        if args.out:
+            part = args.out.with_name(args.out.name + ".part")
+            part.write_text(text, encoding="utf-8")
+            part.replace(args.out)
+        else:
+            sys.stdout.write(text)
+    except (TableError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

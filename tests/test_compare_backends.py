@@ -1,0 +1,217 @@
+"""A whole comparison, llama.cpp's programs played, the collector real: order, resume, refusals, energy."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compare_backends import plan
+from hypothesis import given
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).resolve().parents[1]
+COMPARE = ROOT / "companions" / "compare_backends.py"
+FAKE = ROOT / "tests" / "fakes" / "fake_engines.py"
+LOGS = ROOT.parent / "shared" / "data" / "backends"
+
+
+def compare(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, COMPARE, *map(str, words)], capture_output=True, text=True)
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+
+@pytest.fixture
+def setting(llama_cpp, tiny_model: Callable[..., Path], tmp_path: Path) -> list[object]:  # type: ignore[no-untyped-def]
+    """The words of a run over played engines; their steering file is tmp_path/FAKE."""
+    for name in ("llama-bench", "llama-completion"):
+        program = tmp_path / name
+        program.write_text(f"#!{sys.executable}\n" + FAKE.read_text())
+        program.chmod(0o755)
+    model = tiny_model("qwen3", mode="never", type="Q8_0", n_layer=1)
+    return [
+        "run", "--model", model, "--prompt", "Tell me of a dog.", "--max_tokens", 20, "--n_threads", 1,
+        "--n_gpu_layers", 0, "--llama_bin", tmp_path, "--out", tmp_path / "rows.jsonl", "--source", "none",
+    ]  # fmt: skip
+
+
+def test_rounds_interleave_resume_and_end_in_a_table(setting: list[object], tmp_path: Path) -> None:
+    engines = ["llama-bench", "llama-completion", "llama-server"]
+    done = compare(*setting, "--engines", *engines, "--rounds", 1)
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(tmp_path / "rows.jsonl")
+    # One warm-up each; the missing server is one row with its reason and not three.
+    assert [row["phase"] for row in rows].count("warmup") == 3
+    assert [row["status"] for row in rows].count("MISSING") == 1 and len(rows) == 5
+    assert {row["engine"] for row in rows if row["round"] == 1} == set(engines[:2])
+    assert all(row["conditions"]["board"] for row in rows)
+    assert all(row["energy_joule"] is None and row["energy_missing"] for row in rows)
+    header = done.stdout.splitlines()[0]
+    assert [cell.strip() for cell in header.split("|")[1:7]] == [
+        "Backend", "Model", "Prefill tok/s", "Decode tok/s", "TTFT ms", "Notes"]  # fmt: skip
+    assert "llama-server" in done.stdout and "cmake" in done.stdout
+    # Again, with one more round: only what is new, and the missing engine is asked again.
+    done = compare(*setting, "--engines", *engines, "--rounds", 2)
+    assert done.returncode == 0, done.stderr
+    more = rows_of(tmp_path / "rows.jsonl")[5:]
+    assert [row["round"] for row in more if row["status"] == "ok"] == [2, 2]
+    assert "±" in done.stdout and "paired rounds" not in done.stderr
+    shown = compare("show-commands", tmp_path / "rows.jsonl")
+    assert shown.returncode == 0 and shown.stdout.count("llama-bench -m") == 2
+    line = next(line for line in shown.stdout.splitlines() if "llama-completion -m" in line)
+    assert subprocess.run(["bash", "-c", line], capture_output=True).returncode == 0
+    table = compare("table", tmp_path / "rows.jsonl", "--csv")
+    assert table.returncode == 0 and table.stdout.startswith("Backend,Model,Prefill tok/s")
+
+
+@pytest.mark.slow
+def test_an_engine_that_fails_is_left_out_until_asked_again(setting: list[object], tmp_path: Path) -> None:
+    (tmp_path / "FAKE").write_text(json.dumps({"fail": "CUDA error: out of memory"}))
+    words = [*setting, "--engines", "llama-bench", "--rounds", 1]
+    done = compare(*words)
+    assert done.returncode == 0 and "out of memory" in done.stdout
+    assert len(rows_of(tmp_path / "rows.jsonl")) == 1
+    (tmp_path / "FAKE").unlink()
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write('{"torn')  # by a power cut
+    done = compare(*words, "--retry_errors")
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(tmp_path / "rows.jsonl")
+    assert [row["status"] for row in rows] == ["FAILED", "ok", "ok"]
+
+
+@pytest.mark.slow
+def test_other_conditions_are_refused(setting: list[object], tmp_path: Path) -> None:
+    words = [*setting, "--engines", "llama-bench", "--rounds", 1]
+    assert compare(*words).returncode == 0
+    rows = rows_of(tmp_path / "rows.jsonl")
+    for row in rows:
+        row["conditions"]["power_mode_name"] = "15W"
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words[-1] = 2
+    done = compare(*words)
+    assert done.returncode == 1 and "power_mode_name was 15W" in done.stderr
+    assert len(rows_of(tmp_path / "rows.jsonl")) == 2
+    assert compare(*words, "--allow_differing_conditions").returncode == 0
+
+
+def test_ctrl_c_ends_the_engine_and_keeps_the_rows(setting: list[object], tmp_path: Path) -> None:
+    (tmp_path / "FAKE").write_text(json.dumps({"hang": True}))
+    words = [sys.executable, COMPARE, *setting, "--engines", "llama-bench", "--rounds", "1"]
+    child = subprocess.Popen([str(word) for word in words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    pid_file = tmp_path / "PID"
+    while not (pid_file.is_file() and pid_file.read_text()):
+        assert child.poll() is None
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130 and b"Traceback" not in err
+    assert not Path(f"/proc/{pid_file.read_text()}").exists()
+
+
+@pytest.mark.slow
+def test_energy_of_each_answer(setting: list[object], tmp_path: Path) -> None:
+    """A feed of constant power: what is above idle is nothing, and the row says what it was computed from."""
+    feed = "while :; do echo 'VDD_IN 5000mW'; sleep 0.1; done"
+    words = [word for word in setting if word not in ("--source", "none")]
+    words += ["--feed", f'bash -c "{feed}"', "--interval", 100, "--idle_seconds", 1]
+    # An answer must be as long as a sample or two.
+    done = compare(*words, "--engines", "llama-cpp-python", "llama-bench", "--rounds", 1)
+    assert done.returncode == 0, done.stderr
+    timed = {row["engine"]: row for row in rows_of(tmp_path / "rows.jsonl") if row["round"] == 1}
+    ours = timed["llama-cpp-python"]
+    assert ours["idle_mw"] == pytest.approx(5000)
+    assert ours["energy_joule"] == pytest.approx(0, abs=1e-6), ours["energy_missing"]
+    assert timed["llama-bench"]["energy_joule"] is None
+    assert "does not say when" in timed["llama-bench"]["energy_missing"]
+
+
+def test_bad_input_is_an_error(setting: list[object], tmp_path: Path) -> None:
+    done = compare(*setting, "--engines", "llama-bench", "llama-bench")
+    assert done.returncode == 1 and "twice" in done.stderr
+    done = compare(*setting, "--engines", "nonsense")
+    assert done.returncode == 1 and "nonsense" in done.stderr and "Traceback" not in done.stderr
+    words = [tmp_path / "none.gguf" if str(word).endswith(".gguf") else word for word in setting]
+    done = compare(*words, "--engines", "llama-bench")
+    assert done.returncode == 1 and "none.gguf" in done.stderr and "Traceback" not in done.stderr
+    done = compare("show-commands", tmp_path / "none.jsonl")
+    assert done.returncode == 1 and done.stderr.startswith("error: ")
+
+
+def test_a_dry_run_prints_commands_and_order(setting: list[object], tmp_path: Path) -> None:
+    done = compare(*setting, "--engines", "llama-bench", "llama-server", "--rounds", 2, "--dry_run")
+    assert done.returncode == 0 and not (tmp_path / "rows.jsonl").exists()
+    assert "llama-bench -m" in done.stdout and "cmake" in done.stdout and "# round 2:" in done.stdout
+
+
+@pytest.mark.skipif(not LOGS.is_dir(), reason="the shared logs are not here")
+def test_logs_give_the_published_figures() -> None:
+    done = compare("parse", *sorted(LOGS.glob("*.log")))
+    assert done.returncode == 0, done.stderr
+    for figure in (
+        "1090.46 ± 0.35",
+        "25.61 ± 0.01",
+        "1391.94 ± 2.35",
+        "27.82 ± 0.03",
+        "38.81",
+        "38.32",
+        "3.30",
+    ):
+        assert figure in done.stdout
+    assert "record neither power mode nor clocks" in done.stdout
+
+
+def test_a_log_without_result_is_a_failed_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.log").write_text(
+        "using NV backend\nTraceback (most recent call last):\nMemoryError: 4 GB\n"
+    )
+    done = compare("parse", tmp_path / "bad.log")
+    assert done.returncode == 1 and "FAILED" in done.stdout and "MemoryError" in done.stdout
+
+
+@given(st.lists(st.text(max_size=3), unique=True, min_size=1, max_size=5), st.integers(1, 6), st.integers())
+def test_every_engine_once_per_round(engines: list[str], rounds: int, seed: int) -> None:
+    cells = plan(engines, rounds, seed)
+    assert cells == plan(engines, rounds, seed)
+    for number in range(rounds + 1):
+        assert sorted(engine for r, _, engine in cells if r == number) == sorted(engines)
+
+
+@pytest.mark.slow
+def test_tinygrad_runs_the_same_job(llama_cpp, tiny_model: Callable[..., Path], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """The real one, once; its kernels are compiled into a cache of the test's own."""
+    pytest.importorskip("tinygrad", reason="tinygrad is not installed")
+    import shutil
+
+    if shutil.which("clang") is None:
+        pytest.skip("tinygrad's CPU device needs clang")
+    prepare, run = (ROOT / "companions" / name for name in ("prepare_backends.py", "run_backend.py"))
+    model = tiny_model("qwen3", mode="never", type="Q8_0", n_layer=1)
+    words = ["--model", model, "--prompt", "a dog", "--prompt_format", "raw", "--work", tmp_path]
+    words += ["--max_tokens", "16", "--n_gpu_layers", "0"]
+    subprocess.run([sys.executable, prepare, *words], check=True, capture_output=True)
+    env = {**os.environ, "CACHEDB": str(tmp_path / "cache.db")}
+    command = [
+        sys.executable,
+        run,
+        "--job",
+        tmp_path / "job.json",
+        "--engine",
+        "tinygrad:CPU",
+        "--warmup",
+        "1",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    row = json.loads(done.stdout)
+    assert row["status"] == "ok", row["cause"]
+    assert len(row["token_ids"]) == row["generated_tokens"] == 16 and row["agreed_tokens"] >= 1
+    assert row["first_run_ttft_ms"] > row["ttft_ms"] > 0
+    assert "half" in row["weights"] and row["build"]

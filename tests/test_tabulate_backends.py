@@ -1,0 +1,181 @@
+"""The table and what it says: intervals from paired rounds, refusals, and no number that was not measured."""
+
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tabulate_backends import COLUMNS, interval, show
+
+ROOT = Path(__file__).resolve().parents[1]
+TABULATE = ROOT / "companions" / "tabulate_backends.py"
+CONDITIONS = {"board": "Jetson AGX Orin", "power_mode_name": "MAXN", "clocks_locked": True, "temp_c": 50.0}
+
+
+def run_row(engine: str, number: int, rate: float, **more: Any) -> dict[str, Any]:
+    """One row of a campaign, as run_backend.py and compare_backends.py write it together."""
+    backend, _, device = engine.partition(":")
+    return {
+        "run_key": f"{engine}{number}", "engine": engine, "backend": backend,
+        "device": device or None,
+        "model": "m", "quantization": "Q6_K", "status": "ok", "cause": None, "phase": "timed",
+        "round": number,
+        "prefill_tok_per_s": 10 * rate, "decode_tok_per_s": rate, "ttft_ms": 100.0, "tpot_ms": 1e3 / rate,
+        "generated_tokens": 50, "weights": "Q6_K", "weight_read_byte": 1e9, "conditions": CONDITIONS,
+        "model_sha256": "a", "prompt_sha256": "b", "asked_tokens": 50, "same_work": True,
+        "notes": [],
+        "agreed_tokens": 50, "compared_tokens": 50, "first_difference": None, "agreement_by": "tokens",
+        **more,
+    }  # fmt: skip
+
+
+def tabulate(folder: Path, rows: list[dict[str, Any]], *words: str) -> subprocess.CompletedProcess[str]:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [sys.executable, str(TABULATE), str(path), *words]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def text_of(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    return " ".join(done.stdout.split())
+
+
+def pair(ratio: float, spread: float = 0.01, rounds: int = 5) -> list[dict[str, Any]]:
+    """NV at `ratio` times CUDA's rate; both drift together by far more than they differ."""
+    rows = []
+    for number in range(1, rounds + 1):
+        base = 30 * (1 + 0.2 * number)
+        wobble = 1 + spread * (-1) ** number
+        rows += [
+            run_row("tinygrad:CUDA", number, base), run_row("tinygrad:NV", number, base * ratio * wobble)
+        ]  # fmt: skip
+    return rows
+
+
+def test_paired_rounds_see_what_a_drift_would_hide(tmp_path: Path) -> None:
+    said = text_of(tabulate(tmp_path, pair(1.1)))
+    assert "Decode: tinygrad CUDA is slower than tinygrad NV: 0.91" in said and "5 paired rounds" in said
+    assert "cannot be told apart" in text_of(tabulate(tmp_path, pair(1.0)))
+    assert "at least 5 are wanted" in text_of(tabulate(tmp_path, pair(1.1, rounds=3)))
+    assert "no speed-up can be stated" in text_of(tabulate(tmp_path, pair(1.1, rounds=1)))
+
+
+def test_columns_are_the_required_six_and_more(tmp_path: Path) -> None:
+    done = tabulate(tmp_path, pair(1.1), "--csv")
+    (first, *_) = csv.DictReader(io.StringIO(done.stdout))
+    assert tuple(first)[:6] == COLUMNS
+    assert first["n"] == "5" and "±" in first["Decode tok/s"] and first["Agreement"] == "all 50"
+    assert first["J/token"] == "-"
+
+
+def test_warm_up_rows_do_not_count(tmp_path: Path) -> None:
+    rows = [
+        run_row("llama-bench", 0, 1.0, phase="warmup"),
+        *(run_row("llama-bench", n, 30.0) for n in (1, 2)),
+    ]
+    done = tabulate(tmp_path, rows, "--csv")
+    (only,) = csv.DictReader(io.StringIO(done.stdout))
+    assert only["Decode tok/s"] == "30.00 ± 0.00" and only["n"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"conditions": {**CONDITIONS, "power_mode_name": "15W"}}, "power_mode_name is 15W and MAXN"),
+        ({"conditions": {**CONDITIONS, "clocks_locked": False}}, "clocks_locked"),
+        ({"conditions": {**CONDITIONS, "temp_c": 75.0}}, "between 50 and 75 °C"),
+        ({"model_sha256": "other"}, "model_sha256"),
+        ({"prompt_sha256": "other"}, "prompt_sha256"),
+        ({"asked_tokens": 9}, "asked_tokens"),
+    ],
+)
+def test_unlike_rows_are_refused_side_by_side(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    rows = pair(1.1, rounds=1)  # no interval: quick
+    rows[0] |= change
+    done = tabulate(tmp_path, rows)
+    assert done.returncode == 1 and said in done.stderr and "--allow_differing_conditions" in done.stderr
+    assert "Caution, unlike conditions" in text_of(tabulate(tmp_path, rows, "--allow_differing_conditions"))
+
+
+def test_work_of_another_kind_gets_no_speed_up(tmp_path: Path) -> None:
+    rows = [row for n in range(1, 6) for row in (
+        run_row("llama-cpp-python", n, 30.0 + n / 100),
+        run_row("tinygrad-gpt2:NV", n, 60.0 + n / 100, same_work=False, model_sha256="other"))]  # fmt: skip
+    said = text_of(tabulate(tmp_path, rows))
+    assert "not the same work" in said and "no speed-up can be stated" in said
+
+
+def test_missing_and_failed_engines_are_lines(tmp_path: Path) -> None:
+    gone = {"prefill_tok_per_s": None, "decode_tok_per_s": None, "ttft_ms": None, "tpot_ms": None}
+    rows = [
+        *pair(1.1, rounds=1),
+        run_row(
+            "llama-bench", 0, 1.0, status="MISSING", cause="no llama-bench; build it", phase="warmup", **gone
+        ),
+        run_row("tinygrad:CUDA", 6, 1.0, status="FAILED", cause="Killed", **gone),
+    ]
+    said = text_of(tabulate(tmp_path, rows))
+    assert "MISSING: no llama-bench; build it" in said and "No result: llama-bench" in said
+    assert "1 of 2 runs failed: FAILED: Killed" in said
+
+
+def test_where_the_time_goes(tmp_path: Path) -> None:
+    rows = [run_row("llama-cpp-python", n, 100.0) for n in range(1, 6)]
+    for row in rows:
+        row |= {"first_run_ttft_ms": 3000.0}
+    # 1 GB per token at 100 tok/s is 100 GB/s.
+    bound = text_of(tabulate(tmp_path, rows, "--bandwidth_gb_s", "125"))
+    assert "100.00 (80%)" in bound and "bandwidth is the bottleneck" in bound
+    assert "3.0 s for its first token, 30 times a warm one: compilation" in bound
+    assert "bandwidth is not the bottleneck" in text_of(tabulate(tmp_path, rows, "--bandwidth_gb_s", "1000"))
+    assert "(80%)" not in text_of(tabulate(tmp_path, rows))
+    # A tenth of a second of prefill, 49 tokens of 10 ms.
+    assert f"prefill takes {0.1 / 0.59:.0%}" in bound
+
+
+def test_disagreement_is_named(tmp_path: Path) -> None:
+    rows = pair(1.1, rounds=1)
+    rows[1] |= {"agreed_tokens": 7, "first_difference": 7}
+    said = text_of(tabulate(tmp_path, rows))
+    assert "first 7 of 50" in said and "parts from llama-cpp-python's answer at token 8" in said
+
+
+def test_broken_and_empty_input(tmp_path: Path) -> None:
+    done = tabulate(tmp_path, [])
+    assert done.returncode == 1 and "no rows" in done.stderr
+    (tmp_path / "rows.jsonl").write_text('{"torn\n' + json.dumps(run_row("llama-bench", 1, 3.0)) + "\n")
+    done = subprocess.run([sys.executable, TABULATE, tmp_path / "rows.jsonl"], capture_output=True, text=True)
+    assert done.returncode == 0 and "left out" in done.stderr and "3.00" in done.stdout
+    done = subprocess.run([sys.executable, TABULATE, tmp_path / "none.jsonl"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: ")
+
+
+@settings(deadline=None)  # the first call imports scipy
+@given(st.lists(st.floats(-3, 3), min_size=2, max_size=12))
+def test_an_interval_is_symmetric_in_the_two_engines(logs: list[float]) -> None:
+    one, other = interval(logs), interval([-value for value in logs])
+    assert one is not None and other is not None
+    assert one[1] <= one[0] <= one[2]
+    assert math.isclose(one[0], 1 / other[0], rel_tol=1e-9)
+    assert math.isclose(math.log(one[1]), -math.log(other[2]), rel_tol=1e-9, abs_tol=1e-9) or one[1] == 0
+
+
+def test_the_interval_is_students() -> None:
+    """Five logs 1..5: mean 3, half width 2.776 * sd / sqrt(5)."""
+    found = interval([1, 2, 3, 4, 5])
+    assert found is not None
+    half = 2.776445 * math.sqrt(2.5) / math.sqrt(5)
+    assert [math.log(one) for one in found] == pytest.approx([3, 3 - half, 3 + half])
+
+
+@given(st.floats(1e-6, 1e6))
+def test_figures_keep_their_value(value: float) -> None:
+    assert float(show(value)) == pytest.approx(value, rel=0.006)
