@@ -1,0 +1,523 @@
+#!/usr/bin/env python3
+"""Measure an experiment's cycles, one process of the collector per cycle, until all are done or enough.
+
+FOLDER is one that run_experiment.py has prepared: effective_config.json and
+state.json. Every cycle's records go to its own cycle_N.jsonl, as the collector
+writes them. Between cycles the board cools down; after each, summarize_cycles.py
+sums up, and until_ci may end the experiment early. A cycle that fails is kept as
+failed and the rest go on. A second start goes on where the first one stopped.
+
+state.json is replaced whole at every change:
+  status     running, completed, stopped, interrupted or failed
+  process    {pid, start_ticks} of this conductor, `collector` of its child: a
+             number alone may by now be another process
+  cycles     per cycle: n, status, runs, failed, started_at, ended_at, temp_c
+             before it, load_1min, exit_code, why
+A file named `stop` in FOLDER ends the experiment after the run under way; SIGINT,
+SIGTERM and SIGHUP at once. Either way every finished run is kept.
+
+Example:
+  python companions/conduct_cycles.py results/experiments/demo-0123456789ab
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import fcntl
+import gzip
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+POLL_SECONDS = 0.2
+END_SECONDS = 60  # a collector that was told to stop ends its engine and its feed
+COLLECTOR_ORDER = {"sequential": "sequential", "interleaved": "balanced", "shuffled": "shuffled"}
+Json = Mapping[str, Any]
+
+
+class ConductCyclesError(Exception):
+    """What the user can fix."""
+
+
+class Ended(Exception):
+    """A signal came, or `stop`; args: the exit code and the status to write."""
+
+
+# --- State ---
+
+
+def write_json(path: Path, content: Any) -> None:
+    """A file, whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def now() -> str:
+    """RFC 3339, UTC; a label."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")[:-6] + "Z"
+
+
+def start_ticks(pid: int) -> int | None:
+    """Start of a process in clock ticks since boot, field 22 of its stat; None: there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    after_name = stat.rpartition(")")[2].split()  # a name may hold spaces and parentheses
+    return None if after_name[0] in "ZX" else int(after_name[19])
+
+
+def identity(pid: int) -> dict[str, Any]:
+    return {"pid": pid, "start_ticks": start_ticks(pid)}
+
+
+def is_alive(process: Json | None) -> bool:
+    """Does this very process still run?"""
+    return process is not None and start_ticks(process["pid"]) == process["start_ticks"] is not None
+
+
+# Copied from read_prompts.read_jsonl
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
+    # Iterate the file: str.splitlines() would cut a record at U+2028.
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
+                continue
+            try:
+                record = json.loads(line.decode("utf-8-sig"))
+            except ValueError:
+                record = None
+            yield number, record if isinstance(record, dict) else None
+
+
+def count_runs(path: Path) -> tuple[int, int]:
+    """(runs, of these failed) in a cycle's file; of two records of one run the last counts."""
+    last: dict[str, bool] = {}
+    for _, record in read_jsonl(path) if path.exists() else ():
+        if record is not None:
+            last[record.get("run_key", "")] = record.get("error") is not None
+    return len(last), sum(last.values())
+
+
+# --- The machine between cycles ---
+
+
+def hottest_c(sysfs: Path = Path("/sys")) -> float | None:
+    """Hottest thermal zone, None without one. Zones of gated units answer EAGAIN and are passed over."""
+    found = []
+    for zone in sysfs.glob("class/thermal/thermal_zone*/temp"):
+        with contextlib.suppress(OSError, ValueError):
+            found.append(int(zone.read_text()) / 1000)
+    real = [one for one in found if 0 < one < 150]  # -256 and 0 are how some zones say that they are off
+    return max(real, default=None)
+
+
+def load_1min() -> float:
+    return round(os.getloadavg()[0], 2)
+
+
+# --- Commands ---
+
+
+def flags_of(pairs: Mapping[str, Any]) -> list[str]:
+    """--name value for what is set; lists as several values, true as the bare flag."""
+    words: list[str] = []
+    for name, value in pairs.items():
+        if value is None or value is False or value == []:
+            continue
+        if isinstance(value, list):
+            words += [f"--{name}", *map(str, value)]
+        else:
+            words += [f"--{name}"] if value is True else [f"--{name}={value}"]
+    return words
+
+
+def engine_flags(config: Json) -> dict[str, Any]:
+    """What the collector and throughput.py call alike."""
+    power = config["power"]
+    return {
+        **{
+            name: value
+            for name, value in config["generation"].items()
+            if name not in ("seed", "thinking", "system")
+        },
+        **{name: value for name, value in config["engine"].items() if name != "allow_cpu"},
+        "source": power["source"],
+        "feed": power["feed"],
+        "interval": power["interval_ms"],
+        "idle_seconds": power["idle_seconds"],
+        "repeats": config["repeats"],
+        "limit": config["limit"],
+        "run_timeout": config["run_timeout"],
+        "levels": config["levels"],
+    }
+
+
+def measuring_command(config: Json, folder: Path, n: int, seed: int) -> list[str]:
+    """The process that measures cycle n."""
+    trace = str(folder / f"power_{n}.csv") if config["power"]["trace"] else None
+    shared = {
+        "models": config["models"],
+        "prompts": config["prompts"],
+        "out_jsonl": folder / f"cycle_{n}.jsonl",
+        **engine_flags(config),
+        "seed": seed,
+        "power_trace": trace,
+        "retry_errors": True,
+    }
+    if config["mode"] == "throughput":
+        sizes = ",".join(map(str, config["batch_sizes"]))
+        return [sys.executable, str(HERE / "throughput.py"), *flags_of(shared | {"batch_sizes": sizes})]
+    own = {
+        "thinking": config["generation"]["thinking"],
+        "system": config["generation"]["system"],
+        "allow_cpu": config["engine"]["allow_cpu"],
+        "idle_every": config["power"]["idle_every"],
+        "phase_energy": config["power"]["phase_energy"],
+        "ids": config["ids"],
+        "turns": config["turns"],
+        "order": COLLECTOR_ORDER[config["order"]],
+        "cooldown": config["cool_down"]["run"],
+    }
+    return [sys.executable, str(HERE.parent / "run_llamacpp_collect.py"), *flags_of(shared | own)]
+
+
+def warm_up_command(config: Json, folder: Path) -> list[str]:
+    """A few runs of the first task, which nobody counts and no power is drawn up for."""
+    config = {
+        **config,
+        "mode": "collect",
+        "limit": 1,
+        "ids": [],
+        "turns": 1,
+        "repeats": config["warm_up"],
+        "power": {**config["power"], "source": "none", "feed": None, "trace": False},
+        "cool_down": {**config["cool_down"], "run": "0"},
+    }
+    words = measuring_command(config, folder, 0, 0)
+    out = f"--out_jsonl={folder / 'warm_up.jsonl'}"
+    return [
+        out if word.startswith("--out_jsonl=") else word for word in words if word != "--retry_errors"
+    ] + ["--fresh"]
+
+
+def run_script(script: Path, *arguments: str) -> tuple[int, str]:
+    """(exit code, stdout) of another script; its stderr is the user's to read."""
+    command = [sys.executable, str(script), *arguments]
+    # A session of its own: Ctrl-C in the terminal is ours to answer.
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    return done.returncode, done.stdout
+
+
+# --- The conductor ---
+
+
+class Conductor:
+    """One start of an experiment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            self.config: dict[str, Any] = json.loads(
+                (folder / "effective_config.json").read_text(encoding="utf-8")
+            )
+            self.state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as exc:
+            raise ConductCyclesError(
+                f"{folder} is no experiment's folder ({exc}); start one with run_experiment.py run"
+            ) from None
+        self.signum: int | None = None
+        self.log = (folder / "run.log").open("a", encoding="utf-8")
+        # Detached, stderr is the log already.
+        self.logged_already = os.fstat(self.log.fileno()).st_ino == os.fstat(2).st_ino
+
+    def say(self, text: str) -> None:
+        """A line for the user and for the log. A terminal that has gone away must not end the experiment."""
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
+        if not self.logged_already:
+            print(now(), text, file=self.log, flush=True)
+
+    def save(self, **changes: Any) -> None:
+        """Change the state, on disk too."""
+        self.state |= changes
+        write_json(self.folder / "state.json", self.state)
+
+    def interrupt(self, signum: int, _frame: Any) -> None:
+        """Signal handler: the loops see it."""
+        self.signum = self.signum or signum
+
+    def check(self) -> None:
+        """Ended if a signal came or `stop` was asked for."""
+        if self.signum is not None:
+            raise Ended(128 + self.signum, "interrupted")
+        if (self.folder / "stop").exists():
+            raise Ended(0, "stopped")
+
+    # --- One process ---
+
+    def run_child(self, command: Sequence[str], out: Path) -> int:
+        """Run a measuring process to its end; told to stop, it ends after the run under way is written."""
+        print(now(), shlex.join(command), file=self.log, flush=True)
+        # A session of its own: Ctrl-C in the terminal is ours to answer.
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, start_new_session=True)
+        self.save(collector=identity(child.pid))
+        size_at_stop: int | None = None
+        told = False
+        while child.poll() is None:
+            size = out.stat().st_size if out.exists() else 0
+            if (self.folder / "stop").exists() and size_at_stop is None:
+                size_at_stop = size
+            if not told and (self.signum is not None or (size_at_stop is not None and size > size_at_stop)):
+                child.send_signal(signal.SIGINT)
+                told = True
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(POLL_SECONDS)
+        self.save(collector=None)
+        return child.returncode
+
+    def end_orphan(self) -> None:
+        """A conductor that was killed leaves its collector running; it must not measure beside ours."""
+        orphan = self.state.get("collector")
+        if orphan is None or not is_alive(orphan):
+            return
+        self.say(f"ending the collector that an earlier start left behind (process {orphan['pid']})")
+        os.kill(orphan["pid"], signal.SIGINT)
+        until = time.monotonic() + END_SECONDS
+        while is_alive(orphan) and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
+        if is_alive(orphan):
+            raise ConductCyclesError(
+                f"process {orphan['pid']} does not end; end it with: kill -9 {orphan['pid']}"
+            )
+
+    # --- Between cycles ---
+
+    def cool_down(self) -> None:
+        """Wait the seconds, then for the temperature; both can be interrupted."""
+        wanted = self.config["cool_down"]
+        start_s = time.monotonic()
+        while time.monotonic() - start_s < wanted["seconds"]:
+            self.check()
+            time.sleep(min(POLL_SECONDS, wanted["seconds"]))
+        began_c, within = self.state.get("temp_begin_c"), wanted["to_within_c"]
+        if within is None:
+            return
+        if began_c is None:
+            self.say("cool-down: this machine shows no temperature; give cool_down.seconds")
+            return
+        while (temp_c := hottest_c()) is not None and temp_c > began_c + within:
+            self.check()
+            if time.monotonic() - start_s > wanted["most_seconds"]:
+                self.say(f"cool-down: given up at {temp_c:.1f} C, not yet {began_c + within:.1f} C")
+                return
+            time.sleep(POLL_SECONDS)
+
+    def prepare(self) -> None:
+        """The temperature to come back to, prompts of a dataset, and warm-up, once."""
+        if "temp_begin_c" not in self.state:
+            self.save(temp_begin_c=hottest_c())
+        dataset = self.config["dataset"]
+        if dataset:
+            made = self.folder / "prompts.csv"
+            if not made.exists():
+                flags = flags_of({"out": made, **{k: v for k, v in dataset.items() if k != "source"}})
+                if run_script(HERE / "load_prompts.py", dataset["source"], *flags)[0]:
+                    raise ConductCyclesError(f"no prompts from {dataset['source']}; the line above says why")
+            self.config |= {"prompts": [str(made)]}
+            if not self.config["levels"]:
+                self.config["levels"] = levels_of(made)
+        if self.config["warm_up"] and not self.state.get("warmed_up"):
+            self.say(f"warm-up, {self.config['warm_up']} runs that do not count")
+            code = self.run_child(warm_up_command(self.config, self.folder), self.folder / "warm_up.jsonl")
+            self.check()
+            if code:
+                self.say(f"warm-up failed (exit code {code}); going on")
+            self.save(warmed_up=True)
+
+    # --- Cycles ---
+
+    def run_cycle(self, n: int) -> None:
+        """Measure cycle n, or what is left of it, and write down how it went."""
+        out = self.folder / f"cycle_{n}.jsonl"
+        cycle = self.state["cycles"][n - 1]
+        cycle |= {"status": "running", "started_at": cycle["started_at"] or now(), "ended_at": None}
+        cycle |= {"temp_c": hottest_c(), "load_1min": load_1min()}
+        self.save(cycle=n)
+        self.say(f"cycle {n} of {self.config['cycles']}")
+        code = self.run_child(measuring_command(self.config, self.folder, n, self.state["seed"] + n - 1), out)
+        gather_environments(self.folder)
+        runs, failed = count_runs(out)
+        cycle |= {"runs": runs, "failed": failed, "exit_code": code, "ended_at": now(), "why": None}
+        ended_by_us = self.signum is not None or (self.folder / "stop").exists()
+        if ended_by_us and code != 0:
+            cycle["status"] = "interrupted"
+        elif code == 0 and runs:
+            cycle["status"] = "completed"
+        else:
+            cycle |= {
+                "status": "failed",
+                "why": f"{failed} of {runs} runs failed" if failed else f"exit code {code}",
+            }
+            self.say(f"cycle {n} failed: {cycle['why']}; it is kept as failed")
+        self.save()
+        self.check()
+
+    def summarize(self) -> bool:
+        """Sum up what there is; is the energy per token known well enough?"""
+        code, _ = run_script(HERE / "summarize_cycles.py", str(self.folder))
+        if code:
+            self.say("the summary could not be made; the line above says why")
+            return False
+        summary = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+        return bool(summary["until_ci"] and summary["until_ci"]["reached"])
+
+    def conduct(self) -> int:
+        """All that is left; the exit code."""
+        self.prepare()
+        for n in range(1, self.config["cycles"] + 1):
+            status = self.state["cycles"][n - 1]["status"]
+            if status == "completed" or (status == "failed" and not self.state.get("retry_failed")):
+                continue
+            if self.state.get("reached_at"):
+                break
+            self.check()
+            if n > 1:
+                self.cool_down()
+            self.run_cycle(n)
+            if self.summarize():
+                self.save(reached_at=n)
+                self.say(
+                    f"cycle {n}: the energy per token is known to within {self.config['until_ci']}: enough"
+                )
+        self.finish()
+        states = [cycle["status"] for cycle in self.state["cycles"]]
+        status = "completed" if "completed" in states else "failed"
+        self.save(status=status, ended_at=now())
+        return 0 if "failed" not in states else 1
+
+    def finish(self) -> None:
+        """The steps after the last cycle: judge, workbooks."""
+        if not (self.folder / "summary.json").exists():
+            self.summarize()
+        if self.config["mode"] == "throughput" or not any(c["runs"] for c in self.state["cycles"]):
+            return
+        scores = self.folder / "scores_mtbench.csv"
+        if self.config["judge"]:
+            code, said = run_script(
+                HERE.parent / "judge_pairs.py", *judge_flags(self.config, self.folder, scores)
+            )
+            self.say(said.rstrip() or f"judge: exit code {code}")
+        if self.config["aggregate"] and not self.state.get("no_aggregate"):
+            cycles = [
+                str(path) for path in sorted(self.folder.glob("cycle_*.jsonl")) if path.stem[6:].isdigit()
+            ]
+            given = ["--scores", str(scores)] if scores.exists() else []
+            workbooks = HERE.parent / "aggregate_to_excels.py"
+            code, said = run_script(workbooks, "--runs", *cycles, *given, "--outdir", str(self.folder))
+            print(said, end="", file=self.log, flush=True)
+            self.say(f"workbooks in {self.folder}" if code == 0 else f"workbooks: exit code {code}")
+
+
+def judge_flags(config: Json, folder: Path, out: Path) -> list[str]:
+    """The judge sees the first cycle's answers: greedy answers of the others are the same."""
+    judge = dict(config["judge"])
+    judge["model"] = judge["model"] or Path(judge["serve_model"]).stem
+    return flags_of({"runs_root": folder / "cycle_1.jsonl", **judge, "out": out})
+
+
+def levels_of(prompts: Path) -> list[str]:
+    """Columns of a prompts file that load_prompts.py has written."""
+    with prompts.open(encoding="utf-8-sig") as lines:
+        return lines.readline().strip().split(",")[3:]
+
+
+def gather_environments(folder: Path) -> None:
+    """environment.jsonl: each environment that a cycle was measured in, once."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.glob("cycle_*.env.jsonl")):
+        for _, record in read_jsonl(path):
+            if record is not None:
+                found.setdefault(str(record.get("env_id")), record)
+    if found:
+        draft = folder / f".environment.{os.getpid()}"
+        draft.write_text("".join(json.dumps(record) + "\n" for record in found.values()), encoding="utf-8")
+        draft.replace(folder / "environment.jsonl")
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the experiment against a second conductor; the lock goes with the process, however it ends."""
+    with (folder / "conductor.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConductCyclesError(
+                f"{folder.name} is running already; see it with: run_experiment.py status {folder.name}"
+            ) from None
+        yield
+
+
+def start(folder: Path, detached: bool) -> int:
+    """One start, from the signal handlers to the last state."""
+    conductor = Conductor(folder)
+    for signum in ENDING_SIGNALS:
+        # Under nohup, and detached, the hang-up is ignored.
+        if signum == signal.SIGHUP and (detached or signal.getsignal(signum) == signal.SIG_IGN):
+            signal.signal(signum, signal.SIG_IGN)
+        else:
+            signal.signal(signum, conductor.interrupt)
+    with locked(folder):
+        (folder / "stop").unlink(missing_ok=True)
+        conductor.end_orphan()
+        conductor.save(status="running", process=identity(os.getpid()), ended_at=None)
+        try:
+            return conductor.conduct()
+        except Ended as exc:
+            code, status = exc.args
+            if any(cycle["runs"] for cycle in conductor.state["cycles"]):
+                conductor.summarize()
+            conductor.save(status=status, ended_at=now())
+            again = f"python companions/run_experiment.py run --resume {folder.name}"
+            output = "" if folder.parent == Path("results/experiments") else f" --output {folder.parent}"
+            conductor.say(f"{status}; every finished run is kept. Go on with:\n  {again}{output}")
+            return int(code)
+        except (ConductCyclesError, OSError) as exc:
+            conductor.save(status="failed", ended_at=now(), why=str(exc))
+            raise
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the experiment's folder")
+    parser.add_argument("--detached", action="store_true", help="outlive the terminal")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+    try:
+        return start(args.folder, args.detached)
+    except (ConductCyclesError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,346 @@
+#!/usr/bin/env python3
+"""What an experiment will cost before it starts: time, energy, disk, and what there is to judge.
+
+Two ways to know:
+
+  a pilot           the experiment itself with its first tasks, one cycle, kept in
+                    OUTPUT/pilot-HASH, so that a second look costs nothing. Every level
+                    of every model is taken to go on as the pilot's runs did; low and
+                    high are its shortest and longest run of each level
+  --trained NAME    a model of token2metrics.py: nothing is run, and its intervals
+                    are used
+
+To the runs themselves come, with a pilot, loading, idle baselines, and the pauses
+that are set in seconds; waiting for a temperature cannot be known. Energy is net of
+idle, and null where nothing measures it.
+
+Example:
+  python companions/plan_experiment.py data/demo/experiment.yaml --pilot_tasks 1
+  python companions/plan_experiment.py data/demo/experiment.yaml --trained demo-llama --model_path outputs
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gzip
+import json
+import math
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+SETTLE_SECONDS = 1.0  # the collector waits this long before an idle baseline
+ORDERS = 2  # the judge sees each pair both ways round
+FIGURES = ("low", "mean", "high")
+Json = Mapping[str, Any]
+
+
+class PlanExperimentError(Exception):
+    """What the user can fix."""
+
+
+# Copied from read_prompts.read_jsonl
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
+    # Iterate the file: str.splitlines() would cut a record at U+2028.
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
+                continue
+            try:
+                record = json.loads(line.decode("utf-8-sig"))
+            except ValueError:
+                record = None
+            yield number, record if isinstance(record, dict) else None
+
+
+def ask(script: str, *words: str) -> Any:
+    """JSON that another script prints."""
+    done = subprocess.run([sys.executable, str(HERE / script), *words], capture_output=True, text=True)
+    if done.returncode:
+        raise PlanExperimentError(done.stderr.strip().removeprefix("error: ") or f"{script} failed")
+    return json.loads(done.stdout)
+
+
+# --- The pilot ---
+
+
+def run_pilot(words: Sequence[str], chosen: Json, tasks: int) -> tuple[Path, list[dict[str, Any]]]:
+    """Records of the experiment's first tasks, from an experiment of their own."""
+    output = str(chosen["config"]["output"])
+    given = [
+        *words,
+        f"--set=name=pilot-{chosen['hash']}",
+        "--set=cycles=1",
+        "--set=until_ci=null",
+        "--set=repeats=1",
+    ]
+    given += ["--set=warm_up=0", "--set=judge=null", "--set=aggregate=false"]
+    if chosen["config"]["mode"] == "collect":
+        given += ["--set=ids=[]", f"--set=limit={tasks}"]
+    else:
+        given += ["--set=limit=null"]
+    pilot = ask("experiment_config.py", "show", *given)
+    command = [sys.executable, str(HERE / "run_experiment.py"), "run", *given]
+    code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+    path = Path(output) / pilot["id"] / "cycle_1.jsonl"
+    good = [one for _, one in read_jsonl(path) if one and one.get("error") is None] if path.exists() else []
+    if not good:
+        raise PlanExperimentError(f"the pilot measured nothing (exit code {code}); the lines above say why")
+    return path, good
+
+
+def group_of(record: Json) -> str:
+    return f"batch {record['batch_size']}" if record.get("kind") == "throughput" else str(record["level"])
+
+
+def figures(values: Sequence[float | None], times: float) -> dict[str, float] | None:
+    """{low, mean, high} of so many runs; None where one was not measured."""
+    there = [value for value in values if value is not None]
+    if not there or len(there) < len(values):
+        return None
+    return dict(
+        zip(FIGURES, (times * one for one in (min(there), sum(there) / len(there), max(there))), strict=True)
+    )
+
+
+def add_up(parts: Sequence[Mapping[str, float] | None]) -> dict[str, float] | None:
+    """Sum of {low, mean, high}; None with a gap."""
+    there = [part for part in parts if part is not None]
+    if not there or len(there) < len(parts):
+        return None
+    return {name: sum(part[name] for part in there) for name in FIGURES}
+
+
+def from_pilot(config: Json, records: Sequence[Json], runs_per_cycle: int) -> dict[str, Any]:
+    """The plan, from the pilot's records: {(model, level): …} summed up."""
+    groups: dict[tuple[str, str], list[Json]] = {}
+    for record in records:
+        groups.setdefault((record["model_id"], group_of(record)), []).append(record)
+    runs_each = config["cycles"] * runs_per_cycle / len(groups)  # a level that some tasks lack is rare
+    cells = []
+    for (model, level), here in groups.items():
+        seconds = [None if one["latency_ms"] is None else one["latency_ms"] / 1000 for one in here]
+        cells.append(
+            {
+                "model_id": model,
+                "level": level,
+                "pilot_runs": len(here),
+                "runs": round(runs_each),
+                "latency_s": figures(seconds, runs_each),
+                "energy_joule": figures([one.get("energy_joule") for one in here], runs_each),
+            }
+        )
+    size = sum(len(json.dumps(record)) + 1 for record in records) / len(records)
+    runs = config["cycles"] * runs_per_cycle
+    simulated = any("simulated_power" in (one.get("flags") or ()) for one in records)
+    return {
+        "method": "pilot",
+        "cells": cells,
+        "overhead_s": overhead_s(config, records, runs),
+        "disk_byte": round(size * runs),
+        "warnings": ["the power is simulated, so the energy is"] if simulated else [],
+    }
+
+
+def overhead_s(config: Json, records: Sequence[Json], runs: int) -> float:
+    """Loading, idle baselines, and pauses in seconds."""
+    loads = {one["model_id"]: (one.get("load_ms") or 0) / 1000 for one in records}
+    per_model = runs / config["cycles"] / len(loads)
+    power = config["power"]
+    measures = any(one.get("idle_mw") is not None for one in records)
+    idle = (
+        math.ceil(per_model / power["idle_every"]) * (power["idle_seconds"] + SETTLE_SECONDS)
+        if measures
+        else 0
+    )
+    pauses = config["cool_down"]["seconds"] * (config["cycles"] - 1)
+    between = config["cool_down"]["run"]
+    pauses += float(between) * runs if not between.startswith("temp:") else 0
+    return float(config["cycles"] * sum(load + idle for load in loads.values()) + pauses)
+
+
+# --- A trained model ---
+
+
+def from_trained(config: Json, args: argparse.Namespace, runs_per_cycle: int) -> dict[str, Any]:
+    """The plan of token2metrics.py, for one model file at a time."""
+    if config["mode"] != "collect" or config["dataset"]:
+        raise PlanExperimentError(
+            "a trained model plans prompts files at batch 1; leave out --trained for a pilot"
+        )
+    cells, warnings = [], []
+    for model in config["models"]:
+        for prompts in config["prompts"]:
+            words = ["plan", "--prompts", prompts, "--gguf", model, "--model", args.trained, "--json"]
+            words += ["--model-path", str(args.model_path)] if args.model_path else []
+            words += ["--levels", *config["levels"]] if config["levels"] else []
+            words += ["--limit", str(config["limit"])] if config["limit"] else []
+            words += ["--output-tokens", str(args.output_tokens or config["generation"]["max_tokens"])]
+            words += ["--repeats", str(config["repeats"] * config["cycles"])]
+            plan = ask("token2metrics.py", *words)
+            warnings += plan["warnings"]
+            for level, one in plan["levels"].items():
+                kept = {name: one[name] for name in ("runs", "latency_s", "energy_joule")}
+                cells.append({"model_id": Path(model).stem, "level": level, "pilot_runs": 0, **kept})
+    return {"method": "trained", "cells": cells, "overhead_s": None, "disk_byte": None, "warnings": warnings}
+
+
+# --- The whole ---
+
+
+def judge_requests(config: Json, plan: Json, runs_per_cycle: int) -> int:
+    """Requests to the judge: the first answer of each level against the others', both ways round."""
+    levels = len({cell["level"] for cell in plan["cells"]})
+    pairs = {"all": levels * (levels - 1) // 2, "baseline": levels - 1, "adjacent": levels - 1}
+    each = pairs.get(config["judge"]["pairs"], len(config["judge"]["pairs"].split(",")))
+    tasks = runs_per_cycle / max(1, levels * config["repeats"])
+    return round(float(tasks * each * ORDERS))
+
+
+def judge_cost(
+    args: argparse.Namespace, config: Json, plan: Json, runs_per_cycle: int
+) -> dict[str, Any] | None:
+    """Requests, and from a pilot's answers tokens and money; None where nobody judges."""
+    if not config["judge"]:
+        return None
+    requests = judge_requests(config, plan, runs_per_cycle)
+    cost: dict[str, Any] = {"requests": requests, "tokens_in": None, "tokens_out": None, "money": None}
+    if "runs" not in plan.get("pilot", {}):
+        return cost
+    judge = config["judge"]
+    command = [sys.executable, str(HERE.parent / "judge_pairs.py"), "--dry_run", f"--pairs={judge['pairs']}"]
+    command += [f"--questions={judge['questions']}", f"--runs_root={plan['pilot']['runs']}"]
+    command += [f"--model={judge['model'] or Path(judge['serve_model']).stem}"]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([*command, f"--out={folder}/scores.csv"], capture_output=True, text=True)
+    calls = re.search(r"^calls +([\d,]+)", done.stdout, re.M)
+    tokens = re.search(r"^tokens +about ([\d,]+) in, ([\d,]+) out", done.stdout, re.M)
+    if not calls or not tokens or not int(calls[1].replace(",", "")):
+        return cost
+    scale = requests / int(calls[1].replace(",", ""))
+    came, went = (scale * int(number.replace(",", "")) for number in tokens.groups())
+    cost |= {"tokens_in": round(came), "tokens_out": round(went)}
+    if args.price_in is not None and args.price_out is not None:
+        cost["money"] = (came * args.price_in + went * args.price_out) / 1e6
+    return cost
+
+
+def make_plan(args: argparse.Namespace) -> dict[str, Any]:
+    """The plan of an experiment."""
+    words = [str(args.file), *(f"--set={one}" for one in args.set)]
+    words += ["--preset", args.preset] if args.preset else []
+    dry = ask("run_experiment.py", "run", *words, "--dry_run")
+    config = dry["config"]
+    runs_per_cycle = dry["runs"] // config["cycles"] if dry["runs"] else None
+    if runs_per_cycle is None:
+        size = config["dataset"]["sample_size"]
+        if not size:
+            raise PlanExperimentError(
+                "how many prompts? give dataset.sample_size, as in --set sample_size=100"
+            )
+        runs_per_cycle = size * len(config["models"]) * config["repeats"] * max(1, len(config["levels"]))
+    if args.trained:
+        plan = from_trained(config, args, runs_per_cycle)
+    else:
+        path, records = run_pilot(words, dry, args.pilot_tasks)
+        plan = from_pilot(config, records, runs_per_cycle) | {"pilot": {"runs": str(path)}}
+    latency = add_up([cell["latency_s"] for cell in plan["cells"]])
+    extra = plan["overhead_s"] or 0
+    return {
+        "id": dry["id"],
+        **plan,
+        "cycles": config["cycles"],
+        "runs": sum(cell["runs"] for cell in plan["cells"]),
+        "time_s": latency and {name: value + extra for name, value in latency.items()},
+        "energy_joule": add_up([cell["energy_joule"] for cell in plan["cells"]]),
+        "judge": judge_cost(args, config, plan, runs_per_cycle),
+    }
+
+
+def spread(found: Mapping[str, float] | None, form: Any) -> str:
+    """mean (low to high)."""
+    return (
+        "unknown"
+        if found is None
+        else f"{form(found['mean'])} ({form(found['low'])} to {form(found['high'])})"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds; tenths below a minute."""
+    return f"{seconds:.1f} s" if seconds < 60 else str(datetime.timedelta(seconds=round(seconds)))
+
+
+def joule(value: float) -> str:
+    """J, or Wh from a tenth of one."""
+    return f"{value:.3g} J" if abs(value) < 360 else f"{value / 3600:.3g} Wh"
+
+
+def judge_line(cost: Json) -> str:
+    """Requests, tokens, money."""
+    words = [f"{cost['requests']} requests"]
+    if cost["tokens_in"] is not None:
+        words.append(f"about {cost['tokens_in']:,} tokens in, {cost['tokens_out']:,} out")
+    words.append(
+        "money: give --price_in and --price_out" if cost["money"] is None else f"about {cost['money']:.2f}"
+    )
+    return ", ".join(words)
+
+
+def as_text(plan: Json) -> str:
+    """The plan for people, 80 columns."""
+    how = "from a pilot" if plan["method"] == "pilot" else "from a trained model"
+    lines = [f"{plan['id']}: {plan['runs']} runs in up to {plan['cycles']} cycles, estimated {how}"]
+    for cell in plan["cells"]:
+        lines.append(f"  {cell['model_id']} {cell['level']}: {cell['runs']} runs")
+        lines.append(f"    {spread(cell['latency_s'], duration)}, {spread(cell['energy_joule'], joule)}")
+    lines.append(f"time    {spread(plan['time_s'], duration)}")
+    if plan["overhead_s"] is not None:
+        lines.append(f"        of it {duration(plan['overhead_s'])} loading, idle baselines and pauses")
+    lines.append(f"energy  {spread(plan['energy_joule'], joule)}, net of idle")
+    if plan["disk_byte"] is not None:
+        lines.append(f"disk    {plan['disk_byte'] / 1e6:.2f} MB of records")
+    if plan["judge"]:
+        lines.append(f"judge   {judge_line(plan['judge'])}")
+    lines += [f"note: {warning}" for warning in plan["warnings"]]
+    return "\n".join(lines)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("file", type=Path, metavar="FILE", help="YAML or JSON")
+    parser.add_argument("--preset", metavar="NAME", help="beaten by the file")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="beats the file")
+    parser.add_argument("--pilot_tasks", type=int, default=2, metavar="N", help="of each prompts file (2)")
+    parser.add_argument("--trained", metavar="NAME", help="a trained model instead of a pilot")
+    parser.add_argument("--model_path", type=Path, metavar="DIR", help="where it lies")
+    parser.add_argument("--output_tokens", type=int, metavar="N", help="with --trained: length of answers")
+    parser.add_argument("--price_in", type=float, metavar="X", help="of a million tokens to the judge")
+    parser.add_argument("--price_out", type=float, metavar="X", help="of a million tokens from it")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+    try:
+        plan = make_plan(args)
+        print(json.dumps(plan, indent=2) if args.json else as_text(plan))
+    except (PlanExperimentError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,540 @@
+#!/usr/bin/env python3
+"""Written experiments: run them in cycles, leave them alone, come back to them.
+
+An experiment is a file (YAML or JSON), a preset, or both, and flags beat them. Each
+has a folder results/experiments/ID with its effective configuration, what overrode
+what, the state, one JSONL of the collector's own records per cycle, environments,
+summary.json and summary.md. The same command again goes on where it stopped.
+
+  run        measure; --detach outlives the terminal
+  batch      several files, one after the other
+  plan       what it will cost: time, energy, disk, judge
+  status, follow, stop      from any shell
+  results    list, or show ID
+  aggregate  summary and workbooks of what is there
+  config     show, validate, new, grid: the experiment files
+  presets, datasets, devices
+
+Exit: 0 done, 1 something failed, 2 usage, 130 Ctrl-C (with the command to go on).
+
+Example:
+  python companions/run_experiment.py config new --preset benchmark --out results/exp.yaml
+  python companions/run_experiment.py run results/exp.yaml --cycles 5 --until_ci 2% --detach
+  python companions/run_experiment.py follow
+  python companions/run_experiment.py results show exp
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+OUTPUT = "results/experiments"
+WRITERS = ("new", "grid")  # `config` commands of write_experiments.py; the others are experiment_config.py's
+START_SECONDS = 60  # for a detached conductor to say that it runs
+# Flags that are a key of the experiment file under their own name or this one.
+FLAG_KEYS = {
+    "model": "models", "prompts": "prompts", "levels": "levels", "limit": "limit", "repeats": "repeats",
+    "cycles": "cycles", "until_ci": "until_ci", "order": "order", "warm_up": "warm_up", "name": "name",
+    "max_tokens": "generation.max_tokens", "temperature": "generation.temperature",
+    "seed": "generation.seed", "n_ctx": "engine.n_ctx", "n_gpu_layers": "engine.n_gpu_layers",
+    "source": "power.source", "feed": "power.feed", "idle_seconds": "power.idle_seconds",
+    "batch_sizes": "batch_sizes", "dataset": "dataset.source", "sample_size": "dataset.sample_size",
+    "shuffle": "dataset.shuffle", "output": "output",
+}  # fmt: skip
+# command: (script and its first words, what it does)
+HANDED_OVER = {
+    "config": ("experiment_config.py", "show, validate, new, grid"),
+    "presets": ("experiment_config.py presets", "what the presets set"),
+    "datasets": ("load_prompts.py --list", "named sets of prompts"),
+    "devices": ("list_devices.py", "what this machine computes on"),
+    "plan": ("plan_experiment.py", "what an experiment will cost"),
+    "status": ("watch_experiment.py status", "how far it is"),
+    "follow": ("watch_experiment.py follow", "the same, until it ends"),
+    "stop": ("watch_experiment.py stop", "end it after the current run"),
+}
+Json = Mapping[str, Any]
+
+
+class RunExperimentError(Exception):
+    """What the user can fix."""
+
+
+# --- Configuration and folder ---
+
+
+def assignments(args: argparse.Namespace) -> list[str]:
+    """The flags as KEY=VALUE for experiment_config.py; JSON values are YAML too."""
+    given = []
+    for flag, key in FLAG_KEYS.items():
+        value = getattr(args, flag, None)
+        if value is not None:
+            given.append(f"{key}={json.dumps(value)}")
+    return [*given, *args.set]
+
+
+def effective(file: str | None, preset: str | None, sets: Sequence[str]) -> dict[str, Any]:
+    """{id, hash, config, overrides} from experiment_config.py, which has said on stderr what is wrong."""
+    words = [*([file] if file else []), *(["--preset", preset] if preset else [])]
+    words += [f"--set={one}" for one in sets]
+    command = [sys.executable, str(HERE / "experiment_config.py"), "show", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RunExperimentError(done.stderr.strip().removeprefix("error: "))
+    chosen: dict[str, Any] = json.loads(done.stdout)
+    return chosen
+
+
+def write_json(path: Path, content: Any) -> None:
+    """A file, whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """state.json, None where there is none; a running state whose process has gone reads interrupted."""
+    command = [sys.executable, str(HERE / "watch_experiment.py"), "status", str(folder), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode or not done.stdout.strip():
+        return None
+    state: dict[str, Any] = json.loads(done.stdout)
+    return state
+
+
+def folders(output: Path) -> list[Path]:
+    """All experiments of an output folder, the newest first."""
+    found = [path.parent for path in output.glob("*/state.json")]
+    return sorted(found, key=lambda folder: (folder / "state.json").stat().st_mtime, reverse=True)
+
+
+def find(output: Path, name: str) -> Path:
+    """The folder of an ID, of the beginning of one, or of a path."""
+    if (Path(name) / "state.json").exists():
+        return Path(name)
+    hits = [folder for folder in folders(output) if folder.name.startswith(name)]
+    exact = [folder for folder in hits if folder.name == name]
+    if len(exact or hits) == 1:
+        return (exact or hits)[0]
+    some = ", ".join(folder.name for folder in hits or folders(output)[:5]) or "none yet"
+    what = "fits several" if hits else "is not there"
+    raise RunExperimentError(f"experiment {name} {what} in {output}: {some}; see all with: results list")
+
+
+def set_aside(folder: Path) -> None:
+    """Rename an old folder: nothing is deleted."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S.%f")
+    old = folder.with_name(f".{folder.name}.{stamp}.old")
+    folder.rename(old)
+    print(f"the earlier {folder.name} is kept as {old}", file=sys.stderr)
+
+
+def check_inputs(config: Json) -> None:
+    """What must be there before a folder is made."""
+    if not config["models"]:
+        raise RunExperimentError("no model; name one with --model PATH.gguf or in the file under models")
+    for kind in ("models", "prompts"):
+        for path in config[kind]:
+            if not Path(path).is_file():
+                raise RunExperimentError(f"{kind}: {path} does not exist; paths are relative to {Path.cwd()}")
+
+
+def prepare(chosen: Json, fresh: bool) -> Path:
+    """The experiment's folder, made or found again."""
+    config = chosen["config"]
+    folder = Path(str(config["output"])) / str(chosen["id"])
+    if fresh and folder.exists():
+        state = read_state(folder)
+        if state and state["status"] == "running":
+            raise RunExperimentError(f"{folder.name} is running; stop it first with: stop {folder.name}")
+        set_aside(folder)
+    if (folder / "state.json").exists():
+        return folder
+    check_inputs(config)
+    runs = runs_per_cycle(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "effective_config.json", config)
+    write_json(folder / "overrides.json", chosen["overrides"])
+    seed = config["generation"]["seed"]
+    cycle = {"status": "pending", "runs": 0, "failed": 0, "started_at": None, "ended_at": None, "why": None}
+    cycles = [{"n": n, **cycle} for n in range(1, config["cycles"] + 1)]
+    state = {
+        "schema_version": 1,
+        "id": chosen["id"],
+        "hash": chosen["hash"],
+        "preset": chosen["preset"],
+        "status": "prepared",
+        "cwd": str(Path.cwd()),
+        "seed": int(chosen["hash"], 16) % 2**31 if seed is None else seed,
+        "runs_per_cycle": runs,
+        "process": None,
+        "collector": None,
+        "cycle": 0,
+        "cycles": cycles,
+    }
+    write_json(folder / "state.json", state)  # last: with it, the folder is an experiment
+    return folder
+
+
+def runs_per_cycle(config: Json) -> int | None:
+    """Runs a cycle will take; None for a dataset, whose prompts are not there yet."""
+    if config["mode"] == "throughput":
+        return len(config["models"]) * len(config["batch_sizes"]) * int(config["repeats"])
+    if config["dataset"]:
+        return None
+    words = ["--prompts", *config["prompts"]]
+    for name in ("levels", "ids"):
+        words += [f"--{name}", *map(str, config[name])] if config[name] else []
+    words += ["--limit", str(config["limit"])] if config["limit"] else []
+    done = subprocess.run(
+        [sys.executable, str(HERE / "read_prompts.py"), *words], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RunExperimentError(done.stderr.strip().removeprefix("error: "))
+    prompts = sum(len(json.loads(line)["levels"]) for line in done.stdout.splitlines())
+    return prompts * len(config["models"]) * int(config["repeats"]) * int(config["turns"])
+
+
+# --- Running ---
+
+
+def conductor(folder: Path, detached: bool) -> list[str]:
+    command = [sys.executable, str(HERE / "conduct_cycles.py"), str(folder.resolve())]
+    return [*command, "--detached"] if detached else command
+
+
+def tell_unfinished(output: Path, but: Path) -> None:
+    """A line on experiments that began and did not end."""
+    for folder in folders(output)[:20]:
+        state = read_state(folder) if folder != but else None
+        if state and state["status"] in ("interrupted", "stopped"):
+            done = f"{state['done']} of {state['total'] or '?'} runs"
+            print(
+                f"unfinished: {folder.name}, {done}; go on with: run --resume {folder.name}", file=sys.stderr
+            )
+
+
+def choose(args: argparse.Namespace) -> Path | None:
+    """The folder to run, None when there is nothing left to do in it."""
+    if args.resume:
+        if args.file or args.preset or assignments(args)[bool(args.output) :]:
+            raise RunExperimentError("--resume restores everything; leave out file, preset and flags")
+        folder = find(Path(args.output or OUTPUT), args.resume)
+    else:
+        if not args.file and not args.preset:
+            raise RunExperimentError("what is to run? give FILE, --preset NAME --model PATH, or --resume ID")
+        chosen = effective(args.file, args.preset, assignments(args))
+        folder = prepare(chosen, args.fresh)
+        tell_unfinished(folder.parent, folder)
+    state = read_state(folder)
+    if state is None:
+        raise RunExperimentError(f"{folder}/state.json cannot be read; start over with --fresh")
+    if state["status"] == "running":
+        raise RunExperimentError(f"{folder.name} is running already; see it with: follow {folder.name}")
+    over = all(cycle["status"] in ("completed", "failed") for cycle in state["cycles"])
+    if state["status"] == "failed" and over and not args.retry_failed:
+        raise RunExperimentError(
+            f"{folder.name}: every cycle failed, {folder}/run.log says why; --retry_failed"
+        )
+    if state["status"] == "completed" and not (args.retry_failed and state["failed_cycles"]):
+        print(
+            f"{folder.name} is complete; see it with: results show {folder.name}, or start over with --fresh"
+        )
+        return None
+    remember(folder, args)
+    return folder
+
+
+def remember(folder: Path, args: argparse.Namespace) -> None:
+    """What a start is told beside the configuration."""
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    state |= {"no_aggregate": bool(args.no_aggregate), "retry_failed": bool(args.retry_failed)}
+    write_json(folder / "state.json", state)
+
+
+def start_detached(folder: Path) -> int:
+    """Start the conductor in a session of its own and wait until it says that it runs."""
+    cwd = json.loads((folder / "state.json").read_text(encoding="utf-8"))["cwd"]
+    with (folder / "run.log").open("ab") as log:
+        child = subprocess.Popen(
+            conductor(folder, True), cwd=cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+    until = time.monotonic() + START_SECONDS
+    while child.poll() is None and time.monotonic() < until:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        if (state["process"] or {}).get("pid") == child.pid:
+            break
+        time.sleep(0.1)
+    if child.poll():
+        raise RunExperimentError(f"it did not start; {folder}/run.log says why")
+    print(f"{folder.name} runs on its own now. From any shell:")
+    for verb in ("status", "follow", "stop"):
+        print(f"  python companions/run_experiment.py {verb} {folder}")
+    return 0
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure an experiment, or what is left of it."""
+    if args.dry_run:
+        chosen = effective(args.file, args.preset, assignments(args))
+        check_inputs(chosen["config"])
+        chosen["runs"] = (runs_per_cycle(chosen["config"]) or 0) * chosen["config"]["cycles"] or None
+        print(json.dumps(chosen, indent=2))
+        return 0
+    folder = choose(args)
+    if folder is None:
+        return 0
+    if args.detach:
+        return start_detached(folder)
+    print(f"experiment {folder}", file=sys.stderr, flush=True)
+    folder = folder.resolve()
+    os.chdir(json.loads((folder / "state.json").read_text(encoding="utf-8"))["cwd"])
+    command = conductor(folder, False)
+    os.execv(command[0], command)  # one process less between Ctrl-C and the conductor
+
+
+def matching(pattern: str) -> list[str]:
+    """Files of a pattern that the shell has left alone; a name without a match stays, to be complained of."""
+    base = Path(pattern).anchor
+    return sorted(map(str, Path(base).glob(str(Path(pattern).relative_to(base))))) or [pattern]
+
+
+def batch(args: argparse.Namespace) -> int:
+    """Several experiment files; more than one at a time only where no energy is measured."""
+    files = [path for pattern in args.patterns for path in matching(pattern)]
+    sets = assignments(args)
+    chosen = [
+        effective(file, args.preset, sets) for file in files
+    ]  # a wrong file is found before the first run
+    measuring = [
+        one["id"]
+        for one in chosen
+        if one["config"]["power"]["source"] != "none" or one["config"]["power"]["feed"]
+    ]
+    if args.parallel > 1 and measuring:
+        raise RunExperimentError(
+            f"--parallel {args.parallel}: {measuring[0]} measures energy, and experiments run together share"
+            " one meter, so that none of them could be told from the others. Leave out --parallel, or measure"
+            " times only with --source none"
+        )
+    ready = [prepare(one, args.fresh) for one in chosen]
+    # Ctrl-C is the conductors' to answer; we wait for them. A handler, unlike SIG_IGN, is not inherited.
+    signal.signal(signal.SIGINT, lambda *_: None)
+
+    def one(folder: Path) -> int:
+        state = read_state(folder)
+        if state and state["status"] == "completed":
+            return 0
+        return subprocess.run(conductor(folder, False), cwd=Path.cwd()).returncode
+
+    if args.parallel > 1:
+        with ThreadPoolExecutor(args.parallel) as pool:
+            codes = list(pool.map(one, ready))
+    else:
+        codes = []
+        for folder in ready:
+            codes.append(one(folder))
+            if codes[-1] >= 128:  # Ctrl-C ends the batch, not only the experiment
+                return codes[-1]
+    for folder, code in zip(ready, codes, strict=True):
+        print(f"{folder.name}: {'done' if code == 0 else f'exit code {code}'}")
+    return max(codes, default=0)
+
+
+# --- Results ---
+
+
+def results_list(output: Path, as_json: bool) -> int:
+    """One line per experiment, the newest first."""
+    states = [state for folder in folders(output) if (state := read_state(folder))]
+    if as_json:
+        print(json.dumps(states, indent=2))
+        return 0
+    for state in states:
+        runs, cycles = (
+            f"{state['done']}/{state['total'] or '?'}",
+            f"{state['cycles_done']}/{state['cycles_total']}",
+        )
+        print(f"{state['status']:<12} {runs:>11} runs  {cycles:>5} cycles  {state['id']}")
+    if not states:
+        print(f"no experiments in {output}; start one with: run FILE", file=sys.stderr)
+    return 0
+
+
+def results_show(folder: Path, raw: bool, as_json: bool) -> int:
+    """The summary as a page or as JSON; raw: the collector's records of all cycles."""
+    if raw:
+        for path in sorted(folder.glob("cycle_*.jsonl")):
+            if path.stem[6:].isdigit():
+                sys.stdout.write(path.read_text(encoding="utf-8"))
+        return 0
+    name = "summary.json" if as_json else "summary.md"
+    if not (folder / name).exists():
+        raise RunExperimentError(f"{folder.name} has no summary yet; make one with: aggregate {folder.name}")
+    print((folder / name).read_text(encoding="utf-8"), end="")
+    return 0
+
+
+def results(args: argparse.Namespace) -> int:
+    """list or show."""
+    output = Path(args.output or OUTPUT)
+    if args.what == "list":
+        return results_list(output, args.json)
+    if not args.id:
+        raise RunExperimentError("which experiment? results show ID; see them with: results list")
+    return results_show(find(output, args.id), args.raw, args.json)
+
+
+def aggregate(args: argparse.Namespace) -> int:
+    """Summary and workbooks of one experiment, or of all."""
+    output = Path(args.output or OUTPUT)
+    if bool(args.id) == args.all:
+        raise RunExperimentError("which experiment? aggregate ID, or aggregate --all")
+    worst = 0
+    for folder in folders(output) if args.all else [find(output, args.id)]:
+        state = read_state(folder)
+        if state is None or not state["done"]:
+            print(f"{folder.name}: nothing measured yet", file=sys.stderr)
+            worst = worst if args.all else 1
+        elif state["status"] not in ("completed", "failed") and not args.force:
+            done = f"{state['done']} of {state['total'] or '?'} runs"
+            print(
+                f"{folder.name}: {state['status']}, {done}; sum up what is there with --force",
+                file=sys.stderr,
+            )
+            worst = worst if args.all else 1
+        else:
+            worst = max(worst, sum_up(folder, state["mode"]))
+    return worst
+
+
+def sum_up(folder: Path, mode: str) -> int:
+    """summary.json, summary.md, workbooks."""
+    commands = [[str(HERE / "summarize_cycles.py"), str(folder)]]
+    cycles = [str(path) for path in sorted(folder.glob("cycle_*.jsonl")) if path.stem[6:].isdigit()]
+    if mode == "collect":
+        scores = [str(path) for path in folder.glob("scores_mtbench.csv")]
+        given = ["--scores", *scores] if scores else []
+        workbooks = str(HERE.parent / "aggregate_to_excels.py")
+        commands.append([workbooks, "--runs", *cycles, *given, "--outdir", str(folder)])
+    codes = [subprocess.run([sys.executable, *command]).returncode for command in commands]
+    print(f"{folder.name}: {folder / 'summary.md'}")
+    return max(codes)
+
+
+# --- Command line ---
+
+
+def hand_over(command: str, words: Sequence[str]) -> int:
+    """Another script of the suite does it."""
+    script, *first = HANDED_OVER[command][0].split()
+    if command == "config" and words and words[0] in WRITERS:
+        script = "write_experiments.py"
+    with contextlib.suppress(KeyboardInterrupt):
+        return subprocess.run([sys.executable, str(HERE / script), *first, *words]).returncode
+    return 130
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of run and batch."""
+    add = parser.add_argument_group("experiment; each beats the file").add_argument
+    add("--preset", metavar="NAME", help="quick-test, benchmark or throughput; see: presets")
+    add("--model", nargs="+", metavar="GGUF", help="model files")
+    add("--prompts", nargs="+", metavar="FILE", help="prompts files")
+    add("--dataset", metavar="SOURCE", help="instead of prompts: a file or a named set, see: datasets")
+    add("--sample_size", type=int, metavar="N", help="prompts to take of the dataset")
+    add("--shuffle", action="store_const", const=True, help="draw them")
+    add("--levels", nargs="+", metavar="NAME", help="prompt lengths")
+    add("--limit", type=int, metavar="N", help="tasks")
+    add("--repeats", type=int, metavar="N", help="runs of each prompt within a cycle")
+    add("--batch_sizes", nargs="+", type=int, metavar="N", help="of preset throughput")
+    add("--max_tokens", type=int, metavar="N", help="length of answers")
+    add("--temperature", type=float, metavar="T", help="0 is greedy")
+    add("--seed", type=int, metavar="N", help="of the first cycle")
+    add("--n_ctx", type=int, metavar="N", help="context")
+    add("--n_gpu_layers", type=int, metavar="N", help="layers on the GPU")
+    add("--source", metavar="SOURCE", help="of power; none: measure times only")
+    add("--feed", metavar="CMD", help="a command that prints tegrastats lines")
+    add("--idle_seconds", type=float, metavar="S", help="of idle baseline")
+    add("--cycles", type=int, metavar="N", help="whole repeats, 1 to 10")
+    add("--until_ci", metavar="N%%", help="stop when energy per token is known this well")
+    add("--warm_up", type=int, metavar="N", help="runs that do not count")
+    add("--order", metavar="ORDER", help="sequential, interleaved or shuffled")
+    add("--name", metavar="NAME", help="of the experiment")
+    add("--output", metavar="DIR", help=f"folder of all experiments (default: {OUTPUT})")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="any other key of the file")
+    add("--fresh", action="store_true", help="keep what is there under another name and start over")
+
+
+def add_other_commands(commands: Any) -> None:
+    """results, aggregate, and those that other scripts do."""
+    show = commands.add_parser("results", help="list, or show ID")
+    show.add_argument("what", choices=("list", "show"))
+    show.add_argument("id", nargs="?", metavar="ID", help="or the beginning of one")
+    show.add_argument("--raw", action="store_true", help="the collector's records")
+    show.add_argument("--json", action="store_true", help="as JSON")
+    again = commands.add_parser("aggregate", help="summary and workbooks of what is there")
+    again.add_argument("id", nargs="?", metavar="ID")
+    again.add_argument("--all", action="store_true", help="all experiments")
+    again.add_argument("--force", action="store_true", help="also of what is not complete")
+    for command in (show, again):
+        command.add_argument("--output", metavar="DIR", help=f"(default: {OUTPUT})")
+    for name, about in HANDED_OVER.items():
+        other = commands.add_parser(name, help=about[1], add_help=False)
+        other.add_argument("words", nargs=argparse.REMAINDER)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    one = commands.add_parser("run", help="measure an experiment, or what is left of it", allow_abbrev=False)
+    one.add_argument("file", nargs="?", metavar="FILE", help="YAML or JSON")
+    add_run_flags(one)
+    one.add_argument("--resume", metavar="ID", help="go on, everything as it was")
+    one.add_argument("--retry_failed", action="store_true", help="do failed cycles again")
+    one.add_argument("--no_aggregate", action="store_true", help="no workbooks at the end")
+    one.add_argument("--detach", action="store_true", help="run on when the terminal closes")
+    one.add_argument("--dry_run", action="store_true", help="only show the effective configuration")
+    many = commands.add_parser("batch", help="several files, one after the other", allow_abbrev=False)
+    many.add_argument("patterns", nargs="+", metavar="GLOB", help="experiment files")
+    many.add_argument("--parallel", type=int, default=1, metavar="N", help="at once; without energy only")
+    add_run_flags(many)
+    add_other_commands(commands)
+    return parser
+
+
+def dispatch(args: argparse.Namespace) -> int:
+    """The chosen command."""
+    own = {"run": run, "batch": batch, "results": results, "aggregate": aggregate}
+    return own[args.command](args) if args.command in own else hand_over(args.command, args.words)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if words[:1] and words[0] in HANDED_OVER:
+            return hand_over(words[0], words[1:])  # flags and --help are the other script's
+        return dispatch(build_parser().parse_args(words))
+    except (RunExperimentError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,387 @@
+#!/usr/bin/env python3
+"""What whole repeats of an experiment say together: mean, spread and 95 % interval per model and level.
+
+Each cycle gives one value per metric, model and level: the mean over its runs, or
+for joule per token, tokens per joule and flops per second the ratio of the sums. Over cycles:
+
+  mean, std   sample standard deviation (n - 1)
+  ci95        mean ± t(0.975, n - 1) * std / sqrt(n), Student's t
+  cv          std / |mean|
+
+A level counts in a cycle where all its runs succeeded, none of them with a flag
+that makes it unfit for means, and no task is missing. What was not measured is
+null. With until_ci of, say, 2%, `reached` becomes true once the interval of the
+energy per answer token is within ± 2 % of its mean, in at least 3 cycles, for
+every model and level.
+
+Reads FOLDER/effective_config.json, state.json and cycle_N.jsonl; the floating-point
+operations come from count_flops.py. Writes FOLDER/summary.json,
+summary.md and flops.jsonl, a line per run.
+
+Example:
+  python companions/summarize_cycles.py results/experiments/demo-0123456789ab
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+CYCLES_FOR_INTERVAL = 3
+HARD_FLAGS = frozenset(
+    ("warm_cache", "prompt_not_evaluated", "token_mismatch", "implausible_rate", "timeout", "interrupted")
+)
+MEANS = (
+    "latency_ms", "ttft_ms", "tpot_ms", "prefill_tok_per_s", "decode_tok_per_s", "tok_per_s", "prompt_tokens",
+    "completion_tokens", "energy_joule", "energy_gross_joule", "power_mw_mean", "temp_max_c", "flops",
+)  # fmt: skip
+# name: (numerator, denominator, factor), each summed over a cycle's runs
+RATIOS = {
+    "joule_per_token": ("energy_joule", "completion_tokens", 1.0),
+    "tokens_per_joule": ("completion_tokens", "energy_joule", 1.0),
+    "flops_per_s": ("flops", "latency_ms", 1000.0),
+}
+COLUMNS = (
+    ("J/token", "joule_per_token"),
+    ("tokens/J", "tokens_per_joule"),
+    ("J", "energy_joule"),
+    ("latency ms", "latency_ms"),
+    ("decode tok/s", "decode_tok_per_s"),
+)
+Json = Mapping[str, Any]
+Cell = tuple[str, str, str]  # model, quantization, level or batch size
+
+
+class SummarizeCyclesError(Exception):
+    """What the user can fix."""
+
+
+# Copied from read_prompts.read_jsonl
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
+    # Iterate the file: str.splitlines() would cut a record at U+2028.
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
+                continue
+            try:
+                record = json.loads(line.decode("utf-8-sig"))
+            except ValueError:
+                record = None
+            yield number, record if isinstance(record, dict) else None
+
+
+# Copied from runs_table.mean_std
+def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation (n - 1). No values: (None, None); one value: (mean, None)."""
+    if not values:
+        return None, None
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return mean, None
+    return mean, (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+
+
+# --- One cycle ---
+
+
+def read_cycle(path: Path) -> list[dict[str, Any]]:
+    """The last record of each run."""
+    last: dict[str, dict[str, Any]] = {}
+    for number, record in read_jsonl(path):
+        if record is not None:  # a torn last line is a run that is done again
+            last[str(record.get("run_key") or f"line {number}")] = record
+    return list(last.values())
+
+
+def cell_of(record: Json) -> Cell:
+    """What is compared over cycles."""
+    level = (
+        f"batch {record['batch_size']}" if record.get("kind") == "throughput" else str(record.get("level"))
+    )
+    return str(record.get("model_id")), str(record.get("quantization") or ""), level
+
+
+def task_of(record: Json) -> tuple[str, Any, Any]:
+    return str(record.get("id")), record.get("turn"), record.get("repeat")
+
+
+def is_usable(record: Json) -> bool:
+    return record.get("error") is None and HARD_FLAGS.isdisjoint(record.get("flags") or ())
+
+
+def total(records: Sequence[Json], name: str) -> float | None:
+    """Sum over runs; None if one of them lacks it: a sum with a gap is no sum."""
+    values = [record.get(name) for record in records]
+    return None if None in values or not values else float(sum(values))  # type: ignore[arg-type]
+
+
+def cycle_values(records: Sequence[Json]) -> dict[str, float | None]:
+    """One value per metric of one cell in one cycle. A mean needs every run, except of times that some runs
+    cannot have: an answer of one token has no time per further token.
+    """
+    values: dict[str, float | None] = {}
+    for name in MEANS:
+        if name in ("tpot_ms", "decode_tok_per_s", "temp_max_c"):
+            values[name] = mean_std([one[name] for one in records if one.get(name) is not None])[0]
+        else:
+            summed = total(records, name)
+            values[name] = None if summed is None else summed / len(records)
+    for name, (upper, lower, factor) in RATIOS.items():
+        over, under = total(records, upper), total(records, lower)
+        # Net energy may come out at or below zero where a run drew hardly more than idle: no rate then.
+        values[name] = factor * over / under if over is not None and under is not None and under > 0 else None
+    return values
+
+
+# --- All cycles ---
+
+
+def t_quantile(n: int) -> float:
+    """Student's t(0.975, n - 1)."""
+    from scipy import special  # scipy.stats takes a second to import
+
+    return float(special.stdtrit(n - 1, 0.975))
+
+
+def statistics(values: Sequence[float | None]) -> dict[str, Any]:
+    """{n, mean, std, ci95_low, ci95_high, half_width, cv, per_cycle} of one value per cycle."""
+    there = [value for value in values if value is not None]
+    mean, std = mean_std(there)
+    half = None if std is None else t_quantile(len(there)) * std / len(there) ** 0.5
+    known = mean is not None and half is not None
+    return {
+        "n": len(there),
+        "mean": mean,
+        "std": std,
+        "ci95_low": mean - half if known else None,  # type: ignore[operator]
+        "ci95_high": mean + half if known else None,  # type: ignore[operator]
+        "half_width": half,
+        "cv": std / abs(mean) if std is not None and mean else None,
+        "per_cycle": list(values),
+    }
+
+
+def cells_of(cycles: Sequence[Sequence[Json]]) -> list[dict[str, Any]]:
+    """One entry per model and level with the statistics of every metric; cycles: the records of each."""
+    expected: dict[Cell, set[Any]] = {}
+    for record in (one for records in cycles for one in records):
+        expected.setdefault(cell_of(record), set()).add(task_of(record))
+    found = []
+    for cell in sorted(expected, key=in_order):
+        by_cycle: list[dict[str, float | None]] = []
+        counted = []
+        for n, records in enumerate(cycles, 1):
+            here = [record for record in records if cell_of(record) == cell]
+            whole = all(map(is_usable, here)) and {task_of(record) for record in here} == expected[cell]
+            by_cycle.append(cycle_values(here) if whole else {})
+            counted += [n] if whole else []
+        metrics = {name: statistics([values.get(name) for values in by_cycle]) for name in (*MEANS, *RATIOS)}
+        mine = [record for records in cycles for record in records if cell_of(record) == cell]
+        found.append(
+            {
+                "model_id": cell[0],
+                "quantization": cell[1] or None,
+                "level": cell[2],
+                "runs_per_cycle": len(expected[cell]),
+                "cycles_counted": counted,
+                "simulated_power": any("simulated_power" in (one.get("flags") or ()) for one in mine),
+                "energy_missing": next(
+                    (one["energy_missing"] for one in mine if one.get("energy_missing")), None
+                ),
+                "metrics": {name: one for name, one in metrics.items() if one["n"]},
+            }
+        )
+    return found
+
+
+def in_order(cell: Cell) -> tuple[Any, ...]:
+    """Batch sizes as numbers, the placebo after the levels."""
+    number = int(cell[2][6:]) if cell[2].startswith("batch ") else 0
+    return cell[0], cell[1], number, cell[2]
+
+
+def decide(cells: Sequence[Json], until_ci: str | None) -> dict[str, Any] | None:
+    """Is the energy per token of every cell known to within the wanted share of its mean?"""
+    if not until_ci:
+        return None
+    wanted = float(until_ci.strip().rstrip("% ")) / 100
+    worst, widest, reason = None, None, None if cells else "nothing was measured"
+    for cell in cells:
+        where = f"{cell['model_id']} {cell['level']}"
+        known = cell["metrics"].get("joule_per_token", {"n": 0, "half_width": None, "mean": None})
+        if known["n"] < CYCLES_FOR_INTERVAL:
+            reason = f"{where}: {known['n']} cycles with energy, at least {CYCLES_FOR_INTERVAL} are needed"
+        elif not known["mean"]:
+            reason = f"{where}: the mean is zero"
+        elif worst is None or known["half_width"] / abs(known["mean"]) > worst:
+            worst, widest = known["half_width"] / abs(known["mean"]), where
+    reached = reason is None and worst is not None and worst <= wanted
+    return {"wanted": wanted, "reached": reached, "widest": worst, "widest_at": widest, "reason": reason}
+
+
+# --- Writing ---
+
+
+def count_flops(
+    config: Json, cwd: Path, cycles: Sequence[Sequence[Json]], out: Path
+) -> dict[str, dict[str, Any]]:
+    """{run_key: line of count_flops.py}, which it writes to out; empty where no model can be read. For single
+    answers only: a batch's record does not tell its sequences apart.
+    """
+    models = [str(path) for model in config["models"] if (path := cwd / model).exists()]
+    records = [record for cycle in cycles for record in cycle]
+    if config["mode"] != "collect" or not models or not records:
+        return {}
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as runs:
+        runs.writelines(json.dumps(record) + "\n" for record in records)
+        runs.flush()
+        command = [sys.executable, str(HERE / "count_flops.py"), "--model", *models]
+        command += ["--runs", runs.name, "--out", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode or not out.exists():
+        print(f"flops: {done.stderr.strip() or 'unknown'}", file=sys.stderr)
+        return {}
+    return {str(line["run_key"]): line for _, line in read_jsonl(out) if line}
+
+
+def with_flops(cycles: Sequence[Sequence[Json]], counted: Mapping[str, Json]) -> list[list[dict[str, Any]]]:
+    """The records with their flops, null where they were not counted."""
+    return [
+        [{**one, "flops": counted.get(str(one.get("run_key")), {}).get("flops")} for one in cycle]
+        for cycle in cycles
+    ]
+
+
+def methods_of(counted: Mapping[str, Json]) -> list[dict[str, Any]]:
+    """How many runs were counted by which method."""
+    number = Counter((str(line["method"]), str(line["confidence"])) for line in counted.values())
+    return [{"method": how, "confidence": sure, "runs": runs} for (how, sure), runs in sorted(number.items())]
+
+
+def shown(metric: Json | None) -> str:
+    """1.23 ± 0.04: mean and half the 95 % interval."""
+    if metric is None or metric["mean"] is None:
+        return "-"
+    return f"{metric['mean']:.4g}" + (
+        f" ± {metric['half_width']:.2g}" if metric["half_width"] is not None else ""
+    )
+
+
+def markdown(summary: Json) -> str:
+    """The summary as a page with one table."""
+    heads = [head for head, _ in COLUMNS]
+    lines = [
+        f"# {summary['name']}",
+        "",
+        "Mean over cycles ± half of its 95 % interval (Student's t); no ± where one cycle counts.",
+        "",
+        "| model | level | cycles | " + " | ".join(heads) + " | CV of J/token |",
+        "| --- | --- | --- |" + " --- |" * (len(heads) + 1),
+    ]
+    for cell in summary["cells"]:
+        metrics = cell["metrics"]
+        cv = metrics.get("joule_per_token", {}).get("cv")
+        values = [shown(metrics.get(name)) for _, name in COLUMNS] + ["-" if cv is None else f"{cv:.1%}"]
+        name = " ".join(filter(None, (cell["model_id"], cell["quantization"])))
+        lines.append(
+            f"| {name} | {cell['level']} | {len(cell['cycles_counted'])} | " + " | ".join(values) + " |"
+        )
+    lines.append("")
+    if any(cell["simulated_power"] for cell in summary["cells"]):
+        lines += ["SIMULATED power: replayed, not measured here.", ""]
+    for reason in sorted({cell["energy_missing"] for cell in summary["cells"] if cell["energy_missing"]}):
+        lines += [f"No energy: {reason}.", ""]
+    for cycle in summary["cycles"]:
+        why = f" ({cycle['why']})" if cycle["why"] else ""
+        lines.append(
+            f"- cycle {cycle['n']}: {cycle['status']}{why}, {cycle['runs']} runs, {cycle['failed']} failed"
+        )
+    until = summary["until_ci"]
+    if until:
+        width = "unknown" if until["widest"] is None else f"± {until['widest']:.2%} at {until['widest_at']}"
+        verdict = (
+            "reached"
+            if until["reached"]
+            else "not reached" + (f": {until['reason']}" if until["reason"] else "")
+        )
+        lines += [
+            "",
+            f"Energy per token to within ± {until['wanted']:.3g} of its mean: {verdict}; widest: {width}.",
+        ]
+    for method in summary["flops_methods"]:
+        lines += [
+            "",
+            f"FLOPs by {method['method']}, confidence {method['confidence']}: {method['runs']} runs.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A file, whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def summarize(folder: Path) -> dict[str, Any]:
+    """The summary of what is there now; without times, so that a broken campaign's is the same."""
+    try:
+        config = json.loads((folder / "effective_config.json").read_text(encoding="utf-8"))
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise SummarizeCyclesError(f"{folder} is no experiment's folder: {exc}") from None
+    paths = [folder / f"cycle_{n}.jsonl" for n in range(1, config["cycles"] + 1)]
+    cycles: list[list[dict[str, Any]]] = [read_cycle(path) if path.exists() else [] for path in paths]
+    counted = count_flops(config, Path(state["cwd"]), cycles, folder / "flops.jsonl")
+    cells = cells_of(with_flops(cycles, counted))
+    return {
+        "schema_version": 1,
+        "id": state["id"],
+        "name": config["name"],
+        "mode": config["mode"],
+        "cycles": [
+            {key: cycle[key] for key in ("n", "status", "runs", "failed", "why")} for cycle in state["cycles"]
+        ],
+        "until_ci": decide(cells, config["until_ci"]),
+        "flops_methods": methods_of(counted),
+        "cells": cells,
+    }
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the experiment's folder")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+    try:
+        summary = summarize(args.folder)
+        write_whole(args.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_whole(args.folder / "summary.md", markdown(summary))
+    except (SummarizeCyclesError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

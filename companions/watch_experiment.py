@@ -1,0 +1,271 @@
+#!/usr/bin/env python3
+"""How far is an experiment? Status, follow and stop, from any shell.
+
+  status  done and total runs, time left, the last record, power and temperature
+  follow  the same, a line whenever a run is done, until the experiment ends
+  stop    end it after the current run; --now: at once, without that run
+
+Without ID: the one that runs, else the newest. ID is an experiment's name and hash,
+the beginning of it, or its folder. What is told is read from the files: runs
+counted in cycle_N.jsonl, and whether the process of state.json, known by its number
+and its start time, still lives. Time left is the mean of the finished runs of this
+start times the runs left; cool-down is not in it.
+
+Example:
+  python companions/watch_experiment.py status
+  python companions/watch_experiment.py stop demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import gzip
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+OUTPUT = "results/experiments"
+POLL_SECONDS = 0.5
+Json = Mapping[str, Any]
+
+
+class WatchExperimentError(Exception):
+    """What the user can fix."""
+
+
+# Copied from read_prompts.read_jsonl
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
+    # Iterate the file: str.splitlines() would cut a record at U+2028.
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
+                continue
+            try:
+                record = json.loads(line.decode("utf-8-sig"))
+            except ValueError:
+                record = None
+            yield number, record if isinstance(record, dict) else None
+
+
+def runs_process(process: Json | None) -> bool:
+    """Does the process still run, and is it the same? Its number may be another's by now."""
+    if process is None:
+        return False
+    try:
+        stat = Path(f"/proc/{process['pid']}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    after_name = stat.rpartition(")")[2].split()  # field 3 on: state, …, field 22 the start time
+    return after_name[0] not in "ZX" and int(after_name[19]) == process["start_ticks"]
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """All finished runs of all cycles, the last record of each, in the order of their cycles."""
+    found: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("cycle_*.jsonl"), key=lambda one: (len(one.name), one.name)):
+        if path.stem[6:].isdigit():
+            runs = {
+                str(record.get("run_key")): record for _, record in read_jsonl(path) if record is not None
+            }
+            found += runs.values()
+    return found
+
+
+def seconds_since(stamp: str) -> float:
+    """Wall seconds since an RFC 3339 time; the only clock that two shells share is the wall's."""
+    then = datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00"))
+    return (datetime.datetime.now(datetime.timezone.utc) - then).total_seconds()
+
+
+def look(folder: Path) -> dict[str, Any]:
+    """The state with what the files and /proc say of it."""
+    try:
+        state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise WatchExperimentError(f"{folder} is no experiment's folder: {exc}") from None
+    records = read_records(folder)
+    config = json.loads((folder / "effective_config.json").read_text(encoding="utf-8"))
+    alive = runs_process(state["process"])
+    stale = state["status"] == "running" and not alive
+    status = "interrupted" if stale else state["status"]
+    cycles_done = sum(cycle["status"] in ("completed", "failed") for cycle in state["cycles"])
+    planned = len(state["cycles"]) if status != "completed" else cycles_done
+    total = state["runs_per_cycle"] * planned if state["runs_per_cycle"] else None
+    last = records[-1] if records else None
+    return {
+        **state,
+        "status": status,
+        "stale": stale,
+        "stopping": (folder / "stop").exists() and status == "running",
+        "mode": config["mode"],
+        "folder": str(folder),
+        "done": len(records),
+        "failed": sum(record.get("error") is not None for record in records),
+        "failed_cycles": sum(cycle["status"] == "failed" for cycle in state["cycles"]),
+        "total": total,
+        "cycles_done": cycles_done,
+        "cycles_total": len(state["cycles"]),
+        "eta_s": time_left(state, records, total) if status == "running" else None,
+        "last": last and summary_of(last),
+    }
+
+
+def time_left(state: Json, records: Sequence[Json], total: int | None) -> float | None:
+    """Seconds, from the wall time that the runs of the current cycle took so far; None before the first."""
+    n = state["cycle"]
+    if not total or not n or not records:
+        return None
+    began = state["cycles"][n - 1]["started_at"]
+    here = len(records) - sum(cycle["runs"] for cycle in state["cycles"] if cycle["n"] < n)
+    if began is None or here <= 0:
+        return None
+    return round(float(seconds_since(began) / here * max(0, total - len(records))), 1)
+
+
+def summary_of(record: Json) -> dict[str, Any]:
+    """What status tells of the last record."""
+    names = (
+        "model_id",
+        "id",
+        "level",
+        "batch_size",
+        "repeat",
+        "started_at",
+        "latency_ms",
+        "completion_tokens",
+    )
+    more = ("energy_joule", "power_mw_mean", "temp_max_c", "power_source", "error", "flags")
+    return {name: record.get(name) for name in (*names, *more)}
+
+
+def text_of(state: Json) -> str:
+    """The state for a terminal of 80 columns."""
+    lines = [state["id"]]
+    word = state["status"] + (", ends after the current run" if state["stopping"] else "")
+    if state["stale"]:
+        word = "interrupted: its process is gone, without a word"
+    lines.append(f"  {word}, cycle {state['cycle']} of {state['cycles_total']}")
+    failed = f", {state['failed']} failed" if state["failed"] else ""
+    eta = "" if state["eta_s"] is None else f", {datetime.timedelta(seconds=round(state['eta_s']))} left"
+    lines.append(f"  {state['done']} of {state['total'] or '?'} runs{failed}{eta}")
+    last = state["last"]
+    if last:
+        lines.append(f"  last: {one_line(last)}")
+    if state["status"] in ("interrupted", "stopped", "failed"):
+        lines.append(f"  go on with: python companions/run_experiment.py run --resume {state['id']}")
+    return "\n".join(lines)
+
+
+def one_line(last: Json) -> str:
+    """A record in a line."""
+    what = f"batch {last['batch_size']}" if last["batch_size"] else f"task {last['id']} {last['level']}"
+    words = [f"{last['model_id']} {what}"]
+    if last["error"]:
+        words.append(f"failed: {last['error'].get('type')}")
+    for name, unit, form in (("completion_tokens", "tok", "d"), ("energy_joule", "J", ".3g")):
+        if last[name] is not None:
+            words.append(f"{last[name]:{form}} {unit}")
+    if last["power_mw_mean"] is not None:
+        simulated = " SIMULATED" if "simulated_power" in (last["flags"] or ()) else ""
+        words.append(f"{last['power_mw_mean'] / 1000:.2f} W{simulated}")
+    if last["temp_max_c"] is not None:
+        words.append(f"{last['temp_max_c']:.1f} C")
+    return ", ".join(words)
+
+
+def find(output: Path, name: str | None) -> Path:
+    """The folder of an ID, its beginning or its path; without one the running experiment, else the newest."""
+    if name and (Path(name) / "state.json").exists():
+        return Path(name)
+    found = sorted(output.glob("*/state.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    folders = [path.parent for path in found if not path.parent.name.startswith(".")]
+    if name:
+        hits = [folder for folder in folders if folder.name.startswith(name)]
+        exact = [folder for folder in hits if folder.name == name]
+        if len(exact or hits) != 1:
+            some = ", ".join(folder.name for folder in hits or folders[:5]) or "none yet"
+            raise WatchExperimentError(f"which experiment is {name}? In {output} there are: {some}")
+        return (exact or hits)[0]
+    if not folders:
+        raise WatchExperimentError(f"no experiments in {output}; start one with run_experiment.py run")
+    return next((folder for folder in folders if look(folder)["status"] == "running"), folders[0])
+
+
+def follow(folder: Path) -> int:
+    """A line per finished run until the experiment ends; 0 if it completed."""
+    told = -1
+    while True:
+        state = look(folder)
+        if state["done"] != told and state["last"]:
+            eta = (
+                ""
+                if state["eta_s"] is None
+                else f", {datetime.timedelta(seconds=round(state['eta_s']))} left"
+            )
+            print(f"{state['done']}/{state['total'] or '?'} {one_line(state['last'])}{eta}", flush=True)
+            told = state["done"]
+        if state["status"] != "running":
+            print(text_of(state))
+            return 0 if state["status"] in ("completed", "stopped") else 1
+        time.sleep(POLL_SECONDS)
+
+
+def stop(folder: Path, at_once: bool) -> int:
+    """Ask the conductor to end."""
+    state = look(folder)
+    if state["status"] != "running":
+        print(f"{state['id']} does not run: {state['status']}")
+        return 0
+    if at_once:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(state["process"]["pid"], signal.SIGINT)
+        print(f"{state['id']} ends now")
+    else:
+        (folder / "stop").touch()
+        print(f"{state['id']} ends after the current run")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("command", choices=("status", "follow", "stop"))
+    parser.add_argument("id", nargs="?", metavar="ID", help="(default: the one that runs)")
+    parser.add_argument(
+        "--output", type=Path, default=Path(OUTPUT), metavar="DIR", help=f"(default: {OUTPUT})"
+    )
+    parser.add_argument("--json", action="store_true", help="status as JSON")
+    parser.add_argument("--now", action="store_true", help="stop without waiting for the current run")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+    try:
+        folder = find(args.output, args.id)
+        if args.command == "follow":
+            return follow(folder)
+        if args.command == "stop":
+            return stop(folder, args.now)
+        state = look(folder)
+        print(json.dumps(state, indent=2) if args.json else text_of(state))
+        return 0
+    except (WatchExperimentError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

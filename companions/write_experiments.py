@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""Experiment files: one to begin with, or a grid of them.
+
+  new   a file with every key, a preset's values in place
+  grid  one file per combination of --vary KEY=A,B,C. Each holds only its name, what
+        is varied, and the base it extends, so that a later change of the base
+        reaches them all. Nothing is written unless every one of them is valid.
+
+Values are written as in YAML and keep their type: 0.7, 1e-3, true, [L0, P]. A file
+is named by the base and its values: exp_max_tokens_64_temperature_0.7.yaml.
+experiment_config.py checks keys and values.
+
+Example:
+  python companions/write_experiments.py new --preset benchmark --out results/exp.yaml
+  python companions/write_experiments.py grid results/exp.yaml --vary max_tokens=64,256 --vary n_ctx=2048,4096
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+NAME_LENGTH = 90  # of a file without its ending: file systems allow 255 bytes
+Json = Mapping[str, Any]
+
+
+class WriteExperimentsError(Exception):
+    """What the user can fix."""
+
+
+def experiment_config(*words: str) -> str:
+    """Standard output of experiment_config.py."""
+    command = [sys.executable, str(HERE / "experiment_config.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise WriteExperimentsError(done.stderr.strip().removeprefix("error: "))
+    return done.stdout
+
+
+def as_text(content: Json, path: Path | None) -> str:
+    """JSON for *.json, else YAML."""
+    if path is not None and path.suffix == ".json":
+        return json.dumps(content, indent=2) + "\n"
+    lines = []
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            # JSON scalars and lists are YAML too, and need no rules about quoting.
+            lines += [f"{key}:", *(f"  {inner}: {json.dumps(one)}" for inner, one in value.items())]
+        else:
+            lines.append(f"{key}: {json.dumps(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def new_text(preset: str | None, models: Sequence[str], out: Path | None) -> str:
+    """An experiment file with every key."""
+    words = [
+        *(["--preset", preset] if preset else []),
+        f"--set=models={json.dumps(models or ['models/MODEL.gguf'])}",
+    ]
+    config = json.loads(experiment_config("show", *words))["config"]
+    config |= {"name": out.stem} if out else {}
+    return as_text({key: value for key, value in config.items() if value is not None}, out)
+
+
+def in_a_name(value: Any) -> str:
+    """A value as part of a file's name.
+
+    >>> in_a_name(0.7), in_a_name(["L0", "P"]), in_a_name("models/a-Q6_K.gguf")
+    ('0.7', 'L0-P', 'a-Q6_K')
+    """
+    alone = value[0] if isinstance(value, list) and len(value) == 1 else value
+    text = Path(alone).stem if isinstance(alone, str) and alone.endswith(".gguf") else json.dumps(alone)
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:40] or "none"
+
+
+def combinations(base: Path, values: Mapping[str, Sequence[Any]], outdir: Path) -> dict[Path, dict[str, Any]]:
+    """{file: content} of the whole grid."""
+    extends = os.path.relpath(base.resolve(), outdir.resolve())
+    files: dict[Path, dict[str, Any]] = {}
+    for chosen in itertools.product(*values.values()):
+        pairs = list(zip(values, chosen, strict=True))
+        words = [f"{key.rpartition('.')[2]}_{in_a_name(value)}" for key, value in pairs]
+        stem = "_".join([base.stem, *words])[:NAME_LENGTH].rstrip("._-")
+        numbered = itertools.chain([stem], (f"{stem}_{n}" for n in itertools.count(2)))
+        path = next(file for name in numbered if (file := outdir / f"{name}.yaml") not in files)
+        content: dict[str, Any] = {"_extends": extends, "name": path.stem}
+        for key, value in pairs:
+            section, _, name = key.rpartition(".")
+            place = content.setdefault(section, {}) if section else content
+            place[name] = value
+        files[path] = content
+    return files
+
+
+def write_grid(base: Path, vary: Sequence[str], outdir: Path, preset: str | None) -> list[Path]:
+    """Write the grid, all of its files or none."""
+    values = json.loads(experiment_config("values", *vary))
+    outdir.mkdir(parents=True, exist_ok=True)
+    files = combinations(base, values, outdir)
+    drafts = {path.with_name(f".{path.stem}.{os.getpid()}.yaml"): path for path in files}
+    try:
+        for draft, path in drafts.items():
+            extra = {"preset": preset} if preset else {}
+            draft.write_text(as_text(files[path] | extra, path), encoding="utf-8")
+        try:
+            experiment_config("validate", *map(str, drafts))
+        except WriteExperimentsError as exc:
+            said = str(exc)
+            for draft, path in drafts.items():
+                said = said.replace(str(draft), str(path))
+            raise WriteExperimentsError(f"{said}; nothing was written") from None
+        for draft, path in drafts.items():
+            draft.replace(path)
+    finally:
+        for draft in drafts:
+            draft.unlink(missing_ok=True)
+    return list(files)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    new = commands.add_parser("new", help="a file to begin with")
+    new.add_argument("--model", nargs="+", default=[], metavar="GGUF", help="model files")
+    new.add_argument("--out", type=Path, metavar="FILE", help="YAML or .json (default: stdout)")
+    grid = commands.add_parser("grid", help="one file per combination")
+    grid.add_argument("file", type=Path, metavar="FILE")
+    grid.add_argument("--vary", action="append", required=True, metavar="KEY=A,B", help="values to combine")
+    grid.add_argument("--outdir", type=Path, metavar="DIR", help="(default: beside FILE)")
+    for command in (new, grid):
+        command.add_argument("--preset", metavar="NAME", help="quick-test, benchmark or throughput")
+    return parser
+
+
+def run_command(args: argparse.Namespace) -> None:
+    """new or grid."""
+    if args.command == "grid":
+        print(*write_grid(args.file, args.vary, args.outdir or args.file.parent, args.preset), sep="\n")
+        return
+    text = new_text(args.preset, args.model, args.out)
+    if args.out is None:
+        print(text, end="")
+        return
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with args.out.open("x", encoding="utf-8") as new:
+            new.write(text)
+    except FileExistsError:
+        raise WriteExperimentsError(f"{args.out} exists; choose another --out") from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+    try:
+        run_command(args)
+    except (WriteExperimentsError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,357 @@
+"""Experiments as the user meets them: cycles, kills, terminals that go away, status from another shell."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+WAIT_SECONDS = 90
+
+
+class Desk:
+    """A copy of the scripts with a stand-in for the collector, and a folder to work in."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        shutil.copytree(
+            ROOT / "companions", root / "companions", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        shutil.copy(ROOT / "aggregate_to_excels.py", root)
+        shutil.copy(ROOT / "tests/fakes/stand_in_collector.py", root / "run_llamacpp_collect.py")
+        (root / "m.gguf").write_bytes(b"GGUF")
+        (root / "p.csv").write_text(
+            "question_id,category,L0,P\n1,writing,a,b\n2,writing,c,d\n3,writing,e,f\n"
+        )
+        self.file = root / "exp.yaml"
+        self.write("cycles: 3\n")
+
+    def write(self, text: str) -> None:
+        self.file.write_text(f"models: [m.gguf]\nprompts: [p.csv]\nlevels: [L0, P]\naggregate: false\n{text}")
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, str(self.root / "companions/run_experiment.py"), *words]
+
+    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*words), cwd=self.root, capture_output=True, text=True, timeout=WAIT_SECONDS
+        )
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            self.command(*words), cwd=self.root, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+        )
+
+    @property
+    def folder(self) -> Path:
+        (one,) = [path.parent for path in (self.root / "results/experiments").glob("[!.]*/state.json")]
+        return one
+
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = json.loads((self.folder / "state.json").read_text())
+        return state
+
+    def hold_back(self) -> None:
+        """Make the folder before the first run, and every run of it wait for go()."""
+        assert self("run", "exp.yaml", "--dry_run").returncode == 0
+        (shown := json.loads(self("config", "show", "exp.yaml").stdout))
+        folder = self.root / "results/experiments" / shown["id"]
+        folder.mkdir(parents=True)
+        (folder / "pace").touch()
+
+    def go(self, cycle: int, *runs: int) -> None:
+        for run in runs or range(1, 7):
+            (self.folder / f"go_cycle_{cycle}_{run}").touch()
+
+    def lines(self, cycle: int) -> int:
+        path = self.folder / f"cycle_{cycle}.jsonl"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def wait(until: Callable[[], object]) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while not until():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+# --- A campaign ---
+
+
+def test_three_cycles_leave_everything_in_one_folder(desk: Desk) -> None:
+    done = desk("run", "exp.yaml", "--max_tokens", "64")
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in desk.folder.iterdir()}
+    assert names >= {
+        "effective_config.json", "overrides.json", "environment.jsonl", "state.json", "cycle_1.jsonl",
+        "cycle_2.jsonl", "cycle_3.jsonl", "summary.json", "summary.md", "run.log",
+    }  # fmt: skip
+    assert {"key": "generation.max_tokens", "from": 512, "to": 64, "by": "flag"} in json.loads(
+        (desk.folder / "overrides.json").read_text()
+    )
+    state = desk.state()
+    assert state["status"] == "completed" and [cycle["runs"] for cycle in state["cycles"]] == [6, 6, 6]
+    starts = (desk.folder / "starts.txt").read_text().splitlines()
+    assert len(starts) == 3 and all("--max_tokens=64 --temperature=0.0" in line for line in starts)
+    seeds = [line.partition("--seed=")[2].split()[0] for line in starts]
+    assert [int(seed) - int(seeds[0]) for seed in seeds] == [0, 1, 2]
+    again = desk("run", "exp.yaml", "--max_tokens", "64")
+    assert again.returncode == 0 and "is complete" in again.stdout
+    assert len((desk.folder / "starts.txt").read_text().splitlines()) == 3
+
+    shown = desk("results", "show", "exp").stdout
+    assert shown.startswith("# exp") and "| m F32 | L0 | 3 |" in shown
+    assert len(desk("results", "show", "exp", "--raw").stdout.splitlines()) == 18
+    assert json.loads(desk("results", "show", "exp", "--json").stdout)["cells"]
+    assert "completed" in desk("results", "list").stdout
+    assert json.loads(desk("results", "list", "--json").stdout)[0]["done"] == 18
+    (desk.folder / "summary.md").unlink()
+    assert desk("aggregate", "exp").returncode == 0 and (desk.folder / "summary.md").exists()
+
+
+@pytest.mark.slow
+def test_fresh_starts_over_and_keeps_the_old(desk: Desk) -> None:
+    assert desk("run", "exp.yaml", "--cycles", "1").returncode == 0
+    assert desk("run", "exp.yaml", "--cycles", "1", "--fresh").returncode == 0
+    assert len(list((desk.root / "results/experiments").glob(".*.old"))) == 1
+    assert len((desk.folder / "starts.txt").read_text().splitlines()) == 1
+
+
+def test_killed_in_cycle_2_of_3_it_goes_on_and_sums_up_the_same(desk: Desk, tmp_path: Path) -> None:
+    whole = Desk(tmp_path / "whole")
+    assert whole("run", "exp.yaml").returncode == 0
+
+    desk.hold_back()
+    running = desk.start("run", "exp.yaml")
+    wait(lambda: list((desk.root / "results/experiments").glob("*/state.json")))
+    desk.go(1)
+    desk.go(2, 1, 2)
+    wait(lambda: desk.lines(2) == 2)
+    wait(lambda: (desk.state()["collector"] or {}).get("pid"))
+    collector = desk.state()["collector"]["pid"]
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    status = json.loads(desk("status", "--json").stdout)
+    assert status["status"] == "interrupted" and status["stale"] and status["done"] == 8
+    assert "gone, without a word" in desk("status").stdout
+    assert not is_gone(collector)  # nobody told it
+
+    before = (desk.folder / "cycle_1.jsonl").read_bytes()
+    again = desk.start("run", "exp.yaml")
+    wait(lambda: is_gone(collector))  # two must not measure at once
+    desk.go(2)
+    desk.go(3)
+    _, said = again.communicate(timeout=WAIT_SECONDS)
+    assert again.returncode == 0 and f"process {collector}" in said, said
+    assert (desk.folder / "cycle_1.jsonl").read_bytes() == before
+    starts = [line.split()[0] for line in (desk.folder / "starts.txt").read_text().splitlines()]
+    assert starts.count("cycle_1.jsonl") == 1
+    for name in ("cycle_1.jsonl", "cycle_2.jsonl", "cycle_3.jsonl", "summary.json", "summary.md"):
+        assert (desk.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+
+
+def test_ctrl_c_ends_the_collector_and_says_how_to_go_on(desk: Desk) -> None:
+    desk.hold_back()
+    running = desk.start("run", "exp.yaml", "--limit", "3", "--set", "generation.max_tokens=512")
+    wait(lambda: list((desk.root / "results/experiments").glob("*/state.json")))
+    folder = next((desk.root / "results/experiments").glob("*/state.json")).parent
+    wait(lambda: (folder / "cycle_1.jsonl").exists())
+    os.killpg(running.pid, signal.SIGINT)
+    _, said = running.communicate(timeout=WAIT_SECONDS)
+    assert running.returncode == 130, said
+    assert f"run --resume {folder.name}" in said
+    pid = int((folder / "starts.txt").read_text().split()[1])
+    assert is_gone(pid)
+    assert json.loads((folder / "state.json").read_text())["status"] == "interrupted"
+    other = desk("run", "exp.yaml", "--cycles", "1", "--name", "other")
+    assert f"unfinished: {folder.name}" in other.stderr
+    done = desk("run", "--resume", folder.name)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "state.json").read_text())["status"] == "completed"
+
+
+# --- Left alone ---
+
+
+def test_a_hangup_changes_nothing_when_detached_and_status_is_true(desk: Desk) -> None:
+    desk.hold_back()
+    terminal = desk.start("run", "exp.yaml", "--detach")  # a session of its own, as a login has
+    out, said = terminal.communicate(timeout=WAIT_SECONDS)
+    assert terminal.returncode == 0 and "From any shell" in out, said
+    conductor = desk.state()["process"]["pid"]
+    assert os.getsid(conductor) != terminal.pid  # the hang-up of that session cannot reach it
+    os.kill(conductor, signal.SIGHUP)  # and were it sent all the same
+    desk.go(1, 1, 2)
+    wait(lambda: desk.lines(1) == 2)
+    status = json.loads(desk("status", "--json").stdout)
+    assert (status["status"], status["done"], status["total"], status["cycle"]) == ("running", 2, 18, 1)
+    assert status["last"]["level"] == "P" and status["eta_s"] > 0
+    text = desk("status").stdout
+    assert "2 of 18 runs" in text and "5.00 W" in text and "50.0 C" in text and " left" in text
+    second = desk("run", "exp.yaml")
+    assert second.returncode == 1 and "is running already" in second.stderr
+    assert desk("run", "exp.yaml", "--fresh").returncode == 1
+
+    follower = desk.start("follow")
+    assert "ends after the current run" in desk("stop").stdout
+    assert "ends after the current run" in desk("status").stdout
+    desk.go(1, 3)
+    told, _ = follower.communicate(timeout=WAIT_SECONDS)
+    assert follower.returncode == 0 and "3/18" in told and "stopped" in told
+    wait(lambda: is_gone(conductor))
+    assert desk.lines(1) == 3
+    assert "run --resume" in desk("status").stdout
+    assert "does not run" in desk("stop").stdout
+    assert "cycle 1 of 3" in (desk.folder / "run.log").read_text()
+
+    (desk.folder / "pace").unlink()
+    assert desk("run", "--resume", "exp").returncode == 0
+    assert json.loads(desk("status", "--json").stdout)["done"] == 18
+
+
+def test_a_number_that_another_process_has_by_now_is_no_running_experiment(desk: Desk) -> None:
+    assert desk("run", "exp.yaml", "--cycles", "1").returncode == 0
+    stale = desk.state() | {"status": "running", "process": {"pid": os.getpid(), "start_ticks": 1}}
+    stale["cycles"][0]["status"] = "running"
+    (desk.folder / "state.json").write_text(json.dumps(stale))
+    assert json.loads(desk("status", "--json").stdout)["status"] == "interrupted"
+    assert desk("run", "exp.yaml", "--cycles", "1").returncode == 0
+    assert desk.state()["status"] == "completed"
+
+
+# --- Cycles ---
+
+
+def test_a_failed_cycle_is_kept_as_failed_and_the_rest_go_on(desk: Desk) -> None:
+    desk.hold_back()
+    folder = next((desk.root / "results/experiments").iterdir())
+    (folder / "pace").unlink()
+    (folder / "fail_2").touch()
+    done = desk("run", "exp.yaml")
+    assert done.returncode == 1 and "cycle 2 failed" in done.stderr
+    state = desk.state()
+    assert [cycle["status"] for cycle in state["cycles"]] == ["completed", "failed", "completed"]
+    assert state["status"] == "completed"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [cell["cycles_counted"] for cell in summary["cells"]] == [[1, 3], [1, 3]]
+    assert "cycle 2: failed (6 of 6 runs failed)" in (folder / "summary.md").read_text()
+    (folder / "fail_2").unlink()
+    assert desk("run", "exp.yaml", "--retry_failed").returncode == 0
+    assert [cycle["status"] for cycle in desk.state()["cycles"]] == ["completed"] * 3
+
+
+def test_it_stops_once_the_interval_is_narrow_enough(desk: Desk) -> None:
+    done = desk("run", "exp.yaml", "--set", "cycles=8", "--until_ci", "20%")
+    assert done.returncode == 0, done.stderr
+    state = desk.state()
+    assert state["reached_at"] == 3 and [c["status"] for c in state["cycles"]][3:] == ["pending"] * 5
+    summary = json.loads((desk.folder / "summary.json").read_text())
+    assert summary["until_ci"]["reached"] and summary["until_ci"]["widest"] <= 0.2
+    assert json.loads(desk("status", "--json").stdout)["total"] == 18
+
+
+@pytest.mark.slow
+def test_warm_up_and_cool_down_leave_no_trace_in_the_cycles(desk: Desk) -> None:
+    done = desk("run", "exp.yaml", "--warm_up", "2", "--cycles", "2", "--set", "cool_down.seconds=0.5")
+    assert done.returncode == 0, done.stderr
+    starts = [line.split() for line in (desk.folder / "starts.txt").read_text().splitlines()]
+    assert [words[0] for words in starts] == ["warm_up.jsonl", "cycle_1.jsonl", "cycle_2.jsonl"]
+    assert {"--limit=1", "--repeats=2", "--source=none"} <= set(starts[0])
+    assert json.loads((desk.folder / "summary.json").read_text())["cells"][0]["cycles_counted"] == [1, 2]
+
+
+# --- Several, and mistakes ---
+
+
+@pytest.mark.slow
+def test_batch_runs_in_parallel_where_no_energy_is_measured(desk: Desk) -> None:
+    assert desk("config", "grid", "exp.yaml", "--vary", "max_tokens=8,16", "--outdir", "grid").returncode == 0
+    done = desk("batch", "grid/*.yaml", "--parallel", "2", "--source", "none", "--cycles", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(": done") == 2
+    assert len(list((desk.root / "results/experiments").glob("*/summary.json"))) == 2
+
+
+def test_a_dataset_becomes_prompts_by_another_process(desk: Desk) -> None:
+    (desk.root / "set.txt").write_text("one\ntwo\nthree\nfour\n")
+    desk.file.write_text("models: [m.gguf]\naggregate: false\n")
+    done = desk("run", "exp.yaml", "--dataset", "set.txt", "--sample_size", "2", "--set", "column=null")
+    assert done.returncode == 0, done.stderr
+    assert len((desk.folder / "prompts.csv").read_text().splitlines()) == 3
+    assert "--levels L0" in (desk.folder / "starts.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run"], "what is to run?"),
+        (["run", "--preset", "quick-test"], "no model; name one with --model"),
+        (["run", "exp.yaml", "--model", "gone.gguf"], "gone.gguf does not exist"),
+        (["run", "exp.yaml", "--set", "max_tokns=3"], "did you mean generation.max_tokens"),
+        (["run", "--resume", "nothing"], "is not there"),
+        (["run", "exp.yaml", "--levels", "L7"], "no column L7"),
+        (["results", "show"], "results show ID"),
+        (["results", "show", "nothing"], "is not there"),
+        (["aggregate"], "aggregate ID, or aggregate --all"),
+        (["status"], "no experiments in"),
+        (["batch", "exp.yaml", "--parallel", "2"], "experiments run together share one meter"),
+        (["batch", "none*.yaml"], "none*.yaml does not exist"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(desk: Desk, words: list[str], said: str) -> None:
+    done = desk(*words)
+    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not (desk.root / "results").exists()
+
+
+def test_the_real_collector_in_cycles(tmp_path: Path, llama_cpp: object, tiny_model: Any) -> None:
+    command = [sys.executable, str(ROOT / "companions/run_experiment.py")]
+    flags = ["--model", str(tiny_model("llama")), "--output", str(tmp_path / "exp")]
+    power = ["--source", f"replay:{ROOT}/data/demo/power_replay.log", "--idle_seconds", "1"]
+    short = ["--max_tokens", "8", "--limit", "2", "--no_aggregate"]
+    prompts = ["--prompts", str(ROOT / "data/writing_prompts_hierarchical.csv")]
+    done = subprocess.run(
+        [*command, "run", "--preset", "quick-test", "--cycles", "2", *flags, *power, *short, *prompts],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "exp").glob("quick-test-*/summary.json")
+    (cell,) = json.loads(path.read_text())["cells"]
+    assert cell["cycles_counted"] == [1, 2] and cell["simulated_power"]
+    assert cell["metrics"]["energy_joule"]["n"] == 2 and cell["metrics"]["flops"]["std"] == 0
+    assert "SIMULATED" in path.with_suffix(".md").read_text()
+
+
+def test_the_throughput_preset_batches(tmp_path: Path, llama_cpp: object, tiny_model: Any) -> None:
+    command = [sys.executable, str(ROOT / "companions/run_experiment.py"), "run", "--preset", "throughput"]
+    flags = ["--model", str(tiny_model("llama")), "--output", str(tmp_path / "exp"), "--source", "none"]
+    short = ["--max_tokens", "8", "--repeats", "1", "--batch_sizes", "1", "2", "--cycles", "1"]
+    prompts = ["--prompts", str(ROOT / "data/writing_prompts_hierarchical.csv")]
+    done = subprocess.run([*command, *flags, *short, *prompts], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "exp").glob("throughput-*/summary.json")
+    cells = json.loads(path.read_text())["cells"]
+    assert [cell["level"] for cell in cells] == ["batch 1", "batch 2"]
+    assert all(cell["metrics"]["tok_per_s"]["mean"] > 0 for cell in cells)
+    assert all("energy_joule" not in cell["metrics"] for cell in cells)
