@@ -187,7 +187,9 @@ def from_trained(config: Json, args: argparse.Namespace, runs_per_cycle: int) ->
             plan = ask("token2metrics.py", *words)
             warnings += plan["warnings"]
             for level, one in plan["levels"].items():
-                kept = {name: one[name] for name in ("runs", "latency_s", "energy_joule")}
+                kept = {"runs": one["runs"]}
+                for name in ("latency_s", "energy_joule"):  # without a figure: three nulls
+                    kept[name] = one[name] if one[name] and None not in one[name].values() else None
                 cells.append({"model_id": Path(model).stem, "level": level, "pilot_runs": 0, **kept})
     return {"method": "trained", "cells": cells, "overhead_s": None, "disk_byte": None, "warnings": warnings}
 

@@ -122,15 +122,11 @@ def folders(output: Path) -> list[Path]:
 
 def find(output: Path, name: str) -> Path:
     """The folder of an ID, of the beginning of one, or of a path."""
-    if (Path(name) / "state.json").exists():
-        return Path(name)
-    hits = [folder for folder in folders(output) if folder.name.startswith(name)]
-    exact = [folder for folder in hits if folder.name == name]
-    if len(exact or hits) == 1:
-        return (exact or hits)[0]
-    some = ", ".join(folder.name for folder in hits or folders(output)[:5]) or "none yet"
-    what = "fits several" if hits else "is not there"
-    raise RunExperimentError(f"experiment {name} {what} in {output}: {some}; see all with: results list")
+    command = [sys.executable, str(HERE / "watch_experiment.py"), "status", name, "--output", str(output)]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True)
+    if done.returncode:
+        raise RunExperimentError(done.stderr.strip().removeprefix("error: "))
+    return Path(json.loads(done.stdout)["folder"])
 
 
 def set_aside(folder: Path) -> None:

@@ -309,10 +309,10 @@ def test_a_dataset_becomes_prompts_by_another_process(desk: Desk) -> None:
         (["run", "--preset", "quick-test"], "no model; name one with --model"),
         (["run", "exp.yaml", "--model", "gone.gguf"], "gone.gguf does not exist"),
         (["run", "exp.yaml", "--set", "max_tokns=3"], "did you mean generation.max_tokens"),
-        (["run", "--resume", "nothing"], "is not there"),
+        (["run", "--resume", "nothing"], "which experiment is nothing?"),
         (["run", "exp.yaml", "--levels", "L7"], "no column L7"),
         (["results", "show"], "results show ID"),
-        (["results", "show", "nothing"], "is not there"),
+        (["results", "show", "nothing"], "which experiment is nothing?"),
         (["aggregate"], "aggregate ID, or aggregate --all"),
         (["status"], "no experiments in"),
         (["batch", "exp.yaml", "--parallel", "2"], "experiments run together share one meter"),
@@ -355,3 +355,38 @@ def test_the_throughput_preset_batches(tmp_path: Path, llama_cpp: object, tiny_m
     assert [cell["level"] for cell in cells] == ["batch 1", "batch 2"]
     assert all(cell["metrics"]["tok_per_s"]["mean"] > 0 for cell in cells)
     assert all("energy_joule" not in cell["metrics"] for cell in cells)
+
+
+# --- Plans ---
+
+
+def test_a_plan_from_a_pilot_scales_what_was_measured(desk: Desk) -> None:
+    shutil.copy(ROOT / "judge_pairs.py", desk.root)
+    judge = ["--set", "judge.model=j", "--set", "judge.api_url=http://localhost/v1"]
+    done = desk("plan", "exp.yaml", "--pilot_tasks", "1", "--json", *judge)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["runs"] == 18 and plan["method"] == "pilot" and len(plan["cells"]) == 2
+    (path,) = (desk.root / "results/experiments").glob("pilot-*/cycle_1.jsonl")
+    pilot = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(pilot) == 2
+    expected = 9 * sum(record["energy_joule"] for record in pilot)
+    assert plan["energy_joule"]["mean"] == pytest.approx(expected)
+    assert plan["time_s"]["mean"] == pytest.approx(9 * sum(record["latency_ms"] for record in pilot) / 1000)
+    assert plan["judge"]["requests"] == 6  # three tasks, one pair, both ways round
+    starts = len((path.parent / "starts.txt").read_text().splitlines())
+    assert "time " in desk("plan", "exp.yaml", "--pilot_tasks", "1", *judge).stdout
+    assert len((path.parent / "starts.txt").read_text().splitlines()) == starts  # the pilot is kept
+
+
+def test_a_plan_of_a_trained_model_runs_nothing(desk: Desk) -> None:
+    (desk.root / "companions/token2metrics.py").write_text(
+        "import json\nfig = {'mean': 2.0, 'low': 1.0, 'high': 3.0}\n"
+        "no = dict.fromkeys(fig)\n"
+        "levels = {'L0': {'runs': 9, 'latency_s': fig, 'energy_joule': no}}\n"
+        "print(json.dumps({'levels': levels, 'warnings': ['w']}))\n"
+    )
+    plan = json.loads(desk("plan", "exp.yaml", "--trained", "m", "--json").stdout)
+    assert plan["time_s"] == {"low": 1.0, "mean": 2.0, "high": 3.0}
+    assert plan["energy_joule"] is None and plan["warnings"] == ["w"]
+    assert not (desk.root / "results").exists()
