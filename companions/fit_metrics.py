@@ -207,7 +207,7 @@ def apply_trees(spec: Mapping[str, Any], x: Floats) -> Floats:
         left, right, feature, threshold, value = (
             np.asarray(tree[name]) for name in ("left", "right", "feature", "threshold", "value")
         )
-        node = np.zeros(len(x), int)
+        node: Any = np.zeros(len(x), int)
         for _ in range(len(left)):
             inner = left[node] >= 0
             if not inner.any():
