@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -164,7 +165,9 @@ def test_parse_prints_one_object_per_line(tmp_path: Path) -> None:
         assert [row["flags"] for row in rows] == [["subrail_above_total"], [], [], [], ["zero_total"], []]
     assert rows[0]["loads"]["ram_total_mb"] == 2
     head = subprocess.run(
-        f"{sys.executable} {SCRIPT} parse {log} {'| cat' * 3} | head -1", shell=True, capture_output=True
+        f"{shlex.join([sys.executable, str(SCRIPT), 'parse', str(log)])} {'| cat' * 3} | head -1",
+        shell=True,
+        capture_output=True,
     )
     assert head.stdout.count(b"\n") == 1 and head.stderr == b""
     done = run("parse", tmp_path / "nothing.log")
