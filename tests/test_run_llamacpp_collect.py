@@ -477,7 +477,7 @@ def test_energy_follows_a_known_load(flags: list[object], tmp_path: Path) -> Non
 def test_a_feed_that_dies_for_good_costs_the_energy_which_retry_measures(
     flags: list[object], tmp_path: Path
 ) -> None:
-    """The feed lives until three runs are written, its restart for 10 lines; the next start has a good one."""
+    """The feed lives until three runs are written, its restart for 10 lines, the next start goes on."""
     starts, feed, out = tmp_path / "starts", tmp_path / "feed.py", out_of(flags)
     feed.write_text(
         f"import pathlib, time\nstarts, out = pathlib.Path({str(starts)!r}), pathlib.Path({str(out)!r})\n"
@@ -487,7 +487,7 @@ def test_a_feed_that_dies_for_good_costs_the_energy_which_retry_measures(
         "    print('VDD_IN 5000mW/5000mW', flush=True)\n    time.sleep(0.02)\n"
     )
     at = flags.index("--source")
-    power = ["--feed", f"{sys.executable} {feed}", "--idle_seconds", 0.3, "--interval", 20]
+    power = ["--feed", f"{sys.executable} {feed}", "--idle_seconds", 0.3, "--interval", 20, "--cooldown", 0.4]
     command = [*flags[:at], *flags[at + 2 :], *power]
     done = collect(*command)
     assert done.returncode == 1, done.stderr
