@@ -13,6 +13,8 @@ state.json is replaced whole at every change:
              number alone may by now be another process
   cycles     per cycle: n, status, runs, failed, started_at, ended_at, temp_c
              before it, load_1min, exit_code, why
+  judged     the judge of the configuration once it has compared everything; its
+             exit code in judge_exit_code
 A file named `stop` in FOLDER ends the experiment after the run under way; SIGINT,
 SIGTERM and SIGHUP at once. Either way every finished run is kept.
 
@@ -403,24 +405,44 @@ class Conductor:
                 self.say(
                     f"cycle {n}: the energy per token is known to within {self.config['until_ci']}: enough"
                 )
-        self.finish()
+        judge_code = self.finish()
         states = [cycle["status"] for cycle in self.state["cycles"]]
         status = "completed" if "completed" in states else "failed"
         self.save(status=status, ended_at=now())
-        return 0 if "failed" not in states else 1
+        return 0 if "failed" not in states and judge_code == 0 else 1
 
-    def finish(self) -> None:
-        """The steps after the last cycle: judge, workbooks."""
+    def judge(self, scores: Path) -> int:
+        """Let the judge compare what it has not compared yet; its exit code. It takes hours: it can be ended
+        as a cycle can, and asks the rest at the next start.
+        """
+        wanted = self.config["judge"]
+        if not wanted or self.state.get("judged") == wanted:
+            return 0
+        self.check()
+        self.say(f"judge: {wanted['model'] or wanted['serve_model']}")
+        done = [cycle["n"] for cycle in self.state["cycles"] if cycle["status"] == "completed"]
+        runs = self.folder / f"cycle_{min(done, default=1)}.jsonl"
+        script = str(HERE.parent / "judge_pairs.py")
+        code = self.run_child(
+            [sys.executable, script, *judge_flags(self.config, runs, scores)],
+            scores.with_suffix(".journal.jsonl"),
+        )
+        self.save(judged=None if code else wanted, judge_exit_code=code)
+        self.check()
+        if code:
+            self.say(
+                f"judge: exit code {code}, {self.folder}/run.log says more; the next start asks the rest"
+            )
+        return code
+
+    def finish(self) -> int:
+        """The steps after the last cycle: judge, workbooks. The judge's exit code."""
         if not (self.folder / "summary.json").exists():
             self.summarize()
         if self.config["mode"] == "throughput" or not any(c["runs"] for c in self.state["cycles"]):
-            return
+            return 0
         scores = self.folder / "scores_mtbench.csv"
-        if self.config["judge"]:
-            code, said = run_script(
-                HERE.parent / "judge_pairs.py", *judge_flags(self.config, self.folder, scores)
-            )
-            self.say(said.rstrip() or f"judge: exit code {code}")
+        judge_code = self.judge(scores)
         if self.config["aggregate"] and not self.state.get("no_aggregate"):
             cycles = [
                 str(path) for path in sorted(self.folder.glob("cycle_*.jsonl")) if path.stem[6:].isdigit()
@@ -430,13 +452,14 @@ class Conductor:
             code, said = run_script(workbooks, "--runs", *cycles, *given, "--outdir", str(self.folder))
             print(said, end="", file=self.log, flush=True)
             self.say(f"workbooks in {self.folder}" if code == 0 else f"workbooks: exit code {code}")
+        return judge_code
 
 
-def judge_flags(config: Json, folder: Path, out: Path) -> list[str]:
-    """The judge sees the first cycle's answers: greedy answers of the others are the same."""
+def judge_flags(config: Json, runs: Path, out: Path) -> list[str]:
+    """The judge sees one cycle's answers, the first good one's: greedy answers of the others are the same."""
     judge = dict(config["judge"])
     judge["model"] = judge["model"] or Path(judge["serve_model"]).stem
-    return flags_of({"runs_root": folder / "cycle_1.jsonl", **judge, "out": out})
+    return flags_of({"runs_root": runs, **judge, "out": out})
 
 
 def levels_of(prompts: Path) -> list[str]:

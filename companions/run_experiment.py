@@ -157,6 +157,7 @@ def prepare(chosen: Json, fresh: bool) -> Path:
             raise RunExperimentError(f"{folder.name} is running; stop it first with: stop {folder.name}")
         set_aside(folder)
     if (folder / "state.json").exists():
+        adopt(folder, chosen)
         return folder
     check_inputs(config)
     runs = runs_per_cycle(config)
@@ -182,6 +183,22 @@ def prepare(chosen: Json, fresh: bool) -> Path:
     }
     write_json(folder / "state.json", state)  # last: with it, the folder is an experiment
     return folder
+
+
+def adopt(folder: Path, chosen: Json) -> None:
+    """Take over what may change in an experiment that is there: how its answers are judged and laid out."""
+    path = folder / "effective_config.json"
+    old = json.loads(path.read_text(encoding="utf-8"))
+    new = {**old, **{name: chosen["config"][name] for name in ("judge", "aggregate")}}
+    if new != old and (read_state(folder) or {}).get("status") != "running":
+        write_json(path, new)
+        write_json(folder / "overrides.json", chosen["overrides"])
+
+
+def is_over(folder: Path, state: Json) -> bool:
+    """Measured, and judged where the configuration names a judge?"""
+    judge = json.loads((folder / "effective_config.json").read_text(encoding="utf-8"))["judge"]
+    return state["status"] == "completed" and (not judge or state.get("judged") == judge)
 
 
 def runs_per_cycle(config: Json) -> int | None:
@@ -244,7 +261,7 @@ def choose(args: argparse.Namespace) -> Path | None:
         raise RunExperimentError(
             f"{folder.name}: every cycle failed, {folder}/run.log says why; --retry_failed"
         )
-    if state["status"] == "completed" and not (args.retry_failed and state["failed_cycles"]):
+    if is_over(folder, state) and not (args.retry_failed and state["failed_cycles"]):
         print(
             f"{folder.name} is complete; see it with: results show {folder.name}, or start over with --fresh"
         )
@@ -332,7 +349,7 @@ def batch(args: argparse.Namespace) -> int:
 
     def one(folder: Path) -> int:
         state = read_state(folder)
-        if state and state["status"] == "completed":
+        if state and is_over(folder, state):
             return 0
         return subprocess.run(conductor(folder, False), cwd=Path.cwd()).returncode
 

@@ -106,6 +106,7 @@ def look(folder: Path) -> dict[str, Any]:
         "stale": stale,
         "stopping": (folder / "stop").exists() and status == "running",
         "mode": config["mode"],
+        "judge_exit_code": state.get("judge_exit_code") if config["judge"] else None,
         "folder": str(folder),
         "done": len(records),
         "failed": sum(record.get("error") is not None for record in records),
@@ -159,7 +160,10 @@ def text_of(state: Json) -> str:
     last = state["last"]
     if last:
         lines.append(f"  last: {one_line(last)}")
-    if state["status"] in ("interrupted", "stopped", "failed"):
+    unjudged = state["status"] == "completed" and state["judge_exit_code"]
+    if unjudged:
+        lines.append(f"  the judge failed, exit code {state['judge_exit_code']}")
+    if unjudged or state["status"] in ("interrupted", "stopped", "failed"):
         lines.append(f"  go on with: python companions/run_experiment.py run --resume {state['id']}")
     return "\n".join(lines)
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.judge_stub import JudgeStub
+
 ROOT = Path(__file__).resolve().parents[1]
 WAIT_SECONDS = 90
 
@@ -67,6 +69,10 @@ class Desk:
         folder = self.root / "results/experiments" / shown["id"]
         folder.mkdir(parents=True)
         (folder / "pace").touch()
+
+    def folder_before(self) -> Path:
+        """The folder that hold_back made."""
+        return next((self.root / "results/experiments").iterdir())
 
     def go(self, cycle: int, *runs: int) -> None:
         for run in runs or range(1, 7):
@@ -279,6 +285,63 @@ def test_warm_up_and_cool_down_leave_no_trace_in_the_cycles(desk: Desk) -> None:
     assert [words[0] for words in starts] == ["warm_up.jsonl", "cycle_1.jsonl", "cycle_2.jsonl"]
     assert {"--limit=1", "--repeats=2", "--source=none"} <= set(starts[0])
     assert json.loads((desk.folder / "summary.json").read_text())["cells"][0]["cycles_counted"] == [1, 2]
+
+
+# --- The judge ---
+
+
+def judge_words(desk: Desk, url: str) -> list[str]:
+    shutil.copy(ROOT / "judge_pairs.py", desk.root)
+    asked = [{"question_id": n, "category": "writing", "turns": [f"Question {n}?"]} for n in (1, 2, 3)]
+    (desk.root / "questions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
+    sets = {"judge.model": "j", "judge.api_url": url, "judge.questions": "questions.jsonl"}
+    return [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
+
+
+def test_the_judge_compares_the_first_good_cycle_and_is_asked_once(desk: Desk) -> None:
+    desk.hold_back()
+    (desk.folder_before() / "pace").unlink()
+    (desk.folder_before() / "fail_1").touch()
+    assert desk("run", "exp.yaml").returncode == 1
+    with JudgeStub() as stub:
+        words = judge_words(desk, stub.url)
+        # The judge is not of the hash: the measured experiment goes on with it.
+        done = desk("run", "exp.yaml", *words)
+        assert done.returncode == 1 and "judge: j" in done.stderr, (
+            done.stderr
+        )  # cycle 1 is still a failed one
+        assert stub.requests == 6  # three tasks, one pair, both ways round
+        assert "is complete" in desk("run", "exp.yaml", *words).stdout
+        assert stub.requests == 6
+    rows = (desk.folder / "scores_mtbench.csv").read_text().splitlines()
+    assert len(rows) == 4 and all(",L0_vs_P," in row for row in rows[1:])
+    assert len((desk.folder / "starts.txt").read_text().splitlines()) == 3
+
+
+def test_a_judge_that_fails_is_told_and_asked_again_at_the_next_start(desk: Desk) -> None:
+    with JudgeStub(then="bad_key", after=2) as stub:
+        words = judge_words(desk, stub.url)
+        done = desk("run", "exp.yaml", "--cycles", "1", *words)
+        assert done.returncode == 1 and "judge: exit code" in done.stderr, done.stderr
+    assert "the judge failed" in desk("status").stdout
+    with JudgeStub() as stub:
+        done = desk("run", "exp.yaml", "--cycles", "1", *judge_words(desk, stub.url))
+        assert done.returncode == 0, done.stderr
+        assert 0 < stub.requests < 6  # what was judged before is kept
+    assert "the judge failed" not in desk("status").stdout
+    assert len((desk.folder / "starts.txt").read_text().splitlines()) == 1
+
+
+def test_ctrl_c_ends_the_judge_too(desk: Desk) -> None:
+    with JudgeStub(latency_s=WAIT_SECONDS) as stub:
+        running = desk.start("run", "exp.yaml", "--cycles", "1", *judge_words(desk, stub.url))
+        wait(lambda: stub.requests)
+        judge = desk.state()["collector"]["pid"]
+        os.killpg(running.pid, signal.SIGINT)
+        _, said = running.communicate(timeout=WAIT_SECONDS)
+    assert running.returncode == 130 and "run --resume" in said and is_gone(judge), said
+    state = desk.state()
+    assert state["status"] == "interrupted" and state["cycles"][0]["status"] == "completed"
 
 
 # --- Several, and mistakes ---

@@ -61,7 +61,7 @@ def record(key: str, task: int, level: str, args: argparse.Namespace, fails: boo
         "repeat": 1, "model_id": Path(args.models[0]).stem, "quantization": "F32", "prompt_tokens": 50,
         "completion_tokens": tokens, "latency_ms": 100.0 * task + noise, "ttft_ms": 10.0 + noise,
         "energy_joule": 2.0 * tokens + noise, "power_mw_mean": 5000.0, "temp_max_c": 50.0, "seed": args.seed,
-        "power_source": "replay", "flags": [],
+        "power_source": "replay", "flags": [], "output_text": f"An answer to task {task} at {level}.",
         "error": {"type": "made", "message": "made to fail"} if fails else None,
     }  # fmt: skip
 
