@@ -12,7 +12,8 @@ state.json is replaced whole at every change:
   process    {pid, start_ticks} of this conductor, `collector` of its child: a
              number alone may by now be another process
   cycles     per cycle: n, status, runs, failed, started_at, ended_at, temp_c
-             before it, load_1min, exit_code, why
+             before it, load_1min, exit_code, why; resumed_at, when the latest
+             start began on it, runs_before, those that were there by then
   judged     the judge of the configuration once it has compared everything; its
              exit code in judge_exit_code
 A file named `stop` in FOLDER ends the experiment after the run under way; SIGINT,
@@ -312,6 +313,8 @@ class Conductor:
         """Wait the seconds, then for the temperature; both can be interrupted."""
         wanted = self.config["cool_down"]
         start_s = time.monotonic()
+        if wanted["seconds"]:
+            self.say(f"cool-down: {wanted['seconds']:g} s")
         while time.monotonic() - start_s < wanted["seconds"]:
             self.check()
             time.sleep(min(POLL_SECONDS, wanted["seconds"]))
@@ -321,8 +324,12 @@ class Conductor:
         if began_c is None:
             self.say("cool-down: this machine shows no temperature; give cool_down.seconds")
             return
+        told = False
         while (temp_c := hottest_c()) is not None and temp_c > began_c + within:
             self.check()
+            if not told:
+                self.say(f"cool-down: {temp_c:.1f} C, waiting for {began_c + within:.1f} C")
+                told = True
             if time.monotonic() - start_s > wanted["most_seconds"]:
                 self.say(f"cool-down: given up at {temp_c:.1f} C, not yet {began_c + within:.1f} C")
                 return
@@ -357,6 +364,7 @@ class Conductor:
         out = self.folder / f"cycle_{n}.jsonl"
         cycle = self.state["cycles"][n - 1]
         cycle |= {"status": "running", "started_at": cycle["started_at"] or now(), "ended_at": None}
+        cycle |= {"resumed_at": now(), "runs_before": count_runs(out)[0]}  # the time left is told by them
         cycle |= {"temp_c": hottest_c(), "load_1min": load_1min()}
         self.save(cycle=n)
         self.say(f"cycle {n} of {self.config['cycles']}")

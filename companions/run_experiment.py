@@ -116,7 +116,8 @@ def read_state(folder: Path) -> dict[str, Any] | None:
 
 def folders(output: Path) -> list[Path]:
     """All experiments of an output folder, the newest first."""
-    found = [path.parent for path in output.glob("*/state.json")]
+    # Those set aside begin with a dot; glob's star takes them too.
+    found = [path.parent for path in output.glob("*/state.json") if not path.parent.name.startswith(".")]
     return sorted(found, key=lambda folder: (folder / "state.json").stat().st_mtime, reverse=True)
 
 
@@ -234,9 +235,8 @@ def tell_unfinished(output: Path, but: Path) -> None:
         state = read_state(folder) if folder != but else None
         if state and state["status"] in ("interrupted", "stopped"):
             done = f"{state['done']} of {state['total'] or '?'} runs"
-            print(
-                f"unfinished: {folder.name}, {done}; go on with: run --resume {folder.name}", file=sys.stderr
-            )
+            name = folder.name if output == Path(OUTPUT) else folder
+            print(f"unfinished: {folder.name}, {done}; go on with: run --resume {name}", file=sys.stderr)
 
 
 def choose(args: argparse.Namespace) -> Path | None:

@@ -120,12 +120,14 @@ def look(folder: Path) -> dict[str, Any]:
 
 
 def time_left(state: Json, records: Sequence[Json], total: int | None) -> float | None:
-    """Seconds, from the wall time that the runs of the current cycle took so far; None before the first."""
+    """Seconds, from the wall time that the runs of this start took in the current cycle; None before one."""
     n = state["cycle"]
     if not total or not n or not records:
         return None
-    began = state["cycles"][n - 1]["started_at"]
-    here = len(records) - sum(cycle["runs"] for cycle in state["cycles"] if cycle["n"] < n)
+    cycle = state["cycles"][n - 1]
+    began = cycle.get("resumed_at")
+    here = len(records) - sum(one["runs"] for one in state["cycles"] if one["n"] < n)
+    here -= cycle.get("runs_before", 0)
     if began is None or here <= 0:
         return None
     return round(float(seconds_since(began) / here * max(0, total - len(records))), 1)
@@ -164,8 +166,18 @@ def text_of(state: Json) -> str:
     if unjudged:
         lines.append(f"  the judge failed, exit code {state['judge_exit_code']}")
     if unjudged or state["status"] in ("interrupted", "stopped", "failed"):
-        lines.append(f"  go on with: python companions/run_experiment.py run --resume {state['id']}")
+        every_cycle_failed = state["status"] == "failed" and state["failed_cycles"] == state["cycles_total"]
+        again = " --retry_failed" if every_cycle_failed else ""
+        lines.append(
+            f"  go on with: python companions/run_experiment.py run --resume {name_of(state)}{again}"
+        )
     return "\n".join(lines)
+
+
+def name_of(state: Json) -> str:
+    """What finds it from here: its ID, or its folder where that is not among the others."""
+    folder = Path(state["folder"])
+    return str(state["id"]) if folder.parent == Path(OUTPUT) else str(folder)
 
 
 def one_line(last: Json) -> str:

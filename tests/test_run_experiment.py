@@ -142,6 +142,7 @@ def test_fresh_starts_over_and_keeps_the_old(desk: Desk) -> None:
     assert desk("run", "exp.yaml", "--cycles", "1", "--fresh").returncode == 0
     assert len(list((desk.root / "results/experiments").glob(".*.old"))) == 1
     assert len((desk.folder / "starts.txt").read_text().splitlines()) == 1
+    assert len(desk("results", "list").stdout.splitlines()) == 1  # the old one is no experiment any more
 
 
 def test_killed_in_cycle_2_of_3_it_goes_on_and_sums_up_the_same(desk: Desk, tmp_path: Path) -> None:
@@ -192,6 +193,9 @@ def test_ctrl_c_ends_the_collector_and_says_how_to_go_on(desk: Desk) -> None:
     assert json.loads((folder / "state.json").read_text())["status"] == "interrupted"
     other = desk("run", "exp.yaml", "--cycles", "1", "--name", "other")
     assert f"unfinished: {folder.name}" in other.stderr
+    moved = folder.parent.rename(desk.root / "elsewhere") / folder.name
+    assert f"run --resume elsewhere/{folder.name}" in desk("status", f"elsewhere/{folder.name}").stdout
+    folder = moved.parent.rename(desk.root / "results/experiments") / folder.name
     done = desk("run", "--resume", folder.name)
     assert done.returncode == 0, done.stderr
     assert json.loads((folder / "state.json").read_text())["status"] == "completed"
@@ -234,6 +238,27 @@ def test_a_hangup_changes_nothing_when_detached_and_status_is_true(desk: Desk) -
     (desk.folder / "pace").unlink()
     assert desk("run", "--resume", "exp").returncode == 0
     assert json.loads(desk("status", "--json").stdout)["done"] == 18
+
+
+def test_the_time_left_knows_nothing_of_the_night_between_two_starts(desk: Desk) -> None:
+    desk.hold_back()
+    running = desk.start("run", "exp.yaml")
+    wait(lambda: (desk.folder_before() / "state.json").exists())
+    desk.go(1, 1, 2)
+    wait(lambda: desk.lines(1) == 2)
+    os.killpg(running.pid, signal.SIGINT)
+    running.communicate(timeout=WAIT_SECONDS)
+    state = desk.state()
+    state["cycles"][0]["started_at"] = "2020-01-01T00:00:00Z"
+    (desk.folder / "state.json").write_text(json.dumps(state))
+    again = desk.start("run", "exp.yaml")
+    wait(lambda: desk.state()["status"] == "running" and desk.state()["collector"])
+    assert json.loads(desk("status", "--json").stdout)["eta_s"] is None  # nothing finished since
+    desk.go(1, 3)
+    wait(lambda: desk.lines(1) == 3)
+    assert json.loads(desk("status", "--json").stdout)["eta_s"] < 86400
+    (desk.folder / "pace").unlink()
+    again.communicate(timeout=WAIT_SECONDS)
 
 
 def test_a_number_that_another_process_has_by_now_is_no_running_experiment(desk: Desk) -> None:
@@ -285,6 +310,44 @@ def test_warm_up_and_cool_down_leave_no_trace_in_the_cycles(desk: Desk) -> None:
     assert [words[0] for words in starts] == ["warm_up.jsonl", "cycle_1.jsonl", "cycle_2.jsonl"]
     assert {"--limit=1", "--repeats=2", "--source=none"} <= set(starts[0])
     assert json.loads((desk.folder / "summary.json").read_text())["cells"][0]["cycles_counted"] == [1, 2]
+
+
+def set_to(zone: Path, temp_c: float) -> None:
+    """At once, as a sensor does: a file that is empty for a moment would be one that is off."""
+    draft = zone.with_name("draft")
+    draft.write_text(f"{temp_c * 1000:.0f}\n")
+    draft.replace(zone)
+
+
+def with_thermal_zone(desk: Desk) -> Path:
+    """A zone in place of this machine's, which the test heats."""
+    zone = desk.root / "sys/class/thermal/thermal_zone0/temp"
+    zone.parent.mkdir(parents=True)
+    zone.write_text("40000\n")
+    script = desk.root / "companions/conduct_cycles.py"
+    assert 'Path("/sys")' in script.read_text()
+    script.write_text(script.read_text().replace('Path("/sys")', f"Path({str(desk.root / 'sys')!r})"))
+    return zone
+
+
+@pytest.mark.parametrize("patience", [2 * WAIT_SECONDS, 0])
+def test_a_cycle_waits_until_the_board_is_as_cool_as_it_was(desk: Desk, patience: int) -> None:
+    zone = with_thermal_zone(desk)
+    desk.write(f"cycles: 2\ncool_down: {{to_within_c: 3.0, most_seconds: {patience}}}\n")
+    desk.hold_back()
+    running = desk.start("run", "exp.yaml")
+    folder = desk.folder_before()
+    wait(lambda: (folder / "cycle_1.env.jsonl").exists())
+    set_to(zone, 60)
+    (folder / "pace").unlink()
+    if patience:
+        wait(lambda: "60.0 C, waiting for 43.0 C" in (folder / "run.log").read_text())
+        assert not (folder / "cycle_2.jsonl").exists()
+        set_to(zone, 42.9)
+    _, said = running.communicate(timeout=WAIT_SECONDS)
+    assert running.returncode == 0, said
+    assert ("given up at 60.0 C" in said) == (patience == 0)
+    assert [cycle["temp_c"] for cycle in desk.state()["cycles"]] == [40.0, 42.9 if patience else 60.0]
 
 
 # --- The judge ---
