@@ -196,6 +196,11 @@ AT_LEAST_0 = (
     "power.idle_seconds", "cool_down.seconds", "cool_down.to_within_c", "cool_down.most_seconds",
     "generation.temperature", "warm_up",
 )  # fmt: skip
+# What only the collector can do: in mode throughput it would be dropped without a word.
+COLLECT_ONLY = (
+    "ids", "turns", "generation.system", "generation.thinking", "power.phase_energy", "cool_down.run",
+    "judge",
+)  # fmt: skip
 ABOUT = {
     "quick-test": "does it run at all: two tasks at L0, 32 tokens each",
     "benchmark": "numbers to publish: prompts to 2048 tokens, answers to 512, three cycles with cool-down",
@@ -283,7 +288,7 @@ def nearest(key: str) -> str:
     """The key that was probably meant: the same name in another place, or one that looks like it."""
     known = paths_of_keys()
     last = key.rpartition(".")[2]
-    same = [one for one in known if one.rpartition(".")[2] == last]
+    same = [SHORT[key]] if key in SHORT else [one for one in known if one.rpartition(".")[2] == last]
     close = same or difflib.get_close_matches(key, known, 1, 0.5)
     close = close or [
         one for one in known if difflib.SequenceMatcher(None, one.rpartition(".")[2], last).ratio() > 0.7
@@ -463,6 +468,8 @@ def misfits(config: Json) -> Iterator[str]:
     until, judge = config["until_ci"], config["judge"]
     if until is not None and share(until) is None:
         yield f"until_ci: a percentage, as in 2%, not {until!r}"
+    if until is not None and config["power"]["source"] == "none" and not config["power"]["feed"]:
+        yield "until_ci needs energy, and power.source is none"
     if until is not None and config["cycles"] < CYCLES_FOR_INTERVAL:
         yield f"until_ci needs cycles: {CYCLES_FOR_INTERVAL} or more"
     if config["prompts"] and config["dataset"]:
@@ -471,8 +478,18 @@ def misfits(config: Json) -> Iterator[str]:
         yield f"name: letters, digits, . _ and -, not {config['name']!r}"
     if judge and not (judge["serve_model"] or (judge["model"] and judge["api_url"])):
         yield "judge: give serve_model, or model and api_url"
-    if judge and config["mode"] == "throughput":
-        yield "judge: mode throughput runs one level, there are no pairs to judge"
+    yield from strangers(config)
+
+
+def strangers(config: Json) -> Iterator[str]:
+    """Keys that say something the chosen mode cannot do."""
+    usual = json.loads(json.dumps(asdict(Experiment())))
+    keys, other = {"throughput": (COLLECT_ONLY, "collect"), "collect": (("batch_sizes",), "throughput")}[
+        config["mode"]
+    ]
+    for key in keys:
+        if look_up(config, key) != look_up(usual, key):
+            yield f"{key}: mode {config['mode']} has none; it is of mode {other}"
 
 
 def share(text: str) -> float | None:

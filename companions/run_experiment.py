@@ -205,7 +205,7 @@ def is_over(folder: Path, state: Json) -> bool:
 def runs_per_cycle(config: Json) -> int | None:
     """Runs a cycle will take; None for a dataset, whose prompts are not there yet."""
     if config["mode"] == "throughput":
-        return len(config["models"]) * len(config["batch_sizes"]) * int(config["repeats"])
+        return len(config["models"]) * len(set(config["batch_sizes"])) * int(config["repeats"])
     if config["dataset"]:
         return None
     words = ["--prompts", *config["prompts"]]

@@ -108,6 +108,12 @@ def test_the_hash_is_of_what_is_measured() -> None:
         ("max_tokens: 5\n", "unknown key max_tokens; did you mean generation.max_tokens?"),
         ("engine: {n_gpu_layer: 5}\n", "unknown key engine.n_gpu_layer; did you mean engine.n_gpu_layers?"),
         ("modles: [a]\n", "did you mean models?"),
+        ("model: [a]\n", "did you mean models?"),
+        ("seed: 1\n", "did you mean generation.seed?"),
+        ("until_ci: 2%\npower: {source: none}\n", "until_ci needs energy"),
+        ("mode: throughput\nids: [1]\n", "ids: mode throughput has none"),
+        ("mode: throughput\ngeneration: {system: hello}\n", "generation.system: mode throughput has none"),
+        ("batch_sizes: [8]\n", "batch_sizes: mode collect has none; it is of mode throughput"),
         ("generation: {max_tokens: true}\n", "generation.max_tokens"),
         ("generation: {max_tokens: '5'}\n", "generation.max_tokens"),
         ("generation: 5\n", "generation"),
@@ -208,8 +214,10 @@ VARIED = {
 @given(st.data())
 def test_every_file_of_a_grid_is_valid_and_holds_its_values(tmp_path: Path, data: st.DataObject) -> None:
     keys = data.draw(st.lists(st.sampled_from(sorted(VARIED)), min_size=1, max_size=2, unique=True))
+    mode = "throughput" if "batch_sizes" in keys else "collect"
+    keys = [key for key in keys if mode == "collect" or key != "system"]
+    base = write(tmp_path / "base.yaml", f"mode: {mode}\ndataset: {{source: a.txt}}\n")
     drawn = {key: data.draw(st.lists(VARIED[key], min_size=1, max_size=3)) for key in keys}
-    base = write(tmp_path / "base.yaml", "dataset: {source: a.txt}\n")
     outdir = tmp_path / f"grid{len(list(tmp_path.iterdir()))}"
     vary = [f"{key}={','.join(map(json.dumps, values))}" for key, values in drawn.items()]
     made = write_experiments.write_grid(base, vary, outdir, None)
