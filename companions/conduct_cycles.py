@@ -393,6 +393,8 @@ class Conductor:
             self.say("the summary could not be made; the line above says why")
             return False
         summary = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+        if summary["mixed"]:
+            self.say(f"the cycles differ in {', '.join(list(summary['mixed'])[:3])}: see summary.md")
         return bool(summary["until_ci"] and summary["until_ci"]["reached"])
 
     def conduct(self) -> int:

@@ -7,6 +7,9 @@ model its identity (see name_models.py) with todo [{run_key, batch_size, repeat}
 in running order. run_key is a hash of all that could change the result: model
 file, prompts, settings, engine version, batch size, repeat.
 
+An output that holds measurements of another board or power mode is refused: the
+table would take their mean.
+
 Each repeat begins one batch size later than the one before, so that a warming
 board does not favour one size.
 
@@ -105,6 +108,22 @@ def done_keys(out: Path, retry_errors: bool) -> set[str]:
     return {key for key, one in last.items() if not (retry_errors and one.get("error"))}
 
 
+def refuse_mixture(flags: Json) -> None:
+    """PlanThroughputError where the output was measured on another board, or in another power mode."""
+    out, names = Path(flags["out_jsonl"]), ("board", "power_mode_name")
+    here = [flags.get(name) for name in names]
+    for _, record in read_jsonl(out) if out.exists() else ():
+        if record and record.get("kind") == "throughput" and not record.get("error"):
+            there = [record.get(name) for name in names]
+            if there != here:
+                was, now = (
+                    " in power mode ".join(str(one or "unknown") for one in two) for two in (there, here)
+                )
+                raise PlanThroughputError(
+                    f"{out} was measured on board {was}, and this is {now}; choose another --out_jsonl"
+                )
+
+
 def cells(sizes: Sequence[int], repeats: int) -> list[tuple[int, int]]:
     """(batch size, repeat) in running order: each repeat begins one size later than the one before.
 
@@ -118,6 +137,7 @@ def cells(sizes: Sequence[int], repeats: int) -> list[tuple[int, int]]:
 def plan(flags: Json) -> list[dict[str, Any]]:
     """The header and one line per model."""
     check(flags)
+    refuse_mixture(flags)
     prompts = choose_prompts(flags)
     done = done_keys(Path(flags["out_jsonl"]), bool(flags.get("retry_errors")))
     try:

@@ -29,6 +29,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import hashlib
 import json
 import os
 import signal
@@ -177,6 +178,7 @@ def prepare(chosen: Json, fresh: bool) -> Path:
         "cwd": str(Path.cwd()),
         "seed": int(chosen["hash"], 16) % 2**31 if seed is None else seed,
         "runs_per_cycle": runs,
+        "prompts_sha256": prompts_sha256(config, Path.cwd()),
         "process": None,
         "collector": None,
         "cycle": 0,
@@ -184,6 +186,26 @@ def prepare(chosen: Json, fresh: bool) -> Path:
     }
     write_json(folder / "state.json", state)  # last: with it, the folder is an experiment
     return folder
+
+
+def prompts_sha256(config: Json, cwd: Path) -> dict[str, str | None]:
+    """The prompts files as they are; None for one that is gone."""
+    files = {path: cwd / path for path in map(str, config["prompts"])}
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        for name, path in files.items()
+    }
+
+
+def check_unchanged(folder: Path, state: Json) -> None:
+    """The cycles must all be of the same prompts."""
+    config = json.loads((folder / "effective_config.json").read_text(encoding="utf-8"))
+    now = prompts_sha256(config, Path(state.get("cwd", ".")))
+    for name, sha256 in state.get("prompts_sha256", {}).items():
+        if now.get(name) != sha256:
+            raise RunExperimentError(
+                f"{name} is not what it was when {folder.name} began; put it back, or start over with --fresh"
+            )
 
 
 def adopt(folder: Path, chosen: Json) -> None:
@@ -256,6 +278,7 @@ def choose(args: argparse.Namespace) -> Path | None:
         raise RunExperimentError(f"{folder}/state.json cannot be read; start over with --fresh")
     if state["status"] == "running":
         raise RunExperimentError(f"{folder.name} is running already; see it with: follow {folder.name}")
+    check_unchanged(folder, state)
     over = all(cycle["status"] in ("completed", "failed") for cycle in state["cycles"])
     if state["status"] == "failed" and over and not args.retry_failed:
         raise RunExperimentError(
@@ -344,6 +367,8 @@ def batch(args: argparse.Namespace) -> int:
             " times only with --source none"
         )
     ready = [prepare(one, args.fresh) for one in chosen]
+    for folder in ready:
+        check_unchanged(folder, read_state(folder) or {})
     # Ctrl-C is the conductors' to answer; we wait for them. A handler, unlike SIG_IGN, is not inherited.
     signal.signal(signal.SIGINT, lambda *_: None)
 
@@ -364,7 +389,7 @@ def batch(args: argparse.Namespace) -> int:
                 return codes[-1]
     for folder, code in zip(ready, codes, strict=True):
         print(f"{folder.name}: {'done' if code == 0 else f'exit code {code}'}")
-    return max(codes, default=0)
+    return 130 if 130 in codes else int(any(codes))  # a conductor that was killed has a code below 0
 
 
 # --- Results ---

@@ -41,6 +41,11 @@ CYCLES_FOR_INTERVAL = 3
 HARD_FLAGS = frozenset(
     ("warm_cache", "prompt_not_evaluated", "token_mismatch", "implausible_rate", "timeout", "interrupted")
 )
+# Of the environment's board, and of the records
+CONDITIONS = (
+    "board", "power_mode_name", "clocks_locked", "engine_version", "power_source", "power_rail",
+    "power_scope",
+)  # fmt: skip
 MEANS = (
     "latency_ms", "ttft_ms", "tpot_ms", "prefill_tok_per_s", "decode_tok_per_s", "tok_per_s", "prompt_tokens",
     "completion_tokens", "energy_joule", "energy_gross_joule", "power_mw_mean", "temp_max_c", "flops",
@@ -211,6 +216,33 @@ def in_order(cell: Cell) -> tuple[Any, ...]:
     return cell[0], cell[1], number, cell[2]
 
 
+def facts_of(environments: Sequence[Json], records: Sequence[Json]) -> Iterator[tuple[str, str]]:
+    """(name, value) of all that must be the same in every cycle."""
+    for env in environments:
+        board, engine, models = (
+            env[name] if isinstance(env.get(name), Mapping) else {} for name in ("board", "engine", "models")
+        )
+        yield from ((name, str(board.get(name))) for name in CONDITIONS if name in board)
+        yield "engine_version", str(engine.get("version"))
+        yield from ((f"file of {name}", str(one.get("sha256"))[:12]) for name, one in models.items())
+    for record in (one for one in records if one.get("error") is None):
+        yield from ((name, str(record[name])) for name in CONDITIONS if name in record)
+        if record.get("prompt_sha256") and record.get("turn") in (None, 1):  # a second turn holds an answer
+            task = f"prompt of task {record.get('id')} {record.get('level')} for {record.get('model_id')}"
+            yield task, str(record["prompt_sha256"])[:12]
+
+
+def differences(folder: Path, cycles: Sequence[Sequence[Json]]) -> dict[str, dict[str, list[int]]]:
+    """{what was not the same in all cycles: {value: the cycles it had it in}}; their mean means nothing."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for n, records in enumerate(cycles, 1):
+        path = folder / f"cycle_{n}.env.jsonl"
+        environments = [env for _, env in read_jsonl(path) if env] if path.exists() else []
+        for name, value in dict.fromkeys(facts_of(environments, records)):
+            found.setdefault(name, {}).setdefault(value, []).append(n)
+    return {name: values for name, values in found.items() if len(values) > 1}
+
+
 def decide(cells: Sequence[Json], until_ci: str | None) -> dict[str, Any] | None:
     """Is the energy per token of every cell known to within the wanted share of its mean?"""
     if not until_ci:
@@ -307,6 +339,9 @@ def markdown(summary: Json) -> str:
         lines.append(
             f"- cycle {cycle['n']}: {cycle['status']}{why}, {cycle['runs']} runs, {cycle['failed']} failed"
         )
+    for name, values in summary["mixed"].items():
+        where = "; ".join(f"{value} in cycle {', '.join(map(str, ns))}" for value, ns in values.items())
+        lines += ["", f"MIXED: {name} is {where}. The means above are of different things."]
     until = summary["until_ci"]
     if until:
         width = "unknown" if until["widest"] is None else f"± {until['widest']:.2%} at {until['widest_at']}"
@@ -348,6 +383,9 @@ def summarize(folder: Path) -> dict[str, Any]:
     cycles: list[list[dict[str, Any]]] = [read_cycle(path) if path.exists() else [] for path in paths]
     counted = count_flops(config, Path(state["cwd"]), cycles, folder / "flops.jsonl")
     cells = cells_of(with_flops(cycles, counted))
+    mixed, until = differences(folder, cycles), decide(cells, config["until_ci"])
+    if mixed and until:
+        until |= {"reached": False, "reason": f"the cycles differ in {next(iter(mixed))}"}
     return {
         "schema_version": 1,
         "id": state["id"],
@@ -356,7 +394,8 @@ def summarize(folder: Path) -> dict[str, Any]:
         "cycles": [
             {key: cycle[key] for key in ("n", "status", "runs", "failed", "why")} for cycle in state["cycles"]
         ],
-        "until_ci": decide(cells, config["until_ci"]),
+        "until_ci": until,
+        "mixed": mixed,
         "flops_methods": methods_of(counted),
         "cells": cells,
     }

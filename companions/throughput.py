@@ -491,13 +491,13 @@ def line_of(record: BatchRecord) -> str:
 def measure_all(args: argparse.Namespace) -> int:
     """Plan, measure, sum up. Returns the exit code."""
     with sole_writer(args.out_jsonl), tempfile.TemporaryDirectory(prefix="throughput") as folder:
-        settings = json.dumps(vars(args), default=str)
+        facts = companion(HERE / "board_facts.py")[0]
+        board = {name: facts.get(name) for name in ("board", "power_mode_name")}
+        settings = json.dumps(vars(args) | board, default=str)
         header, *models = companion(HERE / "plan_throughput.py", text=settings)
         due, failed = sum(len(model["todo"]) for model in models), 0
         say(f"{due} of {header['total']} measurements to do, {len(header['prompts'])} prompts each")
         if due:
-            facts = companion(HERE / "board_facts.py")[0]
-            board = {name: facts.get(name) for name in ("board", "power_mode_name")}
             power = Power(args, Path(folder))
             campaign = Campaign(args, header["prompts"], power, board, Path(folder))
             try:

@@ -407,6 +407,35 @@ def test_ctrl_c_ends_the_judge_too(desk: Desk) -> None:
     assert state["status"] == "interrupted" and state["cycles"][0]["status"] == "completed"
 
 
+def test_other_prompts_under_the_same_name_are_not_mixed_in(desk: Desk) -> None:
+    assert desk("run", "exp.yaml", "--cycles", "1").returncode == 0
+    before = (desk.root / "p.csv").read_text()
+    (desk.root / "p.csv").write_text(before.replace("a,b", "another,b"))
+    for words in (["run", "exp.yaml"], ["run", "--resume", "exp"], ["batch", "exp.yaml"]):
+        more = ["--cycles", "1"] if "--resume" not in words else []
+        done = desk(*words, *more)
+        assert done.returncode == 1 and "p.csv is not what it was when exp-" in done.stderr, done.stderr
+    (desk.root / "p.csv").write_text(before)
+    assert "is complete" in desk("run", "exp.yaml", "--cycles", "1").stdout
+
+
+def test_cycles_of_two_power_modes_are_told_and_never_enough(desk: Desk) -> None:
+    assert desk("run", "exp.yaml", "--until_ci", "50%").returncode == 0
+    summary = json.loads((desk.folder / "summary.json").read_text())
+    assert summary["mixed"] == {}
+    for n, mode in ((1, "15W"), (2, "15W"), (3, "MAXN")):
+        env = {"env_id": "e", "board": {"power_mode_name": mode}, "engine": {"version": "1"}, "models": {}}
+        (desk.folder / f"cycle_{n}.env.jsonl").write_text(json.dumps(env) + "\n")
+    assert "power mode 15W and MAXN" in desk("aggregate", "exp").stderr  # the workbooks refuse
+    summary = json.loads((desk.folder / "summary.json").read_text())
+    assert summary["mixed"] == {"power_mode_name": {"15W": [1, 2], "MAXN": [3]}}
+    assert not summary["until_ci"]["reached"] and "power_mode_name" in summary["until_ci"]["reason"]
+    assert (
+        "MIXED: power_mode_name is 15W in cycle 1, 2; MAXN in cycle 3"
+        in (desk.folder / "summary.md").read_text()
+    )
+
+
 # --- Several, and mistakes ---
 
 

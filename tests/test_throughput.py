@@ -342,6 +342,20 @@ def test_flags_that_make_no_sense(tmp_path: Path, more: list[str], words: list[s
     assert all(word in done.stderr for word in words), done.stderr
 
 
+def test_another_power_mode_is_not_mixed_in(llama_cpp, demo_models: dict[str, Path], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    flags = ["--models", str(demo_models["llama"]), "--source", "none", "--max_tokens", "4"]
+    flags += ["--prompts", str(ROOT / "data/writing_prompts_hierarchical.csv"), "--repeats", "1"]
+    out = tmp_path / "t.jsonl"
+    command = [sys.executable, str(COMPANIONS / "throughput.py"), *flags, "--out_jsonl", str(out)]
+    assert subprocess.run([*command, "--batch_sizes", "1"], capture_output=True).returncode == 0
+    record = json.loads(out.read_text())
+    out.write_text(json.dumps(record | {"power_mode_name": "7W of another day"}) + "\n")
+    before = out.read_bytes()
+    done = subprocess.run([*command, "--batch_sizes", "1,2"], capture_output=True, text=True)
+    assert done.returncode == 1 and "in power mode 7W of another day" in done.stderr, done.stderr
+    assert "choose another --out_jsonl" in done.stderr and out.read_bytes() == before
+
+
 def test_two_starts_on_one_output_are_refused(tmp_path: Path) -> None:
     import fcntl
 
