@@ -198,14 +198,34 @@ def count_run(record: Json, costs: Mapping[Path, Cost]) -> dict[str, Any]:
     names = {name: record.get(name) for name in ("run_key", "model_id")}
     blank = {"flops": None, "flops_prefill": None, "flops_decode": None, "method": None, "confidence": None}
     found = [cost for path, cost in costs.items() if same_model(path, record)]
+    if record.get("kind") == "throughput" and len(found) == 1:
+        return {**names, **count_batch(record, found[0], blank)}
     prompt, completion = record.get("prompt_tokens"), record.get("completion_tokens")
     if not isinstance(prompt, int) or not isinstance(completion, int):
         return {**names, **blank, "note": "the run has no token counts"}
     if len(found) != 1:
         why = "no --model file" if not found else "more than one --model file"
         return {**names, **blank, "note": f"{why} is called {record.get('model_id')}"}
-    steps = completion if record.get("finish_reason") == "stop" else max(0, completion - 1)
-    return {**names, **flops(found[0], prompt, completion, steps)}
+    return {**names, **flops(found[0], prompt, completion, steps_of(record))}
+
+
+def steps_of(record: Json) -> int:
+    """Decode steps of an answer: the prompt gave its first token, and seeing its end took one more."""
+    completion = int(record["completion_tokens"])
+    return completion if record.get("finish_reason") == "stop" else max(0, completion - 1)
+
+
+def count_batch(record: Json, cost: Cost, blank: Json) -> dict[str, Any]:
+    """The count of a record of throughput.py: decoding together spares loading weights, but no arithmetic."""
+    parts = [
+        flops(cost, one["prompt_tokens"], one["completion_tokens"], steps_of(one))
+        for one in record.get("sequences") or ()
+    ]
+    if not parts:
+        return {**blank, "note": "the run has no token counts"}
+    least = max(parts, key=lambda part: ("high", "medium", "low").index(part["confidence"]))
+    summed = {name: sum(part[name] for part in parts) for name in ("flops", "flops_prefill", "flops_decode")}
+    return {**least, **summed}
 
 
 def count_runs(args: argparse.Namespace) -> None:

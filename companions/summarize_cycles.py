@@ -268,12 +268,10 @@ def decide(cells: Sequence[Json], until_ci: str | None) -> dict[str, Any] | None
 def count_flops(
     config: Json, cwd: Path, cycles: Sequence[Sequence[Json]], out: Path
 ) -> dict[str, dict[str, Any]]:
-    """{run_key: line of count_flops.py}, which it writes to out; empty where no model can be read. For single
-    answers only: a batch's record does not tell its sequences apart.
-    """
+    """{run_key: line of count_flops.py}, which it writes to out; empty where no model can be read."""
     models = [str(path) for model in config["models"] if (path := cwd / model).exists()]
     records = [record for cycle in cycles for record in cycle]
-    if config["mode"] != "collect" or not models or not records:
+    if not models or not records:
         return {}
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as runs:
         runs.writelines(json.dumps(record) + "\n" for record in records)

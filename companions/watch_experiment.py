@@ -8,8 +8,9 @@
 Without ID: the one that runs, else the newest. ID is an experiment's name and hash,
 the beginning of it, or its folder. What is told is read from the files: runs
 counted in cycle_N.jsonl, and whether the process of state.json, known by its number
-and its start time, still lives. Time left is the mean of the finished runs of this
-start times the runs left; cool-down is not in it.
+and its start time, still lives. Time left is the mean of the runs that this start has
+finished in the cycle, or else in the one before, times the runs left; cool-down
+is not in it.
 
 Example:
   python companions/watch_experiment.py status
@@ -120,7 +121,9 @@ def look(folder: Path) -> dict[str, Any]:
 
 
 def time_left(state: Json, records: Sequence[Json], total: int | None) -> float | None:
-    """Seconds, from the wall time that the runs of this start took in the current cycle; None before one."""
+    """Seconds, from the wall time that the runs of this start took in the current cycle, or else in the one
+    before; None before the first run.
+    """
     n = state["cycle"]
     if not total or not n or not records:
         return None
@@ -128,9 +131,15 @@ def time_left(state: Json, records: Sequence[Json], total: int | None) -> float 
     began = cycle.get("resumed_at")
     here = len(records) - sum(one["runs"] for one in state["cycles"] if one["n"] < n)
     here -= cycle.get("runs_before", 0)
-    if began is None or here <= 0:
-        return None
-    return round(float(seconds_since(began) / here * max(0, total - len(records))), 1)
+    if began is not None and here > 0:
+        each_s = seconds_since(began) / here
+    else:  # nothing done in this cycle yet: as long as in the one before
+        before = [one for one in state["cycles"][: n - 1] if one.get("resumed_at") and one["ended_at"]]
+        runs = before[-1]["runs"] - before[-1]["runs_before"] if before else 0
+        if runs <= 0:
+            return None
+        each_s = (seconds_since(before[-1]["resumed_at"]) - seconds_since(before[-1]["ended_at"])) / runs
+    return round(float(each_s * max(0, total - len(records))), 1)
 
 
 def summary_of(record: Json) -> dict[str, Any]:

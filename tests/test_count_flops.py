@@ -173,12 +173,18 @@ def test_runs_get_their_count_by_model_and_an_ended_answer_a_step_more(
         {**base, "run_key": "c", "model_id": "other"},
         {**base, "run_key": "d", "completion_tokens": None},
     ]
+    together = {"sequences": [records[0], records[1]], "prompt_tokens": 18, "completion_tokens": 6}
+    records.append({**base, "run_key": "e", "kind": "throughput", **together})
     runs.write_text("\n".join(map(json.dumps, records)) + '\n{"torn')
     command = [sys.executable, str(SCRIPT), "--model", str(demo_models["llama"]), str(demo_models["phi3"])]
     done = subprocess.run([*command, "--runs", str(runs), "--out", str(out)], capture_output=True, text=True)
     assert done.returncode == 0 and "2 without a count, 1 unreadable" in done.stderr
-    a, b, c, d = map(json.loads, out.read_text().splitlines())
-    assert [one["run_key"] for one in (a, b, c, d)] == list("abcd")
+    a, b, c, d, e = map(json.loads, out.read_text().splitlines())
+    assert [one["run_key"] for one in (a, b, c, d, e)] == list("abcde")
+    assert e["flops"] == a["flops"] + b["flops"] and (e["method"], e["confidence"]) == (
+        "matmul_count",
+        "high",
+    )
     assert a["flops"] == lengths(demo_models["llama"], 9, 3)["flops"]
     assert b["flops"] == lengths(demo_models["llama"], 9, 4)["flops"]
     assert c["flops"] is None and "other" in c["note"]

@@ -153,6 +153,8 @@ def test_killed_in_cycle_2_of_3_it_goes_on_and_sums_up_the_same(desk: Desk, tmp_
     running = desk.start("run", "exp.yaml")
     wait(lambda: list((desk.root / "results/experiments").glob("*/state.json")))
     desk.go(1)
+    wait(lambda: desk.state()["cycle"] == 2)
+    assert json.loads(desk("status", "--json").stdout)["eta_s"] is not None  # from the cycle before
     desk.go(2, 1, 2)
     wait(lambda: desk.lines(2) == 2)
     wait(lambda: (desk.state()["collector"] or {}).get("pid"))
@@ -510,6 +512,8 @@ def test_the_throughput_preset_batches(tmp_path: Path, llama_cpp: object, tiny_m
     assert [cell["level"] for cell in cells] == ["batch 1", "batch 2"]
     assert all(cell["metrics"]["tok_per_s"]["mean"] > 0 for cell in cells)
     assert all("energy_joule" not in cell["metrics"] for cell in cells)
+    one, two = (cell["metrics"] for cell in cells)
+    assert one["flops"]["mean"] == two["flops"]["mean"] > 0  # decoded together, the arithmetic is the same
 
 
 # --- Plans ---
