@@ -449,6 +449,8 @@ class Conductor:
         """The steps after the last cycle: judge, workbooks. The judge's exit code."""
         if not (self.folder / "summary.json").exists():
             self.summarize()
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(run_script(HERE / "summarize_cycles.py", str(self.folder), "--show")[1], flush=True)
         if self.config["mode"] == "throughput" or not any(c["runs"] for c in self.state["cycles"]):
             return 0
         scores = self.folder / "scores_mtbench.csv"

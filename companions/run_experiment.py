@@ -413,17 +413,20 @@ def results_list(output: Path, as_json: bool) -> int:
 
 
 def results_show(folder: Path, raw: bool, as_json: bool) -> int:
-    """The summary as a page or as JSON; raw: the collector's records of all cycles."""
+    """The summary as text or as JSON; raw: the collector's records of all cycles."""
     if raw:
         for path in sorted(folder.glob("cycle_*.jsonl")):
             if path.stem[6:].isdigit():
                 sys.stdout.write(path.read_text(encoding="utf-8"))
         return 0
-    name = "summary.json" if as_json else "summary.md"
-    if not (folder / name).exists():
+    if not (folder / "summary.json").exists():
         raise RunExperimentError(f"{folder.name} has no summary yet; make one with: aggregate {folder.name}")
-    print((folder / name).read_text(encoding="utf-8"), end="")
-    return 0
+    if as_json:
+        print((folder / "summary.json").read_text(encoding="utf-8"), end="")
+        return 0
+    return subprocess.run(
+        [sys.executable, str(HERE / "summarize_cycles.py"), str(folder), "--show"]
+    ).returncode
 
 
 def results(args: argparse.Namespace) -> int:

@@ -27,10 +27,12 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -63,6 +65,7 @@ COLUMNS = (
     ("latency ms", "latency_ms"),
     ("decode tok/s", "decode_tok_per_s"),
 )
+MEANING = "Mean over cycles ± half of its 95 % interval (Student's t); no ± where one cycle counts."
 Json = Mapping[str, Any]
 Cell = tuple[str, str, str]  # model, quantization, level or batch size
 
@@ -300,12 +303,17 @@ def methods_of(counted: Mapping[str, Json]) -> list[dict[str, Any]]:
 
 
 def shown(metric: Json | None) -> str:
-    """1.23 ± 0.04: mean and half the 95 % interval."""
+    """1.230 ± 0.042: mean and half the 95 % interval, to the same decimal place where that shows both."""
     if metric is None or metric["mean"] is None:
         return "-"
-    return f"{metric['mean']:.4g}" + (
-        f" ± {metric['half_width']:.2g}" if metric["half_width"] is not None else ""
-    )
+    mean, half = metric["mean"], metric["half_width"]
+    power = math.floor(math.log10(abs(mean))) if mean else 0
+    if half is None or not half:
+        return f"{mean:.4g}" + (" ± 0" if half == 0 else "")
+    if -4 < power < 6:
+        decimals = max(0, 3 - power, 1 - math.floor(math.log10(half)) if half < 10 ** (power - 3) else 0)
+        return f"{mean:.{decimals}f} ± {half:.{decimals}f}"
+    return f"({mean / 10**power:.3f} ± {half / 10**power:.2g})e{power:+03d}"
 
 
 def markdown(summary: Json) -> str:
@@ -314,7 +322,7 @@ def markdown(summary: Json) -> str:
     lines = [
         f"# {summary['name']}",
         "",
-        "Mean over cycles ± half of its 95 % interval (Student's t); no ± where one cycle counts.",
+        MEANING,
         "",
         "| model | level | cycles | " + " | ".join(heads) + " | CV of J/token |",
         "| --- | --- | --- |" + " --- |" * (len(heads) + 1),
@@ -323,11 +331,39 @@ def markdown(summary: Json) -> str:
         metrics = cell["metrics"]
         cv = metrics.get("joule_per_token", {}).get("cv")
         values = [shown(metrics.get(name)) for _, name in COLUMNS] + ["-" if cv is None else f"{cv:.1%}"]
-        name = " ".join(filter(None, (cell["model_id"], cell["quantization"])))
         lines.append(
-            f"| {name} | {cell['level']} | {len(cell['cycles_counted'])} | " + " | ".join(values) + " |"
+            f"| {name_of(cell)} | {cell['level']} | {len(cell['cycles_counted'])} | "
+            + " | ".join(values)
+            + " |"
         )
-    lines.append("")
+    return "\n".join([*lines, "", *notes(summary)]) + "\n"
+
+
+def name_of(cell: Json) -> str:
+    """Model and quantization."""
+    return " ".join(filter(None, (cell["model_id"], cell["quantization"])))
+
+
+def screen(summary: Json) -> str:
+    """The summary for a terminal of 80 columns; summary.md has more columns."""
+    columns = [pair for pair in COLUMNS if pair[1] in ("joule_per_token", "energy_joule", "latency_ms")]
+    lines = [summary["name"], ""]
+    wide = max([12, *(len(str(cell["level"])) for cell in summary["cells"])])
+    for model in dict.fromkeys(name_of(cell) for cell in summary["cells"]):
+        lines += [model, f"{'level':<{wide}} {'cycles':>6}" + "".join(f" {head:>18}" for head, _ in columns)]
+        for cell in summary["cells"]:
+            if name_of(cell) == model:
+                values = "".join(f" {shown(cell['metrics'].get(name)):>18}" for _, name in columns)
+                lines.append(f"{cell['level']:<{wide}} {len(cell['cycles_counted']):>6}{values}")
+        lines.append("")
+    texts = [MEANING, *notes(summary)]
+    lines += [part for text in texts for part in (textwrap.wrap(text, 80, subsequent_indent="  ") or [""])]
+    return "\n".join(lines) + "\n"
+
+
+def notes(summary: Json) -> list[str]:
+    """What the reader of the table must know, as lines of Markdown."""
+    lines = []
     if any(cell["simulated_power"] for cell in summary["cells"]):
         lines += ["SIMULATED power: replayed, not measured here.", ""]
     for reason in sorted({cell["energy_missing"] for cell in summary["cells"] if cell["energy_missing"]}):
@@ -357,7 +393,7 @@ def markdown(summary: Json) -> str:
             "",
             f"FLOPs by {method['method']}, confidence {method['confidence']}: {method['runs']} runs.",
         ]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -404,6 +440,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the experiment's folder")
+    parser.add_argument(
+        "--show", action="store_true", help="print summary.json for a terminal; write nothing"
+    )
     return parser
 
 
@@ -411,10 +450,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     args = build_parser().parse_args(argv)
     try:
+        if args.show:
+            print(screen(json.loads((args.folder / "summary.json").read_text(encoding="utf-8"))), end="")
+            return 0
         summary = summarize(args.folder)
         write_whole(args.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
         write_whole(args.folder / "summary.md", markdown(summary))
-    except (SummarizeCyclesError, OSError) as exc:
+    except KeyError as exc:
+        print(f"error: summary.json lacks {exc}; make it again without --show", file=sys.stderr)
+        return 1
+    except (SummarizeCyclesError, OSError, ValueError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     return 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -127,7 +128,10 @@ def test_three_cycles_leave_everything_in_one_folder(desk: Desk) -> None:
     assert len((desk.folder / "starts.txt").read_text().splitlines()) == 3
 
     shown = desk("results", "show", "exp").stdout
-    assert shown.startswith("# exp") and "| m F32 | L0 | 3 |" in shown
+    assert shown.startswith("exp\n\nm F32\nlevel ") and re.search(r"^L0 +3 +\S+ ± \S+ ", shown, re.M)
+    assert shown in done.stdout and max(map(len, shown.splitlines())) <= 80
+    page = (desk.folder / "summary.md").read_text()
+    assert page.startswith("# exp") and "| m F32 | L0 | 3 |" in page
     assert len(desk("results", "show", "exp", "--raw").stdout.splitlines()) == 18
     assert json.loads(desk("results", "show", "exp", "--json").stdout)["cells"]
     assert "completed" in desk("results", "list").stdout
