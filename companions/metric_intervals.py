@@ -75,9 +75,10 @@ def make_interval(counts: Floats, relative: Floats, group: Ints) -> dict[str, An
     slopes = spread_slopes(logs, relative, group)
     start = float(-slopes @ logs.mean(axis=0))
     score = np.abs(relative) / np.exp(start + logs @ slopes)
-    # One more cell is to come, whose errors are of no rank yet: the finite-sample correction of the level.
+    # One more cell is to come, whose errors may be beyond all of these: the finite-sample correction, with
+    # cells as the unit, because the repeats of a cell err alike (Lee et al., arXiv 2306.06342).
     cells = len(np.unique(group))
-    raised = [min(1.0, level + (1 - level) / cells) for level in LEVELS]
+    raised = [min(1.0, level * (1 + 1 / cells)) for level in LEVELS]
     quantiles = {str(k): float(np.quantile(score, r)) for k, r in zip(LEVELS, raised, strict=True)}
     ends = {"log2_low": logs.min(axis=0).tolist(), "log2_high": logs.max(axis=0).tolist()}
     return {"log_spread": [start, *slopes.tolist()], "quantiles": quantiles, **ends}

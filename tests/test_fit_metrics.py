@@ -172,6 +172,26 @@ def test_intervals_of_pure_noise_cover_what_they_say() -> None:
     assert 0.87 <= inside.mean() <= 0.93
 
 
+def test_intervals_of_few_cells_cover_a_new_cell_whose_repeats_err_alike() -> None:
+    rng, cells, repeats, draws = np.random.default_rng(3), 10, 5, 400
+    off = np.repeat(rng.normal(0, 0.01, cells * draws), repeats)
+    group = np.repeat(np.arange(cells * draws), repeats)
+    size = cells * repeats
+    asked = {"counts": [[100, 99]] * len(off), "group": group.tolist()}
+    asked |= {"measured": {"decode_ms": (100 * (1 + off)).tolist()}}
+    asked["jobs"] = [
+        {"rows": [*range(start, start + size)], "held_out": {"decode_ms": [100.0] * size}}
+        for start in range(0, len(off), size)
+    ]
+    answers = ask("metric_intervals.py", asked)
+    new = np.abs(rng.normal(0, 0.01, 2000))
+    held = [
+        np.mean(new <= one["decode_ms"]["quantiles"]["0.9"] * math.exp(one["decode_ms"]["log_spread"][0]))
+        for one in answers
+    ]
+    assert len(held) == draws and 0.88 < np.mean(held) < 0.95
+
+
 def test_select_measurements_knows_short_names_and_keeps_bad_energies_out() -> None:
     import select_measurements
 
