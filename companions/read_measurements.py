@@ -99,8 +99,10 @@ RAIL_MW = {
 }
 # Tables of a 1 Hz tegrastats log with whole-second stamps say so by these columns.
 ONE_HERTZ = {"energy_per_token_j", "energy_per_token", "monitoring_time"}
+MEAN_POWER_W = "avg_power_w"
 TIMES = ("prefill_ms", "decode_ms", "total_ms")
 ENERGIES = ("prefill_energy_joule", "decode_energy_joule", "total_energy_joule")
+NEARLY_SURE = 0.85  # likeness of a column's name to one we read
 SAMPLES_LEAST = 2  # a window shorter than two sample periods holds no measurement of its energy
 CELL_LIMIT_BYTE = 1 << 27  # generated texts stand in some tables
 
@@ -162,7 +164,8 @@ def unit_of(rows: Sequence[Mapping[str, Any]], column: str, quantity: str) -> fl
                 return unit_of(rows, found, other)
     if not guesses:
         raise MeasurementsError(
-            f"column {column} has no unit, and no tokens_per_second or total_time_ms tells it"
+            f"column {column} has no unit, and no tokens_per_second or total_time_ms tells it;"
+            " rename times by their unit, such as decode_ms or decode_s"
         )
     return 1e3 if median(guesses) > math.log(1000) / 2 else 1.0
 
@@ -237,9 +240,23 @@ def json_rows(path: Path) -> list[dict[str, Any]]:
 def missing_column(quantity: str, columns: Sequence[str]) -> str:
     """What is missing, and the column that looks most like it."""
     wanted = [name for name, _ in QUANTITIES[quantity]]
-    near = [match for name in wanted for match in difflib.get_close_matches(name, columns, 1, 0.7)]
-    hint = f"; is it {near[0]}? Rename that column" if near else ""
+    near = nearest_column(quantity, columns, 0.7)
+    hint = f"; is it {near}? Rename that column" if near else ""
     return f"no column for {quantity.removesuffix('_ms')} ({', '.join(wanted[:4])}){hint}"
+
+
+def nearest_column(quantity: str, columns: Sequence[str], cutoff: float) -> str | None:
+    """The column most like a quantity's names; one that is read already is no wrong name for another."""
+    taken = {name for places in QUANTITIES.values() for name, _ in places}
+    taken |= {name for names in UNITLESS.values() for name in names}
+    near: dict[str, float] = {}
+    for column in (name for name in columns if name not in taken):
+        likeness = max(
+            difflib.SequenceMatcher(None, name, column).ratio() for name, _ in QUANTITIES[quantity]
+        )
+        if likeness >= cutoff:
+            near[column] = likeness
+    return max(near, key=lambda name: near[name]) if near else None
 
 
 def table_factors(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, float]]:
@@ -250,7 +267,10 @@ def table_factors(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, tu
         column = next((name for name in names if name in columns), None)
         if quantity not in found and column:
             # A table with an hertz stamp writes decode_time in seconds beside whole monitoring seconds.
-            factor = 1e3 if "monitoring_time" in columns else unit_of(rows, column, quantity)
+            try:
+                factor = 1e3 if "monitoring_time" in columns else unit_of(rows, column, quantity)
+            except MeasurementsError as exc:
+                raise MeasurementsError(f"{path}: {exc}") from exc
             found[quantity] = (column, factor)
     if "input_tokens" not in found and "output_tokens" not in found:
         raise MeasurementsError(f"{path}: {missing_column('input_tokens', columns)}")
@@ -258,6 +278,11 @@ def table_factors(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, tu
         raise MeasurementsError(f"{path}: {missing_column('prefill_ms', columns)}")
     if "output_tokens" not in found and ({"decode_ms", "tpot_ms"} & set(found)):
         raise MeasurementsError(f"{path}: {missing_column('output_tokens', columns)}")
+    either = {"decode_ms", "tpot_ms"}  # one of them tells the other
+    read = set(found) | (either if either & set(found) else set())
+    for quantity in (name for name in QUANTITIES if name not in read):
+        if near := nearest_column(quantity, columns, NEARLY_SURE):
+            print(f"{path}: column {near} is not read; if it is {quantity}, rename it so", file=sys.stderr)
     return found
 
 
@@ -270,7 +295,7 @@ def table_rows(path: Path, assumed: int | None, period_s: float | None) -> list[
     if "input_tokens" not in places and assumed is None:
         columns = list(raw[0])
         raise MeasurementsError(
-            f"{path}: {missing_column('input_tokens', columns)}; --assume_input_tokens N gives all rows one"
+            f"{path}: {missing_column('input_tokens', columns)}; --assume-input-tokens N gives all rows one"
         )
     period_s = period_s if period_s is not None else (1.0 if ONE_HERTZ & set(raw[0]) else None)
     rows = []
@@ -306,6 +331,7 @@ def table_row(
     if values.get("decode_ms") is None and prefill is not None and values.get("total_ms") is not None:
         values["decode_ms"] = values["total_ms"] - prefill  # type: ignore[operator]
     add_rail_energy(line, values)
+    flags += drop_short_phases(values, period_s)
     if str(line.get("energy_matched_by") or ""):
         flags.append("energy_not_per_request")  # a subject's mean power times this request's duration
     row: dict[str, Any] = {
@@ -318,7 +344,29 @@ def table_row(
     row["subject"] = first_text(line, SUBJECTS)
     row["decode_steps"] = None if tokens_out is None else max(tokens_out - 1, 0)
     row |= {name: values.get(name) for name in (*TIMES, *ENERGIES)}
+    row["power_window_s"] = power_window_s(line, row)
     return row | {"energy_scope": f"{first_text(line, ('power_rail',)) or 'as in the table'}, gross"}
+
+
+def drop_short_phases(values: dict[str, float | None], period_s: float | None) -> list[str]:
+    """Take away the energy of a phase too short for the sensor in a request that is not; flags for it."""
+    least_ms, flags = SAMPLES_LEAST * (period_s or 0.0) * 1000, []
+    if max(values.get(name) or 0.0 for name in TIMES) < least_ms:
+        return []  # all of it is too short, which is said of the row
+    for phase in ("prefill", "decode"):
+        time_ms, energy = values.get(f"{phase}_ms"), f"{phase}_energy_joule"
+        if time_ms is not None and time_ms < least_ms and values.get(energy) is not None:
+            values[energy] = None
+            flags.append(f"{phase}_too_short_for_sensor")
+    return flags
+
+
+def power_window_s(line: Mapping[str, Any], row: Mapping[str, Any]) -> float | None:
+    """How long the sensor was read for a row without any time: its energy over its mean power."""
+    watt, joule = number(line.get(MEAN_POWER_W)), row["total_energy_joule"]
+    if any(row[name] is not None for name in TIMES) or not watt or watt <= 0 or joule is None:
+        return None
+    return float(joule / watt)
 
 
 def add_rail_energy(line: Mapping[str, Any], values: dict[str, float | None]) -> None:
@@ -413,6 +461,9 @@ def finish_row(row: dict[str, Any], board: str | None) -> dict[str, Any]:
     period_s = row.get("power_period_s")
     durations = [row[name] for name in ("decode_ms", "prefill_ms", "total_ms") if row.get(name) is not None]
     has_energy = any(row.get(name) is not None for name in ENERGIES)
+    if not durations and period_s and row.get("power_window_s"):
+        # Readings begin before the request and end after it: it may be two periods shorter than they are.
+        durations = [1000 * (row["power_window_s"] - 2 * period_s)]
     if has_energy and period_s and durations and max(durations) < SAMPLES_LEAST * period_s * 1000:
         flags.append("too_short_for_sensor")
     row = {"kind": "measurement", "schema_version": 1, **row, "flags": flags, "board": board or row["board"]}
@@ -457,7 +508,7 @@ def read_all(args: argparse.Namespace) -> list[dict[str, Any]]:
         flag
         for row in rows
         for flag in row["flags"]
-        if flag in ("too_short_for_sensor", "energy_not_per_request")
+        if flag.endswith("too_short_for_sensor") or flag == "energy_not_per_request"
     )
     for flag, times in flagged.items():
         print(f"flagged {times} rows {flag}: kept out of energy fits", file=sys.stderr)
@@ -486,7 +537,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="JSONL", help="write the rows here (default: print them)")
     parser.add_argument("--board", metavar="NAME", help="the board of all rows")
     parser.add_argument(
-        "--assume_input_tokens", type=int, metavar="N", help="prompt length of tables that do not have it"
+        *("--assume-input-tokens", "--assume_input_tokens"),
+        type=int,
+        metavar="N",
+        help="prompt length of tables that do not have it",
     )
     parser.add_argument(
         "--sample_period_s",

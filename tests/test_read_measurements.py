@@ -63,8 +63,8 @@ def test_the_jetson_table_needs_a_prompt_length_and_says_which_flag_gives_it(tmp
         "subset,inference_time,output_tokens,prefill,decode,tokens_per_second\nlaw,4.5,41,0.5,4.0,10\n"
     )
     done = run(path)
-    assert done.returncode == 1 and "--assume_input_tokens" in done.stderr
-    (row,) = read(path, "--assume_input_tokens", 120)
+    assert done.returncode == 1 and "--assume-input-tokens" in done.stderr
+    (row,) = read(path, "--assume-input-tokens", 120)
     assert row["decode_ms"] == pytest.approx(4000) and row["prefill_ms"] == pytest.approx(500)
     assert "assumed_input_tokens" in row["flags"] and row["subject"] == "law"
 
@@ -105,6 +105,39 @@ def test_windows_shorter_than_two_samples_are_flagged(tmp_path: Path) -> None:
     )
     short, long = read(path, "--sample_period_s", 1)
     assert "too_short_for_sensor" in short["flags"] and not long["flags"]
+
+
+def test_a_phase_shorter_than_two_samples_keeps_its_time_and_loses_its_energy(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    header = "model,input_tokens,output_tokens,ttft_ms,decode_ms,prefill_energy_j,decode_energy_j"
+    path.write_text(f"{header}\na,9,50,60,4000,1,90\n")
+    (row,) = read(path, "--sample_period_s", 1)
+    assert row["prefill_ms"] == 60 and row["prefill_energy_joule"] is None
+    assert row["decode_energy_joule"] == 90 and row["flags"] == ["prefill_too_short_for_sensor"]
+
+
+def test_without_a_time_the_readings_tell_which_windows_are_too_short(tmp_path: Path) -> None:
+    path = tmp_path / "decode.csv"
+    header = "model,input_tokens,output_tokens,avg_power_w,total_energy_j,energy_per_token"
+    # Readings of an idle board around 50 ms of work; three around 1.5 s; seventeen.
+    path.write_text(f"{header}\na,130,1,5.5,11,0.1\na,130,64,11.4,34.2,0.2\na,130,640,22.5,382.5,0.5\n")
+    rows = read(path)
+    assert [row["flags"] for row in rows] == [["too_short_for_sensor"], ["too_short_for_sensor"], []]
+    out = tmp_path / "rows.jsonl"
+    assert run(path, "--out", out).returncode == 0
+    assert read(out) == rows
+
+
+def test_a_hint_never_names_a_column_that_is_read_and_an_optional_one_gets_a_note(tmp_path: Path) -> None:
+    path = tmp_path / "jetson.csv"
+    path.write_text("output_tokens,decode_ms\n41,4000\n")
+    assert "is it output_tokens" not in run(path).stderr
+    path.write_text("input_tokens,output_tokens,ttft_ms,decode_tim_ms\n9,41,50,4000\n")
+    done = run(path)
+    assert done.returncode == 0 and "decode_tim_ms is not read; if it is decode_ms" in done.stderr
+    path.write_text("input_tokens,output_tokens,inference_time,prefill,decode\n9,41,4.5,0.5,4\n")
+    done = run(path)
+    assert done.returncode == 1 and str(path) in done.stderr and "decode_ms or decode_s" in done.stderr
 
 
 def test_run_records_count_the_step_that_ended_the_text_and_skip_failures(tmp_path: Path) -> None:
