@@ -215,7 +215,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, A
     samples, how, answers = read_json(args.samples), "", []
     if args.model_file:
         (told,) = run_room(["check_model.py", str(args.model_file)], "")
-        if told["model"] != samples["model"]:
+        if told["model"].casefold() != samples["model"].casefold():
             raise EvaluateError(
                 f"{args.model_file} is a model of {told['model']}, the rows are of {samples['model']}"
             )

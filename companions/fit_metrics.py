@@ -49,6 +49,7 @@ TOTALS = ("total_ms", "total_energy_joule")
 TARGETS = (*TIMES, TOTALS[0], *ENERGIES, TOTALS[1])  # times first: the ramp of an energy needs them
 PARTS = {TOTALS[0]: TIMES, TOTALS[1]: ENERGIES}
 LEVELS = (0.5, 0.8, 0.9, 0.95)
+BOUNDS = ("mean", "low", "high")
 # Band edges at powers of two: attention kernels, batch and cache sizes change there.
 EDGES = (0, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 1 << 40)
 PADS = (128, 1)  # tensor-core tiles and paged caches round the prompt up, mostly to 128
@@ -487,11 +488,19 @@ def run_predict(args: argparse.Namespace) -> None:
     (found,) = predict_all([model], [[[prompt, output - 1] for prompt, output in pairs]], args.level)
     for place, pair in enumerate(pairs):
         row: dict[str, Any] = {"input_tokens": pair[0], "output_tokens": pair[1], "level": args.level}
-        row |= {name: {k: v and v[place] for k, v in values.items()} for name, values in found.items()}
+        row |= {
+            name: {bound: values[bound] and values[bound][place] for bound in BOUNDS}
+            for name, values in found.items()
+        }
         limits = zip(
             ("input_tokens", "output_tokens"), pair, *map(model["ranges"].get, ("low", "high")), strict=True
         )
-        row["extrapolated"] = [name for name, value, low, high in limits if not low <= value <= high]
+        beyond = [name for name, value, low, high in limits if not low <= value <= high]
+        # A quantity may have been measured at fewer lengths than others: short windows have no energy.
+        own = [
+            name for name, values in found.items() if values.get("beyond") and values["beyond"][place] > 1e-9
+        ]
+        row["extrapolated"] = beyond or own
         print(json.dumps(row))
 
 

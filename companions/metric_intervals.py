@@ -5,14 +5,15 @@ Made:    stdin   {"counts": [[prompt tokens, decode steps] ..], "group": [..], "
                   "jobs": [{"rows": [place ..], "held_out": {quantity: [prediction or null ..]}} ..]}
          stdout  an object per job: quantity -> log_spread, quantiles, held_out_mape_percent, rows
 Applied: stdin   {"level": 0.9, "bounds": [{"counts", "means", "intervals", "between", "ranges"} ..]}
-         stdout  an object per entry: quantity -> {"mean", "low", "high"}
+         stdout  an object per entry: quantity -> {"mean", "low", "high", "beyond": doublings}
 
 The relative error of held-out rows is divided by a spread that may grow or shrink with the lengths
 (log-linear, fitted on the cells); the quantiles of what remains are the half widths (split conformal with a
 scaled score: Lei et al. 2018, J. Am. Stat. Assoc. 113, section 5.2). A row's whole cell of repeats was held
 out with it, so the error has both the noise of one run and the misfit of the model between cells. Totals are
 sums of held-out parts. Two things widen an interval: a prompt length that was not measured (by the errors of
-measured ones left out whole), and lengths outside the measured range (twice as wide per doubling, a guess).
+measured ones left out whole), and lengths at which that quantity was not measured (twice as wide per
+doubling beyond, a guess).
 
 Example:
     python companions/metric_intervals.py < held_out.json
@@ -126,14 +127,26 @@ def unmeasured(job: Mapping[str, Any], target: str, counts: Floats, level: float
     return np.where(nearest > SAME_LENGTH, errors[LEVELS.index(level)], 0.0)
 
 
+def doublings_beyond(job: Mapping[str, Any], target: str, counts: Floats, mean: Floats) -> Floats:
+    """How often (n,) lengths double beyond those this quantity was measured at; a prefill has no answer."""
+    import numpy as np
+
+    interval = job["intervals"].get(target)
+    if not interval:
+        return np.zeros(len(counts))
+    logs = log_lengths(counts)
+    low, high = (np.asarray(interval[name], float) for name in ("log2_low", "log2_high"))
+    beyond = np.clip(np.maximum(logs - high, low - logs), 0, None)
+    if target.startswith("prefill"):
+        beyond[:, 1] = 0
+    return np.where(mean > 0, beyond.sum(axis=1), 0.0)  # of no decoding, nothing is beyond
+
+
 def bounds(job: Mapping[str, Any], level: float) -> dict[str, Any]:
     """Quantity -> {"mean", "low", "high"}; low and high null where no interval could be made."""
     import numpy as np
 
     counts = np.array(job["counts"], float).reshape(-1, 2)
-    low, high = (np.asarray(job["ranges"][name], float) for name in ("low", "high"))
-    lengths = np.maximum(counts + np.array([0, 1]), 1)
-    beyond = np.clip(np.maximum(np.log2(lengths / high), np.log2(low / lengths)), 0, None).sum(axis=1)
     means = {name: np.array(values, float) for name, values in job["means"].items()}
     found: dict[str, Any] = {}
     for name, mean in means.items():
@@ -146,9 +159,12 @@ def bounds(job: Mapping[str, Any], level: float) -> dict[str, Any]:
         half = mean * interval["quantiles"][str(level)] * np.exp(start + logs @ np.array(slopes))
         parts = [name] if name in job["between"] else PARTS[name]
         least = sum(means[part] * unmeasured(job, part, counts, level) for part in parts)
+        beyond = np.max([doublings_beyond(job, part, counts, means[part]) for part in parts], axis=0)
         half = np.maximum(half, least) * 2**beyond
         ends = {"low": np.maximum(mean - half, 0), "high": mean + half}
         found[name] = {"mean": mean.tolist(), **{end: values.tolist() for end, values in ends.items()}}
+        if name in job["between"]:
+            found[name]["beyond"] = beyond.tolist()
     return found
 
 

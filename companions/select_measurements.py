@@ -46,6 +46,7 @@ NO_ENERGY = {
 }
 # A phase known at this share of the rows or more is fitted, instead of the total.
 PHASES_ENOUGH = 2 / 3
+UNNAMED = "model"  # what read_measurements.py calls the model of a table without such a column
 # Names the model sizes are called by, where more than one name has the size in it.
 SHORT_NAMES = {
     "1.5b": "deepseek-r1-distill-qwen-1.5b",
@@ -102,13 +103,17 @@ def find_model(asked: str, names: Sequence[str]) -> str:
     if within:
         raise SelectError(f"--model {asked} is not one model: {', '.join(within)}; name one of them")
     near = difflib.get_close_matches(asked.casefold(), list(folded), 1, 0.3)
-    hint = f"; did you mean {folded[near[0]]}?" if near else ""
-    raise SelectError(f"no model {asked} in the data{hint} There are: {', '.join(names)}")
+    hint = f"; did you mean {folded[near[0]]}?" if near else "."
+    raise SelectError(f"no model {asked}{hint} There are: {', '.join(names)}")
 
 
 def choose_rows(rows: Sequence[dict[str, Any]], asked: str, board: str | None) -> list[dict[str, Any]]:
     """The rows of one model on one board, energies of one kind."""
-    name = find_model(asked, sorted({str(row["model"]) for row in rows}))
+    names = sorted({str(row["model"]) for row in rows})
+    if names == [UNNAMED] and asked != UNNAMED:
+        print(f"the data names no model; all of it is taken to be of {asked}", file=sys.stderr)
+        rows, names = [{**row, "model": asked} for row in rows], [asked]
+    name = find_model(asked, names)
     mine = [row for row in rows if row["model"] == name]
     boards = sorted({str(row["board"]) for row in mine if row["board"]})
     if board:

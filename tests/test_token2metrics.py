@@ -103,6 +103,41 @@ def test_extrapolation_is_flagged_and_widens_the_interval(trained: Path) -> None
     assert width[1] > 4 * width[0]
 
 
+def test_a_quantity_says_where_it_was_not_measured_though_others_were(tmp_path: Path) -> None:
+    rows = made_rows()
+    for row in rows:
+        if int(str(row["gen_tokens"])) < 256:
+            row["decode_energy_mj"] = row["prefill_energy_mj"] = ""
+    write_csv(tmp_path / "made.csv", rows)
+    ok("train", "--data", "made.csv", "--all-models", cwd=tmp_path)
+
+    def predicted(output: int) -> dict:  # type: ignore[type-arg]
+        flags = ("--model", "made", "--input-tokens", 256, "--output-tokens", output, "--json")
+        return json.loads(ok("predict", *flags, cwd=tmp_path))
+
+    inside, below = predicted(512), predicted(64)
+    assert inside["extrapolated"] == [] and "decode_energy_joule" in below["extrapolated"]
+    assert "decode_ms" not in below["extrapolated"] and "prefill_energy_joule" not in below["extrapolated"]
+    width = [
+        row["decode_energy_joule"]["high"] / row["decode_energy_joule"]["mean"] for row in (inside, below)
+    ]
+    assert width[1] - 1 > 2 * (width[0] - 1)
+
+
+def test_a_table_that_names_no_model_is_of_the_model_asked_for(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "server.csv", [{**row, "model": ""} for row in made_rows()])
+    ok("train", "--data", path, "--model", "8B", "--output", tmp_path)
+    flags = ("--data", path, "--model", "8b", "--model-path", tmp_path, "--json")
+    assert json.loads(ok("evaluate", *flags))["model"] == "8b"
+    row = json.loads(
+        ok(
+            *("predict", "--model", "8B", "--model-path", tmp_path),
+            *("--input-tokens", 64, "--output-tokens", 64, "--json"),
+        )
+    )
+    assert row["model"] == "8B" and row["total_ms"]["mean"] > 0
+
+
 def test_longer_prompts_and_answers_never_take_less(trained: Path) -> None:
     lengths = [1, 2, 63, 64, 100, 128, 129, 500, 1024, 3000, 20000]
     lines = [{"input_tokens": p, "output_tokens": o} for p in lengths for o in lengths]
