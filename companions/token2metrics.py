@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import difflib
 import json
 import logging
 import re
@@ -309,11 +310,16 @@ def read_requests(path: Path) -> list[dict[str, Any]]:
         raise Token2MetricsError(f"{path}: not readable ({exc}); save it as CSV or JSONL in UTF-8") from exc
     if not rows:
         raise Token2MetricsError(f"{path} holds no requests; it needs input_tokens and output_tokens")
-    requests = []
+    requests, used = [], [name for names in COLUMNS.values() for name in names]
     for number, row in enumerate(rows, 1):
         request: dict[str, Any] = {"model": row.get("model") if isinstance(row, dict) else None}
         for column, names in COLUMNS.items():
             value = next((row[name] for name in names if isinstance(row, dict) and name in row), None)
+            if value is None:
+                there = [name for name in (row if isinstance(row, dict) else ()) if name not in used]
+                near = difflib.get_close_matches(column, there, 1, 0.7)
+                hint = f"; is it {near[0]}? Rename that column" if near else ""
+                raise Token2MetricsError(f"{path} request {number}: no {column} ({', '.join(names)}){hint}")
             if not re.fullmatch(r"[1-9]\d{0,8}", str(value).strip()):
                 raise Token2MetricsError(
                     f"{path} request {number}: {column} is {value!r}, not a number above 0"

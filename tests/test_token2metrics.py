@@ -159,6 +159,12 @@ def test_a_batch_names_the_request_that_is_wrong(trained: Path) -> None:
     assert done.returncode == 1 and "request 2" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_batch_without_a_column_gets_the_nearest_name(trained: Path) -> None:
+    (trained / "misnamed.csv").write_text("inputtokens,output_tokens\n100,5\n")
+    done = run("batch-predict", "misnamed.csv", "--model", "made", cwd=trained)
+    assert done.returncode == 1 and "no input_tokens" in done.stderr and "is it inputtokens?" in done.stderr
+
+
 def test_a_model_is_never_scored_on_its_own_rows(trained: Path) -> None:
     flags = ("evaluate", "--data", "made.csv", "--model", "made", "--model-path", "outputs", "--json")
     answer = json.loads(ok(*flags, cwd=trained))
