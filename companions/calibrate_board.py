@@ -57,7 +57,8 @@ def read_samples(args: argparse.Namespace, folder: Path) -> Path:
     """Samples of the board's runs."""
     rows, samples = folder / "rows.jsonl", folder / "samples.json"
     assumed = ["--assume_input_tokens", args.assume_input_tokens] if args.assume_input_tokens else []
-    run_room("read_measurements.py", *args.data, "--out", rows, *assumed)
+    period = [] if args.sample_period_s is None else ["--sample_period_s", args.sample_period_s]
+    run_room("read_measurements.py", *args.data, "--out", rows, *assumed, *period)
     board = ["--board", args.board] if args.board else []
     text = run_room("select_measurements.py", "--rows", rows, "--model", args.model, *board)
     samples.write_text(text, encoding="utf-8")
@@ -195,6 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data", nargs="+", type=Path, default=[], metavar="FILE", help="runs of the board")
     add("--model", required=True, metavar="NAME", help="the model in those runs")
     add("--board", metavar="NAME", help="only rows of this board")
+    add("--sample-period-s", type=float, metavar="S", help="of the power sensor behind a table")
     add("--assume-input-tokens", type=int, metavar="N", help="for tables without prompt lengths")
     add("--method", choices=METHODS, help="(default: shrunk; --curve compares all)")
     add(

@@ -29,9 +29,11 @@ import hashlib
 import json
 import math
 import os
+import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
@@ -40,26 +42,15 @@ from typing import Any, TextIO
 QUANTITIES: dict[str, tuple[tuple[str, float], ...]] = {
     "input_tokens": (("input_tokens", 1), ("prompt_tokens", 1), ("n_prompt", 1)),
     "output_tokens": (
-        ("output_tokens", 1),
-        ("generated_tokens", 1),
-        ("completion_tokens", 1),
-        ("gen_tokens", 1),
+        ("output_tokens", 1), ("generated_tokens", 1), ("completion_tokens", 1), ("gen_tokens", 1),
         ("n_gen", 1),
     ),
     "prefill_ms": (
-        ("ttft_ms", 1),
-        ("prefill_ms", 1),
-        ("prefill_time_ms", 1),
-        ("ttft_s", 1e3),
-        ("prefill_s", 1e3),
+        ("ttft_ms", 1), ("prefill_ms", 1), ("prefill_time_ms", 1), ("ttft_s", 1e3), ("prefill_s", 1e3),
     ),
     "decode_ms": (("decode_ms", 1), ("decode_time_ms", 1), ("decode_time_s", 1e3), ("decode_s", 1e3)),
     "total_ms": (
-        ("latency_ms", 1),
-        ("total_latency_ms", 1),
-        ("total_time_ms", 1),
-        ("total_ms", 1),
-        ("latency_s", 1e3),
+        ("latency_ms", 1), ("total_latency_ms", 1), ("total_time_ms", 1), ("total_ms", 1), ("latency_s", 1e3),
         ("total_time_s", 1e3),
     ),
     "tpot_ms": (("tpot_ms", 1), ("itl_ms", 1), ("tpot_s", 1e3)),
@@ -82,7 +73,7 @@ QUANTITIES: dict[str, tuple[tuple[str, float], ...]] = {
         ("total_energy_j", 1),
         ("total_energy_mj", 1e-3),
     ),
-}
+}  # fmt: skip
 # Columns that carry no unit: seconds in some logs, milliseconds in others. `unit_of` finds out.
 UNITLESS = {
     "prefill_ms": ("ttft", "prefill"),
@@ -100,6 +91,10 @@ RAIL_MW = {
 # Tables of a 1 Hz tegrastats log with whole-second stamps say so by these columns.
 ONE_HERTZ = {"energy_per_token_j", "energy_per_token", "monitoring_time"}
 MEAN_POWER_W = "avg_power_w"
+# A log of one power reading per line, whose request is named with its lengths: …_in1024_out1_…
+POWER_LOG = {"Power_W", "Elapsed_Seconds", "Subject"}
+LOGGED_LENGTHS = re.compile(r"(?:^|_)in(\d+)_out(\d+)(?:_|$)")
+PARALLEL = ("ps_factor", "parallel_scaling", "n_parallel")  # answers that are decoded together
 TIMES = ("prefill_ms", "decode_ms", "total_ms")
 ENERGIES = ("prefill_energy_joule", "decode_energy_joule", "total_energy_joule")
 NEARLY_SURE = 0.85  # likeness of a column's name to one we read
@@ -188,6 +183,31 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         raise MeasurementsError(f"{path}: not readable as UTF-8 CSV ({exc}); save it as CSV UTF-8") from exc
 
 
+def fold_power_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], float]:
+    """A log of power readings as one line per request, and its sample period [s].
+
+    Energy is the sum of power times the time since the reading before, a period for the first. The readings
+    begin and end around the request, so they tell no time.
+    """
+    logged: dict[tuple[str, str], list[tuple[float, float, int]]] = defaultdict(list)
+    for place, row in enumerate(rows, 2):
+        at_s, watt = number(row["Elapsed_Seconds"]), number(row["Power_W"])
+        if at_s is not None and watt is not None:
+            logged[(model_name(row), str(row["Subject"]))].append((at_s, watt, place))
+    gaps = [b[0] - a[0] for log in logged.values() for a, b in pairwise(log)]
+    period_s = median(gaps) if gaps else 0.0
+    folded = []
+    for (model, subject), log in logged.items():
+        if (lengths := LOGGED_LENGTHS.search(subject)) and period_s > 0:
+            steps = [period_s, *(b[0] - a[0] for a, b in pairwise(log))]
+            joule = sum(step * watt for step, (_, watt, _) in zip(steps, log, strict=True))
+            line = {"model": model, "input_tokens": lengths[1], "output_tokens": lengths[2], "row": log[0][2]}
+            folded.append(line | {"total_energy_joule": joule, MEAN_POWER_W: joule / sum(steps)})
+    if not folded:
+        raise MeasurementsError(f"{path}: a power log whose Subject names no lengths such as _in1024_out1_")
+    return folded, period_s
+
+
 def open_text(path: Path) -> TextIO:
     """A text file, packed or not."""
     if path.suffix == ".gz":
@@ -242,6 +262,8 @@ def missing_column(quantity: str, columns: Sequence[str]) -> str:
     wanted = [name for name, _ in QUANTITIES[quantity]]
     near = nearest_column(quantity, columns, 0.7)
     hint = f"; is it {near}? Rename that column" if near else ""
+    if together := next((name for name in PARALLEL if name in columns), None):
+        hint = f"; {together} says that answers were decoded together, which is no single request's cost"
     return f"no column for {quantity.removesuffix('_ms')} ({', '.join(wanted[:4])}){hint}"
 
 
@@ -291,6 +313,10 @@ def table_rows(path: Path, assumed: int | None, period_s: float | None) -> list[
     raw = read_table(path)
     if not raw:
         raise MeasurementsError(f"{path} holds no rows; check --data")
+    logged_s = None
+    if set(raw[0]) >= POWER_LOG:
+        raw, logged_s = fold_power_log(path, raw)
+        period_s = logged_s if period_s is None else period_s
     places = table_factors(path, raw)
     if "input_tokens" not in places and assumed is None:
         columns = list(raw[0])
@@ -305,7 +331,7 @@ def table_rows(path: Path, assumed: int | None, period_s: float | None) -> list[
             for name, (column, factor) in places.items()
         }
         row = table_row(line, values, assumed, period_s)
-        rows.append(row | {"source": path.name, "source_row": place})
+        rows.append(row | {"source": path.name, "source_row": line["row"] if logged_s else place})
     return rows
 
 

@@ -175,3 +175,25 @@ def test_what_is_no_table_is_an_error_and_no_traceback(content: str, tmp_path: P
     path.write_bytes(content.encode("latin-1"))
     done = run(path)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+def test_a_log_of_power_readings_becomes_one_energy_per_request(tmp_path: Path) -> None:
+    path = tmp_path / "power.csv"
+    long = [f"8B,law_in2048_out1_x,{at},{watt}" for at, watt in enumerate((5, 20, 20, 20, 9))]
+    short = ["8B,law_in16_out1_y,0,5", "8B,law_in16_out1_y,1,6", "8B,law_in16_out1_y,2,"]
+    path.write_text("\n".join(["Model,Subject,Elapsed_Seconds,Power_W", *long, *short]) + "\n")
+    first, second = read(path)
+    assert (first["input_tokens"], first["output_tokens"], first["total_energy_joule"]) == (2048, 1, 74)
+    assert (first["flags"], first["power_period_s"], first["source_row"]) == ([], 1, 2)
+    assert (second["total_energy_joule"], second["flags"]) == (11, ["too_short_for_sensor"])
+    assert second["total_ms"] is None and second["source_row"] == 7
+    path.write_text("Model,Subject,Elapsed_Seconds,Power_W\n8B,law,0,5\n8B,law,1,5\n")
+    assert "Subject names no lengths" in run(path).stderr
+
+
+def test_answers_decoded_together_are_no_single_requests(tmp_path: Path) -> None:
+    path = tmp_path / "parallel.csv"
+    path.write_text("model,ps_factor,tokens,latency\na,4,100,2\n")
+    done = run(path)
+    assert done.returncode == 1 and "ps_factor says that answers were decoded together" in done.stderr
+    assert "Rename" not in done.stderr
