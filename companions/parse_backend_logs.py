@@ -108,6 +108,7 @@ FATAL = re.compile(
 COMPLAINT = re.compile(
     r"\b(?:error|fatal|failed|cannot|can't|not found|no such file|denied|timed out|refused)\b", re.I
 )
+FIGURES = re.compile(r"0x[0-9a-fA-F]+|\d{2,}")  # an exit code of one digit stays what it is
 DOWNLOAD = re.compile(r"downloadInProgress|trying to download|\bdownloading\b", re.IGNORECASE)
 PERCENT = re.compile(r"(?<![\d.])(\d{1,3})(?:\.\d+)?%")
 UNFINISHED = re.compile(r"llama-bench: benchmark (\d{1,6})/(\d{1,6}): (.{0,60})")
@@ -139,6 +140,7 @@ class Row:
     tpot_ms: float | None = None  # ms per steady token
     n: int | None = None  # repetitions, or steady tokens for test "tokens"
     warmup_excluded: int | None = None  # tokens left out as warm-up
+    warmup_ms: float | None = None  # ms these took
     n_threads: int | None = None
     n_gpu_layers: int | None = None
     flash_attn: bool | None = None
@@ -227,15 +229,23 @@ class LogReader:
         elif not indented and (self.in_traceback or EXCEPTION.match(text)):
             self.in_traceback = False
             self.add(line, Failure(2, text))
-        elif not self.in_traceback and FATAL.search(text):
-            self.add(line, Failure(1, text))
-        elif not self.in_traceback and COMPLAINT.search(text):
-            self.add(line, Failure(0, text))
+        elif not self.in_traceback:
+            rank = rank_of(FIGURES.sub("11", text))
+            if rank is not None:
+                self.add(line, Failure(rank, text))
 
     def add(self, line: int, failure: Failure) -> None:
         if len(self.failures) >= MOST_FAILURES:
             self.failures.pop()
         self.failures.append((line, failure))
+
+
+@lru_cache(maxsize=4096)  # messages that differ in their addresses and counts alone are judged once
+def rank_of(text: str) -> int | None:
+    """How grave a line of trouble is: fatal, a complaint, or neither."""
+    if FATAL.search(text):
+        return 1
+    return 0 if COMPLAINT.search(text) else None
 
 
 def clean(raw: bytes) -> Iterator[str]:
@@ -253,7 +263,9 @@ def sift(raw: bytes) -> tuple[tuple[str, bool, bool], ...]:
     for text in clean(raw):
         bare = text.strip()
         if bare:
-            listed = bare[0] in '|{}[]"0123456789' or text.count(",") > 2 or text.count("|") > 1
+            # A bracket also begins the time stamp of a kernel's messages.
+            array = bare[0] == "[" and bare[1:].lstrip()[:1] in ("", "{", '"', "]")
+            listed = array or bare[0] in '|{}]"0123456789' or text.count(",") > 2 or text.count("|") > 1
             hint = listed or any(word in text for word in RESULT_WORDS)
             lowered = text.lower()
             sifted.append((text, hint, any(word in lowered for word in TROUBLE_WORDS)))

@@ -363,7 +363,7 @@ def read_csv(tables: Tables, line: int, text: str) -> bool:
     if len(cells) == len(tables.csv_header) and text.count('"') % 2 == 0:
         fields = {name: scalar(cell, name) for name, cell in zip(tables.csv_header, cells, strict=True)}
         tables.rows.append(row_of(fields, line, tables.repetitions))
-    elif len(cells) > 5:  # fewer commas may stand in any sentence
+    elif len(cells) > 5 or text.startswith('"'):  # fewer commas may stand in any sentence
         tables.rows.append(broken(line, text, CUT_OFF))
     return True
 
@@ -380,7 +380,10 @@ def read_sql(tables: Tables, line: int, text: str) -> bool:
             tables.sql_header.append(column[1])
         return True
     if not insert:
-        return False
+        torn = re.match(r"\s*INSERT INTO \W?llama_bench\b", text, re.IGNORECASE)
+        if torn:
+            tables.rows.append(broken(line, text, CUT_OFF))
+        return torn is not None
     tables.in_create = False
     names = [name.strip() for name in insert[1].split(",")] if insert[1] else tables.sql_header
     values = [quoted.replace("''", "'") or plain for quoted, plain in SQL_VALUE.findall(insert[2])]

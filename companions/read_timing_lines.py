@@ -128,8 +128,9 @@ def steady_figures(
     figures: dict[str, Any] = {"ttft_ms": times_ms[0], "warmup_excluded": skip, "n": len(steady)}
     if skip:
         notes.append("ttft_ms holds the compilation of the first token")
-    if not steady:
-        return figures, [*notes, "no steady token left: decode is not known"]
+        figures["warmup_ms"] = math.fsum(times_ms[:skip])
+    if len(steady) < STEADY_TOKENS:
+        return figures, [*notes, f"steady tokens: {len(steady)}, decode is known from {STEADY_TOKENS}"]
     mean = statistics.fmean(steady)
     rates = [1e3 / time for time in steady]
     figures |= {"tpot_ms": mean, "decode_tok_per_s": 1e3 / mean}

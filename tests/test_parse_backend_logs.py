@@ -471,6 +471,25 @@ def test_a_failure_is_a_row_with_its_cause(parse, log, cause):
     assert row["decode_tok_per_s"] is None
 
 
+@pytest.mark.parametrize("times", [(9000, 5000, 2000), (2000, 300)])
+def test_a_run_that_dies_in_its_warm_up_has_no_decode_rate(parse, times):
+    rows = parse("using NV backend\n" + "".join(f"ran model in {time}.00 ms\n" for time in times))
+    assert [row["status"] for row in rows] == ["FAILED"]
+    assert rows[0]["decode_tok_per_s"] is None and rows[0]["ttft_ms"] == times[0]
+
+
+@pytest.mark.parametrize("torn", ["INSERT INTO llama_bench (build_commit, ba", '"abc","12","CUDA","qwen'])
+def test_a_row_torn_at_its_beginning_is_a_failed_row(parse, torn):
+    rows = parse(CSV_HEAD + CSV_ROW + torn)
+    assert [row["status"] for row in rows] == ["ok", "FAILED"]
+
+
+def test_messages_that_differ_in_figures_alone_are_judged_alike(parse):
+    noise = "".join(f"[{n}.{n:06}] nvgpu: error: status 0x{n:08x}\n" for n in range(3000))
+    (row,) = parse(GPT2 + noise + "[7.1] nvgpu: misaligned address 0xff12\n" + noise)
+    assert row["status"] == "FAILED" and row["cause"].endswith("misaligned address 0xff12")
+
+
 def test_a_failed_run_before_and_after_good_ones(parse):
     rows = parse(GPT2 + TRACE + GPT2.replace("NV", "CUDA") + TOKENS + TRACE)
     assert [(row["status"], row["device"]) for row in rows] == [
