@@ -233,6 +233,18 @@ def traffic_gb_s(line: Line) -> float | None:
     return mean_std(rates)[0] or line.mean("memory_gb_per_s")
 
 
+def what_was_run(run: Row) -> list[str]:
+    """The test behind a row of a log, as prompts of 2 and 512 tokens are not the same work."""
+    counts = [(run.get("prompt_tokens"), "prompt"), (run.get("generated_tokens"), "generated")]
+    told = " and ".join(f"{number} {what}" for number, what in counts if number)
+    test = run.get("test") or ""
+    if run.get("tok_per_s"):
+        return [f"{test}: {show(run['tok_per_s'], run.get('tok_per_s_std'))} tok/s over both phases"]
+    if any(char.isdigit() for char in test):  # pp512, tg128 @ d4096
+        return [test]
+    return [f"{told} tokens"] if told else []
+
+
 def notes(line: Line) -> list[str]:
     """What must be known of a line, most telling first."""
     texts = [f"{row['status']}: {row['cause']}" for row in line.failures[:1]]
@@ -241,6 +253,8 @@ def notes(line: Line) -> list[str]:
     for run in line.runs:
         if run.get("weights") and run["weights"] != run.get("quantization"):
             texts.append(f"weights {run['weights']}")
+        if not run.get("engine"):
+            texts += what_was_run(run)
         if not run.get("engine") and run.get("flash_attn") is not None:
             texts.append(f"flash attention {'on' if run['flash_attn'] else 'off'}")
         if run.get("same_work") is False:
@@ -327,7 +341,14 @@ def where_the_time_goes(line: Line, limit_gb_s: float | None) -> str | None:
     """One line's time: compilation, prefill, bandwidth, and the rest: launch and compute."""
     tpot, ttft, tokens = line.mean("tpot_ms"), line.mean("ttft_ms"), line.mean("generated_tokens")
     texts = []
-    if tpot and ttft and tokens:
+    warm_ms, skipped = line.mean("warmup_ms"), line.mean("warmup_excluded")
+    if tpot and ttft and tokens and warm_ms and skipped:
+        total = warm_ms + tpot * (tokens - skipped)
+        texts.append(
+            f"compilation and warm-up ({skipped:.0f} of {tokens:.0f} tokens) take {warm_ms / total:.0%} of"
+            f" the answer, the first token alone {ttft / total:.0%}"
+        )
+    elif tpot and ttft and tokens:
         total = ttft + tpot * (tokens - 1)
         compiled = any("compilation" in note for run in line.runs for note in run.get("notes", []))
         what = "the first token, with its compilation," if compiled else "prefill"
@@ -369,9 +390,12 @@ def analysis(lines: Sequence[Line], limit_gb_s: float | None) -> list[str]:
         if not places:
             continue
         first = min(places)
+        margins = [run.get("margin_logit") for run in line.runs if run.get("first_difference") == first]
+        near = f", where its two best tokens are {margins[0]:.2g} logits apart" if margins[0] else ""
         texts.append(
-            f"{line.name} parts from {REFERENCE}'s answer at token {first + 1}: at temperature 0 that is"
-            " another rounding, another weight precision, or an error; the text decides which."
+            f"{line.name} parts from {REFERENCE}'s answer at token {first + 1}{near}: at temperature 0 a"
+            " narrow margin falls to another rounding or weight precision (llama.cpp rounds activations to"
+            " 8 bits where weights are quantized), a wide one speaks of an error."
         )
     gone = [line.name for line in lines if not line.runs]
     return [*texts, *([f"No result: {', '.join(gone)}; the notes say why."] if gone else [])]

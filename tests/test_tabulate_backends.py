@@ -143,9 +143,10 @@ def test_where_the_time_goes(tmp_path: Path) -> None:
 
 def test_disagreement_is_named(tmp_path: Path) -> None:
     rows = pair(1.1, rounds=1)
-    rows[1] |= {"agreed_tokens": 7, "first_difference": 7}
+    rows[1] |= {"agreed_tokens": 7, "first_difference": 7, "margin_logit": 0.0281}
     said = text_of(tabulate(tmp_path, rows))
     assert "first 7 of 50" in said and "parts from llama-cpp-python's answer at token 8" in said
+    assert "two best tokens are 0.028 logits apart" in said
 
 
 def test_broken_and_empty_input(tmp_path: Path) -> None:
