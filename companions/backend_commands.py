@@ -127,6 +127,8 @@ def bench_commands(job: Job, args: argparse.Namespace) -> list[Command]:
     ]  # fmt: skip
     # Decoding after a prompt as long as everyone's: an empty cache is read faster.
     depth = ["-d", str(job["prompt_tokens"])] if "--n-depth" in flags else []
+    if "--progress" in flags:  # tells when the timed run begins, which its energy needs
+        common.append("--progress")
     return [
         Command((*common, "-p", str(job["prompt_tokens"]), "-n", "0")),
         Command((*common, "-p", "0", "-n", str(job["max_tokens"]), *depth)),

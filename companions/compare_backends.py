@@ -196,16 +196,20 @@ class Power:
         }
         if self.missing or row["status"] != "ok":
             return
-        if row["t0_s"] is None or row["t1_s"] is None:
+        whole = [(row["t0_s"], row["t1_s"])] if None not in (row["t0_s"], row["t1_s"]) else []
+        spans_s = row["spans_s"] or whole
+        if not spans_s:
             row["energy_missing"] = "the engine does not say when its answer began and ended"
             return
-        time.sleep(max(0.0, row["t1_s"] + 3 * self.period_s - time.monotonic()))  # samples come late
-        told = self.integrate(row["t0_s"], row["t1_s"])
-        row["energy_joule"] = told.get("energy_joule")
-        row["energy_missing"] = (
-            None if row["energy_joule"] is not None else told.get("reason") or "no idle power"
-        )
-        row["power_source"], row["power_flags"] = told.get("source"), told.get("flags")
+        time.sleep(max(0.0, spans_s[-1][1] + 3 * self.period_s - time.monotonic()))  # samples come late
+        told = [self.integrate(*span_s) for span_s in spans_s]
+        joules = [one.get("energy_joule") for one in told]
+        gone = next((one for one in told if one.get("energy_joule") is None), None)
+        if gone is None:
+            row["energy_joule"] = sum(joules)
+        row["energy_missing"] = None if gone is None else gone.get("reason") or "no idle power"
+        row["power_source"] = told[0].get("source")
+        row["power_flags"] = sorted({flag for one in told for flag in one.get("flags") or []})
         if row["energy_joule"] is not None and row["generated_tokens"]:
             row["joule_per_token"] = row["energy_joule"] / row["generated_tokens"]
 

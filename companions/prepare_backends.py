@@ -7,8 +7,9 @@ answer before --max_tokens, that length becomes everyone's, so that an engine wh
 an answer does the same work as one that can.
 
 Writes into --work: job.json (prompt_ids, max_tokens, reference_ids, reference_ends [characters of the answer
-up to and including each token], prompt_sha256, model facts, settings), prompt_ids.json, prompt.txt (what text
-tools read) and prompt.jsonl (what run_llamacpp_collect.py reads). Prints job.json's path.
+up to and including each token], reference_margins [logits between each token and the runner-up],
+prompt_sha256, model facts, settings), prompt_ids.json, prompt.txt (what text tools read) and prompt.jsonl
+(what run_llamacpp_collect.py reads). Prints job.json's path.
 
 Example:
     python companions/prepare_backends.py --model models/demo/demo-llama-F32.gguf \\
@@ -68,6 +69,7 @@ def prompt_ids(model: Path, prompt: str, prompt_format: str) -> list[int]:
 def reference(model: Path, ids: Sequence[int], args: argparse.Namespace) -> dict[str, Any]:
     """The greedy answer, and what its tokens look like as text."""
     import llama_cpp
+    import numpy as np
 
     room = -(-(len(ids) + args.max_tokens + 1) // CONTEXT_STEP) * CONTEXT_STEP
     engine = llama_cpp.Llama(
@@ -76,6 +78,7 @@ def reference(model: Path, ids: Sequence[int], args: argparse.Namespace) -> dict
     )  # fmt: skip
     vocab = llama_cpp.llama_model_get_vocab(engine.model)
     out: list[int] = []
+    margins: list[float] = []
     ended = False
     # The samplers behind temperature 0 are switched off: greedy is the largest logit and nothing else.
     for token in engine.generate(list(ids), temp=0.0, top_k=1, repeat_penalty=1.0):
@@ -83,6 +86,9 @@ def reference(model: Path, ids: Sequence[int], args: argparse.Namespace) -> dict
         if ended:
             break
         out.append(int(token))
+        logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(engine.ctx, -1), (engine.n_vocab(),))
+        second, first = np.partition(logits, -2)[-2:]
+        margins.append(float(first - second))
         if len(out) == args.max_tokens:
             break
     text = engine.detokenize(out).decode("utf-8", "ignore")
@@ -93,6 +99,7 @@ def reference(model: Path, ids: Sequence[int], args: argparse.Namespace) -> dict
         prompt_text = engine.detokenize(list(ids[1:]), special=True).decode("utf-8", "replace")
     return {
         "reference_ids": out, "reference_text": text, "reference_ends": ends, "reference_ended": ended,
+        "reference_margins": margins,
         "prompt_text": prompt_text, "n_ctx": room,
     }  # fmt: skip
 

@@ -24,6 +24,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,13 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 TAIL_CHARS = 400
+JOIN_SECONDS = 5  # a child of the engine may still hold its stderr
+LONGEST_LINE = 1 << 16  # bytes; a progress bar has no line ends
+STEADY_AFTER = 3  # tokens of an answer; fewer leave tinygrad's graph uncaptured
 TOKEN_LINE = re.compile(r"^\S*(?: I)?\s+(\d+) -> '", re.M)  # --verbose-prompt, with or without log prefix
+COLLECTOR_LINE = re.compile(r" task prompt L0: (.+)")  # a failed run of run_llamacpp_collect.py
+# Lines of stderr that llama.cpp's tools write at the very edges of their timed work.
+MARK = re.compile(rb"(?:prompt|generation) run 1/1\b|generate: n_ctx|perf\w*_print:|print_timings:")
 Job = Mapping[str, Any]
 
 
@@ -55,6 +62,7 @@ class Done:
     stdout: str
     stderr: str
     log: Path  # stdout, then stderr
+    marks: tuple[tuple[float, str], ...] = ()  # (s of time.monotonic(), line) where a phase begins or ends
 
 
 # --- results, engine by engine ---
@@ -100,7 +108,14 @@ def read_bench(_job: Job, _args: argparse.Namespace, done: list[Done]) -> dict[s
     prompt, answer = (log_row(one) for one in done)
     names = ("device", "build", "n_threads", "n_gpu_layers", "flash_attn", "generated_tokens")
     rate = answer["decode_tok_per_s"]
+    begun_s = [next((at_s for at_s, line in one.marks if " run 1/1" in line), None) for one in done]
+    took_s = (
+        prompt["prompt_tokens"] / prompt["prefill_tok_per_s"],
+        answer["generated_tokens"] / rate if rate else 0.0,
+    )
+    spans_s = [(t0_s, t0_s + s) for t0_s, s in zip(begun_s, took_s, strict=True) if t0_s is not None]
     return {
+        "spans_s": spans_s if len(spans_s) == len(done) else None,
         **{name: answer[name] for name in names},
         "prompt_tokens": prompt["prompt_tokens"],
         "prefill_tok_per_s": prompt["prefill_tok_per_s"],
@@ -128,7 +143,11 @@ def read_completion(job: Job, _args: argparse.Namespace, done: list[Done]) -> di
         "tpot_ms",
     )
     notes = [] if read_ids else ["which prompt tokens it read was not printed"]
+    begun_s = next((at_s for at_s, line in done[0].marks if "generate: n_ctx" in line), None)
+    # The figures come in one go when the last token is out.
+    ended_s = next((at_s for at_s, line in done[0].marks if "print" in line), None)
     return {
+        "spans_s": [(begun_s, ended_s)] if begun_s is not None and ended_s is not None else None,
         **{name: row[name] for name in names},
         # The first token is sampled from the prompt's evaluation and is no "run".
         "generated_tokens": (row["generated_tokens"] or 0) + 1,
@@ -170,8 +189,9 @@ def read_tinygrad(job: Job, args: argparse.Namespace, done: list[Done]) -> dict[
     found = read_driver(done[0])
     stamps_s = found["stamps_s"]
     gaps = [(late - early) * 1e3 for early, late in itertools.pairwise(stamps_s)]
-    if gaps:
-        # The rule for tokens that compile or capture stands in one place, for logs and for us.
+    # An answer of the same ids and length came before: nothing is left to compile, and a token that is slow
+    # now is slow for all engines to see. Without it the rule for logs tells what still compiles.
+    if gaps and not told_before(found):
         text = "".join(f"ran model in {gap:.6f} ms\n" for gap in gaps)
         steady = [
             one for one in script_lines("read_timing_lines.py", "-", text=text) if one["kind"] == "row"
@@ -191,6 +211,11 @@ def read_tinygrad(job: Job, args: argparse.Namespace, done: list[Done]) -> dict[
         )
     found["build"] = f"{found['engine_version']} ({found['entry']})"
     return found
+
+
+def told_before(found: Mapping[str, Any]) -> bool:
+    """Had this process made the whole answer before it was timed?"""
+    return bool(found["warmup"]) and len(found["stamps_s"]) > STEADY_AFTER
 
 
 def read_example(_job: Job, args: argparse.Namespace, done: list[Done]) -> dict[str, Any]:
@@ -256,26 +281,41 @@ def end_group(child: subprocess.Popen[bytes]) -> None:
             return
 
 
+def stamp_lines(child: subprocess.Popen[bytes], err: Path, marks: list[tuple[float, str]]) -> None:
+    """Keep what a process says on stderr, and when it said what begins or ends its timed work."""
+    assert child.stderr is not None
+    with err.open("wb", buffering=0) as kept:
+        while line := child.stderr.readline(LONGEST_LINE):
+            now_s = time.monotonic()
+            kept.write(line)
+            if MARK.search(line):
+                marks.append((now_s, line.decode("utf-8", "replace").strip()))
+
+
 def run_command(command: Mapping[str, Any], log: Path, timeout_s: float) -> Done:
     """Run it with its output in files; Failed with its last words where it dies or hangs."""
     log.parent.mkdir(parents=True, exist_ok=True)
     out, err = log.with_suffix(".out"), log.with_suffix(".err")
-    with out.open("wb") as stdout, err.open("wb") as stderr:
+    marks: list[tuple[float, str]] = []
+    with out.open("wb") as stdout:
         try:
             # A group of its own: a hanging engine may have children, and Ctrl-C is ours to pass on.
             child = subprocess.Popen(
                 command["argv"], env={**os.environ, **command["env"]}, cwd=command["cwd"],
-                stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, start_new_session=True,
             )  # fmt: skip
         except OSError as exc:
             raise Failed(f"{command['argv'][0]} cannot be started: {exc.strerror}") from exc
+        stamping = threading.Thread(target=stamp_lines, args=(child, err, marks), daemon=True)
+        stamping.start()
         try:
             child.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise Failed(f"no end within {timeout_s:g} s; raise --timeout; {words_of(err, out)}") from None
         finally:
             end_group(child)
-    done = Done(out.read_text(errors="replace"), err.read_text(errors="replace"), log)
+            stamping.join(JOIN_SECONDS)
+    done = Done(out.read_text(errors="replace"), err.read_text(errors="replace"), log, tuple(marks))
     log.write_text(done.stdout + "\n" + done.stderr, encoding="utf-8")
     if child.returncode:
         raise Failed(f"ended with {child.returncode}: {cause_of(done)}")
@@ -291,6 +331,8 @@ def cause_of(done: Done) -> str:
     told = [json.loads(line) for line in done.stdout.split("\n") if line.startswith('{"error"')]
     if told:  # a driver of ours
         return str(told[-1]["error"])
+    if failed := COLLECTOR_LINE.findall(done.stderr):
+        return str(failed[-1])
     row = script_lines("parse_backend_logs.py", "--json", str(done.log))[-1]
     known = row["status"] == "FAILED" and not row["cause"].startswith(("nothing recognised", "the log ends"))
     return str(row["cause"]) if known else last_words(done)
@@ -334,11 +376,14 @@ def agreement(job: Job, found: Mapping[str, Any]) -> dict[str, Any]:
             "agreed_tokens": None,
             "compared_tokens": None,
             "first_difference": None,
+            "margin_logit": None,
             "agreement_by": None,
         }
+    margins = job.get("reference_margins") or []
     return {
         "agreed_tokens": agreed, "compared_tokens": compared,
         "first_difference": None if agreed == compared else agreed, "agreement_by": basis,
+        "margin_logit": margins[agreed] if agreed < min(compared, len(margins)) else None,
     }  # fmt: skip
 
 
@@ -351,7 +396,8 @@ ROW: dict[str, Any] = {
     "n_gpu_layers": None, "flash_attn": None, "build": None, "memory_gb_per_s": None, "weights": None,
     "weight_read_byte": None,
     "kernels_per_token": None, "same_work": True, "status": "ok", "cause": None, "source_file": None,
-    "source_line": None, "notes": [], "token_ids": None, "t0_s": None, "t1_s": None, "warmup": None,
+    "source_line": None, "notes": [], "token_ids": None, "t0_s": None, "t1_s": None, "spans_s": None,
+    "warmup": None,
 }  # fmt: skip
 
 

@@ -124,14 +124,15 @@ def test_energy_of_each_answer(setting: list[object], tmp_path: Path) -> None:
     words = [word for word in setting if word not in ("--source", "none")]
     words += ["--feed", f'bash -c "{feed}"', "--interval", 100, "--idle_seconds", 1]
     # An answer must be as long as a sample or two.
-    done = compare(*words, "--engines", "llama-cpp-python", "llama-bench", "--rounds", 1)
+    (tmp_path / "FAKE").write_text(json.dumps({"seconds": 0.5}))
+    done = compare(*words, "--engines", "llama-cpp-python", "llama-completion", "--rounds", 1)
     assert done.returncode == 0, done.stderr
     timed = {row["engine"]: row for row in rows_of(tmp_path / "rows.jsonl") if row["round"] == 1}
     ours = timed["llama-cpp-python"]
     assert ours["idle_mw"] == pytest.approx(5000)
     assert ours["energy_joule"] == pytest.approx(0, abs=1e-6), ours["energy_missing"]
-    assert timed["llama-bench"]["energy_joule"] is None
-    assert "does not say when" in timed["llama-bench"]["energy_missing"]
+    tool = timed["llama-completion"]
+    assert tool["energy_joule"] == pytest.approx(0, abs=1e-6), tool["energy_missing"]
 
 
 def test_bad_input_is_an_error(setting: list[object], tmp_path: Path) -> None:
@@ -167,6 +168,23 @@ def test_logs_give_the_published_figures() -> None:
     ):
         assert figure in done.stdout
     assert "record neither power mode nor clocks" in done.stdout
+
+
+def test_lines_of_logs_say_what_was_measured(tmp_path: Path) -> None:
+    head = "| model | size | params | backend | test | t/s |\n|---|---|---|---|---|---|\n"
+    row = "| x Q8_0 | 1 MiB | 1 M | CPU | {} | {} ± 1.00 |\n"
+    tests = (("pp16", 90), ("tg8", 50), ("pp16+tg8", 70), ("pp16 @ d32", 60), ("tg8 @ d32", 40))
+    (tmp_path / "bench.md").write_text(head + "".join(row.format(*test) for test in tests))
+    lines = [line for line in compare("parse", tmp_path / "bench.md").stdout.splitlines() if "x Q8_0" in line]
+    assert "pp16; tg8; pp16+tg8: 70.00 ± 1.00 tok/s over both phases" in lines[0]
+    assert "pp16 @ d32; tg8 @ d32" in lines[1] and len(lines) == 2
+
+
+def test_a_warm_up_of_several_tokens_is_all_in_the_answer(tmp_path: Path) -> None:
+    times = (2000, 1000, 500, *[10] * 50)
+    (tmp_path / "a.log").write_text("".join(f"ran model in {time} ms\n" for time in times))
+    said = " ".join(compare("parse", tmp_path / "a.log").stdout.split())
+    assert "(3 of 53 tokens) take 88% of the answer, the first token alone 50%" in said
 
 
 def test_a_log_without_result_is_a_failed_line(tmp_path: Path) -> None:
@@ -213,5 +231,7 @@ def test_tinygrad_runs_the_same_job(llama_cpp, tiny_model: Callable[..., Path], 
     row = json.loads(done.stdout)
     assert row["status"] == "ok", row["cause"]
     assert len(row["token_ids"]) == row["generated_tokens"] == 16 and row["agreed_tokens"] >= 1
+    # Warmed up before, it is timed as the others are: no slow token is forgiven.
+    assert row["warmup_excluded"] is None and row["decode_tok_per_s"] == row["decode_all_tok_per_s"]
     assert row["first_run_ttft_ms"] > row["ttft_ms"] > 0
     assert "half" in row["weights"] and row["build"]

@@ -107,6 +107,10 @@ def test_llama_bench_is_asked_for_the_same_lengths(job: Path, fakes: Callable[..
     assert found["decode_tok_per_s"] == pytest.approx(2424.9)
     assert found["ttft_ms"] is None and found["agreed_tokens"] is None
     assert f"-d {made['prompt_tokens']}" in found["commands"][1]
+    # Prefill and decode are two processes: the answer is the timed run of each, and no start-up.
+    took_s = [end_s - begin_s for begin_s, end_s in found["spans_s"]]
+    assert took_s == pytest.approx([made["prompt_tokens"] / 4335.6, 24 / 2424.9])
+    assert found["spans_s"][0][1] < found["spans_s"][1][0]
 
 
 def test_llama_completion_must_have_read_the_same_tokens(job: Path, fakes: Callable[..., Path]) -> None:
@@ -120,6 +124,9 @@ def test_llama_completion_must_have_read_the_same_tokens(job: Path, fakes: Calla
     parted = made["reference_text"][: made["reference_ends"][9]] + "%%"
     third = row(job, "llama-completion", "--llama_bin", fakes(text=parted))
     assert third["first_difference"] == 10
+    assert third["margin_logit"] == made["reference_margins"][10] > 0
+    ((begin_s, end_s),) = found["spans_s"]
+    assert begin_s < end_s
 
 
 def test_the_server_streams_ids(job: Path, fakes: Callable[..., Path]) -> None:
@@ -148,6 +155,15 @@ def test_a_failure_is_a_row_with_its_cause(
     found = row(job, engine, "--llama_bin", fakes(**steer))
     assert found["status"] == "FAILED" and said in found["cause"]
     assert found["decode_tok_per_s"] is None and found["commands"]
+
+
+def test_a_failed_collector_says_why(job: Path, tmp_path: Path) -> None:
+    made = json.loads(job.read_text())
+    for name in ("prompt.jsonl", "prompt_ids.json", "prompt.txt"):
+        (tmp_path / name).write_text(job.with_name(name).read_text())
+    (tmp_path / "job.json").write_text(json.dumps({**made, "max_tokens": 1_000_000}))
+    found = row(tmp_path / "job.json", "llama-cpp-python")
+    assert found["status"] == "FAILED" and "verdicts:" not in found["cause"]
 
 
 def test_an_engine_that_hangs_is_ended(job: Path, fakes: Callable[..., Path]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(sys.argv[0]).absolute().parent
 STEER = json.loads((HERE / "FAKE").read_text()) if (HERE / "FAKE").is_file() else {}
-HELP = "-fa, --flash-attn <on|off|auto>  -no-cnv, --no-conversation  -d, --n-depth <n>"
+HELP = "-fa, --flash-attn <on|off|auto>  -no-cnv, --no-conversation  -d, --n-depth <n>  --progress"
 
 
 def bench(args: argparse.Namespace) -> None:
@@ -27,12 +27,17 @@ def bench(args: argparse.Namespace) -> None:
         "n_depth": args.d, "avg_ns": 7380678, "stddev_ns": 0, "avg_ts": 4335.6 if args.p else 2424.9,
         "stddev_ts": 0.0, "samples_ns": [7380678], "samples_ts": [4335.6],
     }  # fmt: skip
+    phase = "prompt" if args.p else "generation"
+    print(f"llama-bench: benchmark 1/1: {phase} run 1/1", file=sys.stderr, flush=True)
+    time.sleep(STEER.get("seconds", 0))
     print(json.dumps(row))
 
 
 def completion(args: argparse.Namespace) -> None:
     job = json.loads((Path(args.f).parent / "job.json").read_text())
     ids = STEER.get("prompt_ids", job["prompt_ids"])
+    print("0.00.041.219 I generate: n_ctx = 256, n_batch = 2048", file=sys.stderr, flush=True)
+    time.sleep(STEER.get("seconds", 0))
     print("\n" + STEER.get("text", job["reference_text"]) + "\n")
     lines = [f"0.00.023.600 I llama_completion: number of tokens in prompt = {len(ids)}"]
     lines += [f"0.00.023.630 I {one:6d} -> 'x'" for one in ids]
