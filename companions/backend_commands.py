@@ -237,6 +237,7 @@ COMMANDS: dict[str, Callable[[Job, argparse.Namespace], list[Command]]] = {
 
 def engine_name(text: str) -> str:
     """An engine of COMMANDS, with :DEVICE where it takes one."""
+    text = "llama-completion" if text == "llama-cli" else text  # its older name
     name, _, device = text.partition(":")
     if name not in COMMANDS or (device and not name.startswith("tinygrad")):
         raise argparse.ArgumentTypeError(f"unknown engine {text!r}; known: {', '.join(COMMANDS)}")

@@ -47,7 +47,7 @@ FEED_SECONDS = 20  # for the first power samples
 END_SECONDS = 15  # for an engine to give its memory back
 SETTLE_SECONDS = 1.0  # before the idle baseline
 # What of the board's state decides whether two runs may be compared; the rest is kept to explain them.
-DECIDING = ("board", "power_mode_name", "clocks_locked", "cpu_governor", "emc_locked")
+DECIDING = ("board", "power_mode_name", "clocks_locked", "cpu_governor", "emc_locked", "gpu_max_hz")
 STATE = (
     "power_mode_name", "clocks_locked", "cpu_governor", "emc_locked", "gpu_cur_hz", "gpu_max_hz",
     "emc_cur_hz", "swap_used_byte", "swap_total_byte", "zram", "load_1min", "memory_bandwidth_gb_per_s",

@@ -38,8 +38,10 @@ from typing import Any
 
 COLUMNS = ("Backend", "Model", "Prefill tok/s", "Decode tok/s", "TTFT ms", "Notes")
 MORE = ("n", "Agreement", "J/token", "GB/s")
-CONDITIONS = ("board", "power_mode_name", "clocks_locked", "cpu_governor", "emc_locked")
-WORK = ("model_sha256", "prompt_sha256", "asked_tokens")
+CONDITIONS = ("board", "power_mode_name", "clocks_locked", "cpu_governor", "emc_locked", "gpu_max_hz")
+WORK = ("model_sha256", "prompt_sha256", "asked_tokens", "n_threads")
+OWN = ("n_gpu_layers", "flash_attn")  # each engine has its own way to say it
+SWAPPED_BYTE = 512 << 20  # so much more in swap: some runs may have waited for the disk
 WARMER_C = 10.0  # runs this much hotter than others may have been slowed down
 LEAST_ROUNDS = 5
 BOUND = 0.6  # of the bandwidth limit: decoding so near to it has little else to wait for
@@ -171,9 +173,21 @@ def differing(rows: Sequence[Row]) -> list[str]:
         if len(seen) > 1:
             found.append(f"{name} is {' and '.join(sorted(seen))}")
     for name in WORK:
-        seen = {str(row[name])[:12] for row in good if row.get(name) and row.get("same_work", True)}
+        able = [row for row in good if row.get("engine") and row.get("same_work", True)]
+        seen = {str(row[name])[:12] for row in able if row.get(name)}
         if len(seen) > 1:
             found.append(f"{name} is {' and '.join(sorted(seen))}")
+    for name in OWN:
+        for engine in dict.fromkeys(row["engine"] for row in good if row.get("engine")):
+            seen = {
+                str(row[name]) for row in good if row.get("engine") == engine and row.get(name) is not None
+            }
+            if len(seen) > 1:
+                found.append(f"{name} of {engine} is {' and '.join(sorted(seen))}")
+    swaps = [(row.get("conditions") or {}).get("swap_used_byte") for row in good]
+    swapped = [one for one in swaps if one is not None]
+    if swapped and max(swapped) - min(swapped) > SWAPPED_BYTE:
+        found.append(f"between {min(swapped) >> 20} and {max(swapped) >> 20} MB lay in swap")
     temps = [row["conditions"]["temp_c"] for row in good if (row.get("conditions") or {}).get("temp_c")]
     if temps and max(temps) - min(temps) > WARMER_C:
         found.append(f"the board was between {min(temps):.0f} and {max(temps):.0f} °C warm; let it cool down")

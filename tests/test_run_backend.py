@@ -118,6 +118,9 @@ def test_llama_completion_must_have_read_the_same_tokens(job: Path, fakes: Calla
     assert found["status"] == "ok", found["cause"]
     assert found["generated_tokens"] == 24 and found["first_difference"] is None
     assert found["agreement_by"] == "text" and found["decode_tok_per_s"] == pytest.approx(2300)
+    assert row(job, "llama-cli", "--llama_bin", fakes())["status"] == "ok"
+    commands = ("backend_commands.py", "--job", job, "--engine", "llama-cli", "--llama_bin", fakes())
+    assert "llama-completion -m" in script(*commands).stdout
     other = row(job, "llama-completion", "--llama_bin", fakes(prompt_ids=[1, 2]))
     assert other["status"] == "FAILED" and "2 prompt tokens" in other["cause"]
     made = json.loads(job.read_text())

@@ -16,7 +16,10 @@ from tabulate_backends import COLUMNS, interval, show
 
 ROOT = Path(__file__).resolve().parents[1]
 TABULATE = ROOT / "companions" / "tabulate_backends.py"
-CONDITIONS = {"board": "Jetson AGX Orin", "power_mode_name": "MAXN", "clocks_locked": True, "temp_c": 50.0}
+CONDITIONS = {
+    "board": "Jetson AGX Orin", "power_mode_name": "MAXN", "clocks_locked": True, "temp_c": 50.0,
+    "gpu_max_hz": 1_301_000_000, "swap_used_byte": 0,
+}  # fmt: skip
 
 
 def run_row(engine: str, number: int, rate: float, **more: Any) -> dict[str, Any]:
@@ -30,7 +33,7 @@ def run_row(engine: str, number: int, rate: float, **more: Any) -> dict[str, Any
         "prefill_tok_per_s": 10 * rate, "decode_tok_per_s": rate, "ttft_ms": 100.0, "tpot_ms": 1e3 / rate,
         "generated_tokens": 50, "weights": "Q6_K", "weight_read_byte": 1e9, "conditions": CONDITIONS,
         "model_sha256": "a", "prompt_sha256": "b", "asked_tokens": 50, "same_work": True,
-        "notes": [],
+        "notes": [], "n_threads": 4,
         "agreed_tokens": 50, "compared_tokens": 50, "first_difference": None, "agreement_by": "tokens",
         **more,
     }  # fmt: skip
@@ -95,6 +98,9 @@ def test_warm_up_rows_do_not_count(tmp_path: Path) -> None:
         ({"model_sha256": "other"}, "model_sha256"),
         ({"prompt_sha256": "other"}, "prompt_sha256"),
         ({"asked_tokens": 9}, "asked_tokens"),
+        ({"n_threads": 8}, "n_threads is 4 and 8"),
+        ({"conditions": {**CONDITIONS, "gpu_max_hz": 612_000_000}}, "gpu_max_hz"),
+        ({"conditions": {**CONDITIONS, "swap_used_byte": 2 << 30}}, "between 0 and 2048 MB lay in swap"),
     ],
 )
 def test_unlike_rows_are_refused_side_by_side(tmp_path: Path, change: dict[str, Any], said: str) -> None:
@@ -103,6 +109,12 @@ def test_unlike_rows_are_refused_side_by_side(tmp_path: Path, change: dict[str, 
     done = tabulate(tmp_path, rows)
     assert done.returncode == 1 and said in done.stderr and "--allow_differing_conditions" in done.stderr
     assert "Caution, unlike conditions" in text_of(tabulate(tmp_path, rows, "--allow_differing_conditions"))
+
+
+def test_runs_of_one_engine_at_other_settings_are_no_repeats(tmp_path: Path) -> None:
+    rows = [run_row("tinygrad:NV", n, 30, n_gpu_layers=layers) for n, layers in ((1, -1), (2, 8))]
+    done = tabulate(tmp_path, rows)
+    assert done.returncode == 1 and "n_gpu_layers of tinygrad:NV is -1 and 8" in done.stderr
 
 
 def test_work_of_another_kind_gets_no_speed_up(tmp_path: Path) -> None:
