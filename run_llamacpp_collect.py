@@ -270,9 +270,9 @@ class Campaign:
 
 
 def run_model(campaign: Campaign, model: Json, todo: Sequence[Json]) -> None:
-    """Run what is left for one model. A crash costs its run; a model that cannot load, all that were due."""
+    """Run what is left for one model. A crash costs its run; a model that twice cannot load, all the rest."""
     say(f"{model['model_id']}: loading, context {model['load']['n_ctx']}")
-    engine = Engine(campaign.args.run_timeout, model, todo[0]["prompt"])
+    engine, misses, campaign.idle = Engine(campaign.args.run_timeout, model, todo[0]["prompt"]), 0, None
     try:
         loaded = engine.ask(op="start")
         for index, line in enumerate(todo):
@@ -283,8 +283,9 @@ def run_model(campaign: Campaign, model: Json, todo: Sequence[Json]) -> None:
             write(
                 campaign, measure(campaign, engine, line, record) if loaded["ok"] else record, line["anchor"]
             )
-            if record.error and record.error["type"] == "model_load":
-                loaded = {"ok": False, "error": record.error}
+            misses = misses + 1 if record.error and record.error["type"] == "model_load" else 0
+            if misses:  # killed while it loaded, perhaps: the next run gets one more try
+                loaded = engine.ask(op="start") if misses == 1 else {"ok": False, "error": record.error}
     finally:
         engine.end()
 
@@ -399,7 +400,7 @@ def write(campaign: Campaign, record: RunRecord, is_anchor: bool) -> None:
 def measure_idle(campaign: Campaign, index: int) -> None:
     """Idle power where it is due, the model resident as in runs; a dead feed is started again at once."""
     sampler, seconds = campaign.sampler, campaign.args.idle_seconds
-    if sampler is None or (index % campaign.args.idle_every and not sampler.end_reason):
+    if sampler is None or (index % campaign.args.idle_every and campaign.idle and not sampler.end_reason):
         return
     campaign.idle = None  # until it is known again
     try:

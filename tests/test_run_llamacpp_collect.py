@@ -252,6 +252,28 @@ def test_a_killed_engine_costs_one_run_which_retry_does_again(flags: list[object
     assert read(out)[-1]["error"] is None
 
 
+def test_an_engine_killed_while_it_loads_costs_one_run(flags: list[object]) -> None:
+    """The next run loads again, and measures the idle power that the first could not."""
+    log = ROOT / "data" / "demo" / "power_replay.log"
+    power = ["--source", f"replay:{log}", "--idle_seconds", "0.5"]
+    command = [sys.executable, str(SCRIPT), *map(str, flags), *power]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    def loading() -> list[int]:
+        keepers = [pid for pid in descendants(child.pid) if "engine_keeper" in command_of(pid)]
+        below = [pid for keeper in keepers for pid in descendants(keeper)]
+        return [pid for pid in below if "engine_worker" in command_of(pid)]
+
+    wait_for(loading)
+    os.kill(loading()[0], signal.SIGKILL)
+    _, stderr = child.communicate(timeout=60)
+    assert child.returncode == 1, stderr
+    lost, *rest = read(out_of(flags))
+    assert lost["error"]["type"] == "model_load" and "killed" in lost["error"]["message"]
+    assert [record["error"] for record in rest] == [None] * 8
+    assert all(record["energy_joule"] is not None for record in rest)
+
+
 def test_a_hang_is_ended_by_the_timeout_and_the_next_run_goes_on(flags: list[object]) -> None:
     out = out_of(flags)
     command = [sys.executable, str(SCRIPT), *map(str, flags), "--max_tokens", "150", "--run_timeout", "3"]
