@@ -397,21 +397,21 @@ def ask(args: Args, games: Sequence[Game], journal: Journal) -> int:
     given = [(f"--{name}", value) for name, value in options.items() if value not in (None, "")]
     flags = [name if value is True else f"{name}={value}" for name, value in given if value is not False]
     # A session of its own: Ctrl-C is ours to handle. Its stdin stays open: should we be killed, it stops too.
-    command = [sys.executable, script, "--lifeline", *flags, *shlex.split(args.ask_args)]
+    command, code = [sys.executable, script, "--lifeline", *flags, *shlex.split(args.ask_args)], 0
     child: Any = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-    with child:
+    with suppress(BrokenPipeError), child:  # it may stop (a bad key) before it has read the whole list
         try:
-            with suppress(BrokenPipeError):
-                for game in games:
-                    request = {"body": request_body(game, args), "line": journal_line(game, args)}
-                    child.stdin.write(json.dumps(request | {"sides": game.sides}).encode() + b"\n")
-                child.stdin.write(b"\n")  # the list is complete
-                child.stdin.flush()
-            return int(child.wait())
+            for game in games:
+                request = {"body": request_body(game, args), "line": journal_line(game, args)}
+                child.stdin.write(json.dumps(request | {"sides": game.sides}).encode() + b"\n")
+            child.stdin.write(b"\n")  # the list is complete
+            child.stdin.flush()
+            child.wait()
         except JudgeError as stopped:  # a signal: what is on its way still comes in
             child.terminate()
             child.wait()
-            return int(stopped.args[1])
+            code = int(stopped.args[1])
+    return code or int(child.wait())
 
 
 def ask_alone(args: Args, games: Sequence[Game], journal: Journal) -> int:

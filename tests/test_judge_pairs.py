@@ -727,6 +727,17 @@ def test_a_hopeless_endpoint_stops_at_once_and_writes_nothing(desk: Desk, fault:
         assert not desk.journal.exists()
 
 
+@pytest.mark.parametrize(("fault", "code"), [("bad_key", 1), ("quota", 3)])
+def test_an_endpoint_that_stops_a_long_list_half_read(desk: Desk, fault: str, code: int) -> None:
+    """Far more requests than pipes hold: the asker is gone before it has been told all of them."""
+    desk.fill(tasks=200)
+    with JudgeStub(then=fault, after=0) as stub:
+        done = desk.judge(stub, "--concurrency", "1", "--api_key_env", "K", env={"K": KEY})
+    assert done.returncode == code and stub.requests <= 2
+    assert f"HTTP {FAULTS[fault][0]}" in done.stderr and "Traceback" not in done.stderr
+    assert not desk.journal.exists() or fault == "quota"
+
+
 def test_nobody_there(desk: Desk) -> None:
     desk.fill(tasks=1)
     with JudgeStub() as stub:
