@@ -90,11 +90,10 @@ def case_name(analysis: Row, row: Row) -> str:
 
 
 def top_level(analysis: Row) -> str | None:
-    """The level with the most information: the last one before the placebo."""
+    """The level with the most information: the last one before the placebo, or it where there is no other."""
     settings = analysis["settings"]
-    ordered = [
-        level for level in analysis["levels"] if level not in (settings["placebo"], settings["baseline"])
-    ]
+    others = [level for level in analysis["levels"] if level != settings["baseline"]]
+    ordered = [level for level in others if level != settings["placebo"]] or others
     return ordered[-1] if ordered else None
 
 
@@ -127,7 +126,7 @@ def cost_sentence(analysis: Row, top: str) -> str:
         else:
             middle = statistics.median(changes)
             text += f", by {spread(changes, lambda value: f'{value:+.0f} %')} (median {middle:+.0f} %)"
-    return text + split_clause(analysis, top, base, metric) + "."
+    return text + split_clause(analysis, top, base, metric, len(rows)) + "."
 
 
 def token_growth(analysis: Row, base: str, top: str) -> str:
@@ -168,21 +167,25 @@ def explained(analysis: Row, row: Row) -> float:
     return 0.0 if fit is None or fit["r_squared"] is None else float(fit["r_squared"])
 
 
-def split_clause(analysis: Row, top: str, base: str, metric: str) -> str:
-    """How much of the extra is prompt, how much is answer."""
+def split_clause(analysis: Row, top: str, base: str, metric: str, measured: int) -> str:
+    """How much of the extra is prompt, how much is answer; of which models, where tokens explain not all."""
     parts = [
         row
         for row in analysis["cost_parts"]
         if (row["level"], row["against"], row["metric"]) == (top, base, metric) and row["sentence"]
         if explained(analysis, row) >= EXPLAINED
     ]
-    shares = [row["prompt_share"] for row in parts if row["prompt_share"] is not None]
+    if not parts:
+        return ""
+    names = [case_name(analysis, row) for row in parts]
+    whose = "" if len(parts) == measured else f"for {', '.join(names)}, "
     if len(parts) == 1:
-        return f"; {clean(parts[0]['sentence'])}"
+        return f"; {whose}{clean(parts[0]['sentence'])}"
+    shares = [row["prompt_share"] for row in parts if row["prompt_share"] is not None]
     if not shares:
         return ""
     shown = spread(shares, percent)
-    return f"; reading the prompt is {shown} of what tokens explain, the answer's length the rest"
+    return f"; {whose}reading the prompt is {shown} of what tokens explain, the answer's length the rest"
 
 
 def quality_sentence(analysis: Row, top: str) -> str:

@@ -56,6 +56,27 @@ def test_the_sentences_follow_the_data_when_models_disagree(analysis: dict[str, 
     assert "for made-demo, other" in advice
 
 
+def test_a_split_that_holds_for_some_models_names_them(analysis: dict[str, Any]) -> None:
+    two = copy.deepcopy(analysis)
+    for table in ("models", "level_means", "paired", "cost_parts", "cost_split"):
+        two[table] += [row | {"model_id": "other"} for row in copy.deepcopy(analysis[table])]
+    assert "; reading the prompt is " in show_answer.answer(two)[0]
+    for row in two["cost_split"]:
+        row["r_squared"] = 0.1 if row["model_id"] == "other" else 0.9
+    assert "; for made-demo, of the extra " in show_answer.answer(two)[0]
+
+
+def test_a_baseline_and_the_placebo_alone_are_compared(analysis: dict[str, Any]) -> None:
+    kept = {"L0", "P"}
+    tables = ("level_means", "paired", "cost_parts", "win_rates")
+    for table in tables:
+        rows = [row for row in analysis[table] if {row["level"], row.get("against", "L0")} <= kept]
+        analysis[table] = rows
+    cost, quality, _ = show_answer.answer(analysis | {"levels": ["L0", "P"], "cheapest": []})
+    assert cost.startswith("From L0 to P the prompt grows from ")
+    assert quality.startswith("The judge gives P a win rate of ") and " against L0 (" in quality
+
+
 def test_simulated_power_demo_models_and_a_leaning_judge_are_loud(analysis: dict[str, Any]) -> None:
     high = {row["key"] for row in show_answer.caveats(analysis) if row["severity"] == "high"}
     assert {"simulated_power", "demo_models", "few_tasks"} <= high
