@@ -339,7 +339,12 @@ def campaign(args: argparse.Namespace, work: Path, power: Power, job: Json) -> N
             continue
         state = board_state()
         check_state(args, state, done)
-        row = measure(args, work, engine, f"round{number}")
+        start_s, row = time.monotonic(), measure(args, work, engine, f"round{number}")
+        soon = time.monotonic() - start_s < args.timeout / 2  # a hang is not waited for twice
+        if number == 0 and row["status"] == "FAILED" and soon:  # a bad start must not cost all rounds
+            say(f"{engine}: {outcome(row)}; once more")
+            first, row = row["cause"], measure(args, work, engine, "round0-again")
+            row["notes"] = [*(row.get("notes") or []), f"warm-up: a first start failed: {first}"]
         row |= {
             "run_key": run_key(job, args, engine, number), "round": number, "place": place,
             "phase": "timed" if number else "warmup", "conditions": state,

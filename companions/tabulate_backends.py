@@ -38,6 +38,7 @@ from typing import Any
 
 COLUMNS = ("Backend", "Model", "Prefill tok/s", "Decode tok/s", "TTFT ms", "Notes")
 MORE = ("n", "Agreement", "J/token", "GB/s")
+FIGURES = ("prefill_tok_per_s", "decode_tok_per_s", "ttft_ms", "joule_per_token")
 CONDITIONS = ("board", "power_mode_name", "clocks_locked", "cpu_governor", "emc_locked", "gpu_max_hz")
 WORK = ("model_sha256", "prompt_sha256", "asked_tokens", "n_threads")
 OWN = ("n_gpu_layers", "flash_attn")  # each engine has its own way to say it
@@ -274,6 +275,8 @@ def notes(line: Line) -> list[str]:
         if run.get("same_work") is False:
             texts.append("not the same work")
         texts += [note for note in run.get("notes", []) if not note.startswith(("warm-up:", "token times"))]
+    flags = sorted({flag for run in line.runs for flag in run.get("power_flags") or ()})
+    texts += [f"power: {', '.join(flags)}"] if flags else []
     skipped = line.values("warmup_excluded")
     if any(skipped):
         few, many = min(skipped), max(skipped)
@@ -434,7 +437,16 @@ def markdown(records: Sequence[Mapping[str, str]]) -> str:
     )
 
 
-def comma_separated(records: Sequence[Mapping[str, str]]) -> str:
+def figures(line: Line) -> dict[str, float | None]:
+    """The numbers behind a line for CSV: mean and sample standard deviation over runs, null where none is."""
+    found: dict[str, float | None] = {}
+    for name in FIGURES:
+        found[f"{name}_mean"], found[f"{name}_std"] = mean_std(line.values(name))
+    return found
+
+
+def comma_separated(records: Sequence[Mapping[str, Any]]) -> str:
+    """The cells of the table as text, then the numbers behind them."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
     writer.writeheader()
@@ -465,7 +477,8 @@ def tabulate(args: argparse.Namespace) -> str:
         raise TableError("only warm-up runs so far; let compare_backends.py run go on")
     records = [record(line, limit_gb_s) for line in lines]
     if args.csv:
-        return comma_separated(records)
+        numbers = [figures(line) for line in lines]
+        return comma_separated([{**one, **more} for one, more in zip(records, numbers, strict=True)])
     texts = [f"Caution, unlike conditions: {'; '.join(against)}."] if against else []
     if any(row["status"] == "ok" and not row.get("conditions") for row in rows):
         texts.append(UNRECORDED)

@@ -88,6 +88,15 @@ def test_an_engine_that_fails_is_left_out_until_asked_again(setting: list[object
     assert [row["status"] for row in rows] == ["FAILED", "ok", "ok"]
 
 
+def test_one_bad_start_does_not_cost_all_rounds(setting: list[object], tmp_path: Path) -> None:
+    (tmp_path / "FAKE").write_text(json.dumps({"fail": "CUDA error: out of memory", "once": True}))
+    done = compare(*setting, "--engines", "llama-bench", "--rounds", 1)
+    assert done.returncode == 0 and "out of memory; once more" in done.stderr
+    warm_up, timed = rows_of(tmp_path / "rows.jsonl")
+    assert (warm_up["status"], timed["status"], timed["round"]) == ("ok", "ok", 1)
+    assert any("a first start failed" in note for note in warm_up["notes"])
+
+
 @pytest.mark.slow
 def test_other_conditions_are_refused(setting: list[object], tmp_path: Path) -> None:
     words = [*setting, "--engines", "llama-bench", "--rounds", 1]

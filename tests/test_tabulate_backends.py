@@ -76,7 +76,9 @@ def test_columns_are_the_required_six_and_more(tmp_path: Path) -> None:
     (first, *_) = csv.DictReader(io.StringIO(done.stdout))
     assert tuple(first)[:6] == COLUMNS
     assert first["n"] == "5" and "±" in first["Decode tok/s"] and first["Agreement"] == "all 50"
-    assert first["J/token"] == "-"
+    assert first["J/token"] == "-" and first["joule_per_token_mean"] == ""
+    mean, std = float(first["decode_tok_per_s_mean"]), float(first["decode_tok_per_s_std"])
+    assert f"{mean:.2f} ± {std:.2f}" == first["Decode tok/s"]
 
 
 def test_warm_up_rows_do_not_count(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Plays llama-bench, llama-completion and llama-server, by the name it is started under, in their forms.
 
-A file FAKE beside it steers it: {"fail": text} ends it so, {"hang": true} lets it wait, {"tokens": [...]} are
+A file FAKE beside it steers it: {"fail": text} ends it so (with "once": true only
+its first start), {"hang": true} lets it wait, {"tokens": [...]} are
 the ids it answers with, {"prompt_ids": [...]} those it says it has read.
 
 Example: ln -s fake_engines.py llama-bench && ./llama-bench -p 5 -n 0
@@ -81,6 +82,8 @@ def main() -> int:
     if STEER.get("hang"):
         (HERE / "PID").write_text(str(os.getpid()))
         time.sleep(600)
+    if STEER.get("once"):
+        (HERE / "FAKE").unlink()
     if "fail" in STEER:
         print(STEER["fail"], file=sys.stderr)
         return 1
