@@ -12,7 +12,8 @@ each batch. The result is completed in its place, whole or not at all:
   cell_wall_s                  seconds the command took, with loading
 
 Exit status: the command's. Ends, with all it started, when its standard input closes (the sweep is gone), on
-SIGTERM and on Ctrl-C. Idle power is that before the model is loaded.
+SIGTERM and on Ctrl-C. Idle power is that before the command starts; with --idle_flag the command is told to
+idle once it has loaded its models, and says in its result when it did (idle: {t0_s, t1_s}).
 
 Example:
   python companions/measure_cell.py --result run.json --trace power.csv --power_source auto -- \\
@@ -168,9 +169,11 @@ def weigh_batch(trace: Path, batch: Mapping[str, Any], idle_mw: float | None) ->
     return row | {name: window[name] for name in ("energy_joule", "energy_gross_joule", *POWER)}
 
 
-def weigh(trace: Path, result: Mapping[str, Any], idle: tuple[float, float]) -> dict[str, Any]:
+def weigh(trace: Path, result: Mapping[str, Any], before: tuple[float, float]) -> dict[str, Any]:
     """The energy block of a result. Raises MeasureError where the trace cannot be read."""
-    baseline = integrate(trace, *idle, None)["baseline"]
+    told = result.get("idle")
+    t0, t1 = (told["t0_s"], told["t1_s"]) if told else before
+    baseline = integrate(trace, t0, t1, None)["baseline"]
     idle_mw = baseline["mean_mw"] if baseline else None
     batches = [weigh_batch(trace, batch, idle_mw) for batch in result["results"]]
     plain = [weigh_batch(trace, batch, idle_mw) for batch in result.get("plain") or [] if "t0_s" in batch]
@@ -187,7 +190,7 @@ def weigh(trace: Path, result: Mapping[str, Any], idle: tuple[float, float]) -> 
         "joule_gross_per_output_token": gross / tokens if tokens else None,
         "idle_mw": idle_mw,
         "idle_std_mw": baseline["std_mw"] if baseline else None,
-        "idle_method": "before the model was loaded",
+        "idle_method": f"{'after' if told else 'before'} the model was loaded",
         **source_of(trace),
         "simulated": "simulated_power" in flags,
         "flags": sorted(flags),
@@ -255,10 +258,14 @@ def run_cell(args: argparse.Namespace, gone: threading.Event) -> int:
     notes: dict[str, Any] = {}
     with recorder(args, notes):
         begin = time.monotonic()
+        command = list(args.command)
         if args.trace.exists() and "reason" not in notes:
-            gone.wait(args.idle_seconds)
+            if args.idle_flag:
+                command += [args.idle_flag, str(args.idle_seconds)]
+            else:
+                gone.wait(args.idle_seconds)
         idle = (begin, time.monotonic())
-        cell = subprocess.Popen(args.command, stdin=subprocess.DEVNULL, start_new_session=True)
+        cell = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         while cell.poll() is None and not gone.wait(POLL_S):
             pass
         with suppress(ProcessLookupError):
@@ -300,6 +307,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--feed", help="a command that prints power lines, instead of --power_source")
     parser.add_argument("--interval_ms", type=int, default=100, help="between samples (default: 100)")
     parser.add_argument("--idle_seconds", type=float, default=5.0, help="idle before it (default: 5)")
+    own = (
+        "the command idles by itself, for the seconds of this flag of its own; give it as --idle_flag=--NAME"
+    )
+    parser.add_argument("--idle_flag", metavar="FLAG", help=own)
     parser.add_argument("command", nargs="+", metavar="-- CMD")
     return parser
 

@@ -322,6 +322,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     settings |= {"model": str(args.model), "draft": args.draft and str(args.draft), "n_ctx": n_ctx}
     worker = Worker(settings)
     try:
+        began_s = time.monotonic()
+        time.sleep(args.idle_seconds)  # the models are loaded: what the board draws now is its idle power
+        ended_s = time.monotonic()
         pairs = list(run_batches(worker, prompts, args))
     finally:
         worker.close()
@@ -332,6 +335,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     config["started_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     file = {"config": config, "summary": {"per_mode": [summarize(args, results)]}, "results": results}
     file["plain"] = [batch for _, batch in pairs if batch]
+    file["idle"] = {"t0_s": began_s, "t1_s": ended_s} if args.idle_seconds else None
     if args.cross_check:
         file["cross_check"] = compare_cross_check(cross_check(args, prompts, n_ctx), results)
     return file
@@ -345,6 +349,7 @@ def check_flags(args: argparse.Namespace) -> None:
     if args.threshold and args.drafter == "lookup":
         raise SpeculateError("prompt lookup has no probabilities: --threshold needs --draft FILE.gguf")
     least = {"requests": 1, "max_tokens": 2, "draft_tokens": 1, "batches": 1, "warmup": 0, "n_batch": 2}
+    least["idle_seconds"] = 0
     for name, bound in least.items():
         if getattr(args, name) < bound:
             raise SpeculateError(f"--{name} must be {bound} or more")
@@ -372,6 +377,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--requests", type=int, default=8, metavar="N", help="requests per batch (default: 8)")
     add("--batches", type=int, default=2, metavar="N", help="(default: 2)")
     add("--warmup", type=int, default=1, metavar="N", help="requests before the clock (default: 1)")
+    idle = "wait so long after loading, for a power trace's baseline (default: 0)"
+    add("--idle_seconds", type=float, default=0.0, metavar="S", help=idle)
     add("--max_tokens", type=int, default=64, metavar="N", help="(default: 64)")
     add("--temperature", type=float, default=0.0, metavar="T", help="(default: 0)")
     add("--draft_tokens", type=int, default=10, metavar="K", help="longest draft (default: 10)")

@@ -193,7 +193,7 @@ def cell_command(cell: Cell, args: argparse.Namespace, part: Path) -> list[str]:
     command = [sys.executable, str(ROOM / "measure_cell.py"), "--result", str(part), "--trace", str(trace)]
     for name in ("power_source", "interval_ms", "idle_seconds"):
         command += [f"--{name}", str(getattr(args, name))]
-    command += [f"--feed={args.feed}"] if args.feed else []
+    command += ["--idle_flag=--idle_seconds", *([f"--feed={args.feed}"] if args.feed else [])]
     return [*command, "--", *speculate_command(args), *cell["flags"], "--out", str(part)]
 
 
@@ -454,7 +454,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--power_source", default="auto", help="as in measure_cell.py; tegrastats tells EMC load, too")
     add("--feed", metavar="CMD", help="a command that prints power lines, instead of --power_source")
     add("--interval_ms", type=int, default=100, help="between power samples (default: 100)")
-    add("--idle_seconds", type=float, default=5.0, help="idle before each cell (default: 5)")
+    add("--idle_seconds", type=float, default=5.0, help="idle in each cell, after loading (default: 5)")
     add("--cell_timeout", type=float, metavar="S", help="end a cell after so long (default: never)")
     add("--ncu", action="store_true", help="memory counters by Nsight Compute, in a process of their own")
     add("--ncu_path", default="ncu", help="the profiler (default: ncu)")

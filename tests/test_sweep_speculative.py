@@ -206,6 +206,23 @@ def test_power_is_recorded_and_weighed_over_the_batches(bench: Bench, tmp_path: 
     assert document["sweep"]["wall_s"] >= 0.8
 
 
+def test_idle_power_is_that_of_loaded_models(bench: Bench, tmp_path: Path) -> None:
+    """A board that draws 3 W until the cell is up, and 5 W from then on."""
+    (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
+    watts = (
+        f"[ -s {shlex.quote(str(bench.folder / 'starts.log'))} ] && echo VDD_IN 5000mW || echo VDD_IN 3000mW"
+    )
+    words = ["--grid", tmp_path / "one.json", "--requests", 2, "--max_tokens", 5, "--batches", 1]
+    feed = shlex.join(["bash", "-c", f"while :; do {watts}; sleep 0.02; done"])
+    done = bench.run(*words, "--idle_seconds", 0.8, "--interval_ms", 20, "--feed", feed, seconds=0.4)
+    assert done.returncode == 0, done.stderr
+    for path in bench.results():  # the cell and plain decoding: one of them was the first to load
+        energy = json.loads((bench.out / path).read_text())["summary"]["per_mode"][0]["energy"]
+        assert energy["idle_method"] == "after the model was loaded"
+        assert energy["idle_mw"] == pytest.approx(5000.0, rel=0.05)
+        assert abs(energy["energy_joule_per_request"]) < 0.1 < energy["energy_gross_joule_per_request"]
+
+
 def test_a_feed_that_gives_nothing_costs_the_energy_and_not_the_cell(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
     done = bench.run("--grid", tmp_path / "one.json", *QUICK, "--feed", "false")

@@ -30,7 +30,7 @@ def main() -> None:
         "n_gpu_layers",
     ):
         parser.add_argument(f"--{flag}", type=int)
-    for flag in ("temperature", "threshold"):
+    for flag in ("temperature", "threshold", "idle_seconds"):
         parser.add_argument(f"--{flag}", type=float)
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--out", type=Path)
@@ -44,6 +44,9 @@ def main() -> None:
         sys.exit("error: the drafter has another vocabulary; give --draft a model of the same family")
     if play.get("hang") and play["hang"] in name:
         time.sleep(600)
+    began_s = time.monotonic()
+    time.sleep(args.idle_seconds or 0)
+    idle = {"t0_s": began_s, "t1_s": time.monotonic()} if args.idle_seconds else None
     draw = random.Random(name)
     factor = 1.0 if args.plain else 0.6
     results, plain = [], []
@@ -113,6 +116,7 @@ def main() -> None:
     }
     config = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     document = {"config": config, "summary": {"per_mode": [mode]}, "results": results, "plain": plain}
+    document["idle"] = idle
     part = args.out.with_name(f".{name}.tmp")
     part.write_text(json.dumps(document))
     part.replace(args.out)
