@@ -270,10 +270,12 @@ class PowerTrace:
         t_s, seconds = self.t_s, t1 - t0
         first, last = max(0, bisect_right(t_s, t0) - 1), min(len(t_s) - 1, bisect_left(t_s, t1))
         limit_s = GAP_PERIODS * self.period_s(first - 50, last + 50)
-        early_s, late_s = max(0.0, t_s[0] - t0), max(0.0, t1 - t_s[-1])
+        early_s, late_s, end_s = max(0.0, t_s[0] - t0), max(0.0, t1 - t_s[-1]), max(t1, t_s[last])
+        counts = {w: bisect_right(m, end_s) - bisect_left(m, t_s[first]) for w, m in self.notes.items()}
+        noted = {word: count for word, count in counts.items() if count}
         if max(early_s, late_s) > limit_s:
             side = f"begins {early_s:.3g} s before" if early_s > late_s else f"ends {late_s:.3g} s after"
-            return PowerWindow(reason=f"the window {side} the power samples do")
+            return PowerWindow(reason=f"the window {side} the power samples do", flags=tuple(sorted(noted)))
         longest_s = highest(self.interval_s, first + 1, last + 1) or 0.0
         suspects = range(first + 1, last + 1 if longest_s > limit_s else 0)
         gaps = [k for k in suspects if self.interval_s[k] > limit_s]
@@ -287,8 +289,6 @@ class PowerTrace:
             "negative_energy": idle_mj is not None and gross_mj < idle_mj,
             "simulated_power": self.simulated,
         }
-        counts = {w: bisect_right(m, t_s[last]) - bisect_left(m, t_s[first]) for w, m in self.notes.items()}
-        noted = {word: count for word, count in counts.items() if count}
         return PowerWindow(
             energy_joule=None if idle_mj is None else (gross_mj - idle_mj) / 1000,
             energy_gross_joule=gross_mj / 1000,

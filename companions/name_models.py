@@ -107,8 +107,9 @@ def sha256_file(path: Path) -> str:
 def identify(path: Path, facts: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """Facts, size, time and hash of one file, or its error with the cure."""
     if facts["error"]:
-        cure = "check --models" if not path.exists() else "download or copy the file again"
-        return {**facts, "path": str(path), "error": f"{path}: {facts['error']}; {cure}"}
+        cure = "; check --models" if not path.exists() else "; download or copy the file again"
+        cure = "" if "download" in facts["error"] else cure
+        return {**facts, "path": str(path), "error": f"{path}: {facts['error']}{cure}"}
     stat, full = path.stat(), str(path.resolve())
     state = {"file_byte": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     before = known.get(full, {})

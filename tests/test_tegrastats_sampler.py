@@ -606,6 +606,18 @@ def test_the_rail_of_the_first_sample_stays(tmp_path: Path) -> None:
     assert window.power_mw_mean == pytest.approx(20_000) and "rail_missing" in window.flags
 
 
+def test_a_rail_that_goes_for_good_is_told_with_the_missing_energy() -> None:
+    sums = "VDD_GPU 1000mW/1mW VDD_CPU_SOC_MSS 5000mW/1mW VIN_SYS_5V0 4000mW/1mW"
+    line = "while :; do sleep 0.01; echo"
+    feed = f"sh -c 'echo {sums} VIN 20000mW/1mW; echo {sums} VIN 20000mW/1mW; {line} {sums}; done'"
+    with power.TegrastatsSampler(power.find_feed(feed=feed, interval_ms=10), 10) as sampler:
+        t0 = time.monotonic()
+        time.sleep(0.1)
+        window = sampler.window(t0, time.monotonic(), 5000.0)
+    assert window.energy_joule is None and "ends" in str(window.reason)
+    assert window.flags == ("rail_missing",)
+
+
 def test_a_feed_may_say_what_it_is() -> None:
     said = json.dumps(
         {"source": "nvml", "rail": "GPU0", "scope": "gpu", "simulated": True, "quantum_mw": {"GPU0": 7}}
