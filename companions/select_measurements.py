@@ -124,6 +124,10 @@ def choose_rows(rows: Sequence[dict[str, Any]], asked: str, board: str | None) -
             )
     elif len(boards) > 1:
         raise SelectError(f"{name} was measured on {' and '.join(boards)}; name one with --board")
+    unknown = sorted({str(row.get("source")) for row in mine if not row["board"]})
+    if unknown and len(unknown) + len(boards) > 1:
+        said = f"{', '.join(unknown)} name no board: all rows of {name} are taken to be of one machine"
+        print(f"caution: {said}", file=sys.stderr)
     scopes = sorted({str(row["energy_scope"]) for row in mine if may_teach_energy(row)})
     if len(scopes) > 1:
         raise SelectError(

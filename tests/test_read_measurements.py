@@ -197,3 +197,14 @@ def test_answers_decoded_together_are_no_single_requests(tmp_path: Path) -> None
     done = run(path)
     assert done.returncode == 1 and "ps_factor says that answers were decoded together" in done.stderr
     assert "Rename" not in done.stderr
+
+
+def test_tables_that_name_no_board_are_said_to_be_taken_together(tmp_path: Path) -> None:
+    rows, select = tmp_path / "rows.jsonl", SCRIPT.with_name("select_measurements.py")
+    for name in ("server.csv", "jetson.csv"):
+        (tmp_path / name).write_text("model,input_tokens,output_tokens,ttft_ms\n8B,10,1,5\n8B,20,1,9\n")
+    for files, said in ((["server.csv", "jetson.csv"], True), (["server.csv"], False)):
+        assert run(*(tmp_path / name for name in files), "--out", rows).returncode == 0
+        words = [sys.executable, str(select), "--rows", str(rows), "--model", "8B"]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 0 and ("jetson.csv, server.csv name no board" in done.stderr) == said
