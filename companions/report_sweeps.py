@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 COLOURS = {"latency": "#0b62a4", "energy": "#b3470f"}
+POSITION_COLUMNS = ("accept_by_position", "judged_by_position")
 Row = Mapping[str, Any]
 
 
@@ -120,6 +121,7 @@ def pick(best: Row | None, sure: bool) -> str:
     if best is None:
         return "plain decoding" if sure else "too few requests"
     words = f"{best['role']}, draft {best['draft_tokens']}"
+    words += ", prompt lookup" if best.get("drafter_model") == "lookup" else ""
     return words + (f", threshold {best['confidence_threshold']}" if best["confidence_threshold"] else "")
 
 
@@ -145,6 +147,7 @@ def acceptance_table(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row["spec_num_draft_tokens"] and not row["profile_only"]:
             name = f"{row['target_model']}, {row['scenario']}, temp {row['temperature']}"
+            name += f", {row['drafter_model']}" if row["drafter_model"] else ""
             groups.setdefault(name, []).append(row)
     body = []
     for name, group in groups.items():
@@ -152,17 +155,21 @@ def acceptance_table(rows: Sequence[Row]) -> list[str]:
         accepted = sum(row["spec_num_accepted_tokens"] for row in group)
         places = " ".join(shown(value, ".2f") for value in by_position(group)[:8])
         body.append((name, f"{drafted}", f"{accepted / drafted:.3f}", places or "–"))
-    return table(("workload", "drafted", "accept_ratio", "by position 1, 2, …"), body)
+    return table(("workload, drafter", "drafted", "accept_ratio", "by position 1, 2, …"), body)
 
 
 def by_position(rows: Sequence[Row]) -> list[float | None]:
-    """Acceptance at each place of the draft, mean over rows that reached it."""
+    """Acceptance at each place of the draft over all rows, weighted with the drafts judged there."""
     longest = max((len(row["accept_by_position"]) for row in rows), default=0)
     means: list[float | None] = []
     for place in range(longest):
-        reached = [row["accept_by_position"][place : place + 1] for row in rows]
-        values = [values[0] for values in reached if values and isinstance(values[0], int | float)]
-        means.append(sum(values) / len(values) if values else None)
+        pairs = []
+        for row in rows:
+            ratio, judged = ((row.get(n) or [])[place : place + 1] for n in POSITION_COLUMNS)
+            if ratio and isinstance(ratio[0], int | float):
+                pairs.append((ratio[0], judged[0] if judged and judged[0] is not None else 1))
+        total = sum(weight for _, weight in pairs)
+        means.append(sum(value * weight for value, weight in pairs) / total if total else None)
     return means
 
 

@@ -180,6 +180,10 @@ def make_rows(file: Path, document: Mapping[str, Any]) -> list[Row]:
                 place.get("accept_ratio") if isinstance(place, dict) else place
                 for place in mode.get("accept_by_position") or []
             ],
+            "judged_by_position": [
+                place.get("judged") if isinstance(place, dict) else None
+                for place in mode.get("accept_by_position") or []
+            ],
             "_path": file,
             "_results": results,
             "_plain": document.get("plain") or [],
@@ -323,10 +327,14 @@ def compare_with_plain(row: Row, rows: Sequence[Row]) -> None:
 def compare_in_pair(row: Row, rows: Sequence[Row]) -> None:
     """A cell of ours against fixed drafts of the same length without a threshold, from the same grid."""
     stopped, checks = row["tokens_stopped_by_confidence"], row["total_confidence_checks"]
-    row["stopped_ratio"] = stopped / checks if checks and stopped is not None else None
-    wanted = (row["grid"], *workload(row), row["draft_tokens"], "fixed")
+    # One check ends a whole draft: the share is of the tokens that were to be drafted.
+    row["stopped_ratio"] = (
+        quotient(stopped, (stopped or 0) + (row["spec_num_draft_tokens"] or 0)) if checks else None
+    )
+    wanted = (row["grid"], *workload(row), row["draft_tokens"], row["drafter_model"], "fixed")
     for other in rows:
-        found = (other["grid"], *workload(other), other["draft_tokens"], other["role"])
+        settings = (other["draft_tokens"], other["drafter_model"], other["role"])
+        found = (other["grid"], *workload(other), *settings)
         if found != wanted or other["confidence_threshold"] or other is row:
             continue
         ratios = bootstrap_ratio(request_pairs(row, other["_results"]))
@@ -375,8 +383,8 @@ def drift_notes(rows: Sequence[Row]) -> list[str]:
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         if not row["profile_only"]:
-            rule = (row["draft_tokens"], row["nwor_mode"], row["scv_mode"], row["role"])
-            groups.setdefault((*workload(row), *rule), []).append(row)
+            names = ("draft_tokens", "drafter_model", "nwor_mode", "scv_mode", "role")
+            groups.setdefault((*workload(row), *(row[name] for name in names)), []).append(row)
     for same in groups.values():
         low, high = (f(same, key=lambda row: row["latency_avg_s"]) for f in (min, max))
         rise = high["latency_avg_s"] / low["latency_avg_s"] - 1
@@ -450,7 +458,7 @@ def described(row: Row | None) -> Row | None:
     """A configuration in short, for the list of the best."""
     if row is None:
         return None
-    settings = ("file", "grid", "role", "draft_tokens", "confidence_threshold")
+    settings = ("file", "grid", "role", "drafter_model", "draft_tokens", "confidence_threshold")
     names = (*settings, "latency_ratio", "energy_ratio", "power_simulated")
     return {name: row[name] for name in names}
 

@@ -38,7 +38,7 @@ def cell(role: str, latencies_ms: list[list[float]], joules: list[float] | None 
     }
     config |= {"batches": len(latencies_ms), "role": role, "scenario": more.pop("scenario", "chat")}
     if role != "plain":
-        config |= {"draft_tokens": 4, "adaptive": "off", "drafter": "lookup"}
+        config |= {"draft_tokens": 4, "adaptive": "off", "drafter": more.pop("drafter", "lookup")}
         config["threshold"] = more.pop("threshold", 0.0)
     results = [
         {
@@ -78,7 +78,8 @@ def cell(role: str, latencies_ms: list[list[float]], joules: list[float] | None 
         "energy": energy,
         **more.pop("mode", {}),
     }
-    sweep = {"grid": "g", "name": role, "role": role, "config": config, "model": "m.gguf", "draft": None}
+    sweep = {"grid": "g", "name": role, "role": role, "config": config, "model": "m.gguf"}
+    sweep["draft"] = more.pop("draft", None)
     return {"config": {}, "summary": {"per_mode": [mode]}, "results": results, "sweep": sweep, **more}
 
 
@@ -184,7 +185,26 @@ def test_a_pair_is_compared_with_fixed_drafts(tmp_path: Path) -> None:
     )
     row = summary_of(tmp_path, a=fixed, b=adaptive)["by_name"]["b"]
     names = ("fixed_latency_ratio", "fixed_drafted_ratio", "fixed_dram_write_ratio", "stopped_ratio")
-    assert [row[name] for name in names] == pytest.approx([0.8, 0.5, 0.75, 0.25])
+    assert [row[name] for name in names] == pytest.approx([0.8, 0.5, 0.75, 10 / 60])
+
+
+def test_drafters_are_kept_apart(tmp_path: Path) -> None:
+    def at(judged: int, accepted: int) -> dict:
+        place = {"position": 1, "judged": judged, "accepted": accepted, "accept_ratio": accepted / judged}
+        return {"accept_by_position": [place]}
+
+    found = summary_of(
+        tmp_path,
+        a=cell("fixed", [[100.0] * 4], mode=at(1, 1)),
+        b=cell("fixed", [[300.0] * 4], mode=at(9, 3)),
+        c=cell("fixed", [[50.0] * 4], drafter="model", draft="small.gguf", mode=at(5, 5)),
+        d=cell("cost", [[40.0] * 4], drafter="model", draft="small.gguf"),
+        p=cell("plain", [[100.0] * 4]),
+    )
+    assert found["by_name"]["d"]["fixed_latency_ratio"] == pytest.approx(0.8)  # c, not the lookup of a
+    (lookup,) = [line for line in found["text"].splitlines() if "temp 0.0, lookup" in line]
+    assert lookup.rstrip(" |").endswith("0.40")  # 4 of 10, not the mean of 1 and 1/3
+    assert [note for note in found["notes"] if "same configuration" in note and "c.json" in note] == []
 
 
 def test_outputs_that_differ_are_counted(tmp_path: Path) -> None:
