@@ -104,9 +104,10 @@ def check_cell(cell: Mapping[str, Any], where: str) -> None:
             f"{where}: no cell has {', '.join(sorted(unknown))}; the keys are {', '.join(sorted(CELL_KEYS))}"
         )
     for key in WHOLE:
-        value = cell.get(key, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise PlanSweepError(f"{where}: {key} {value!r} must be a whole number of at least 1")
+        value = cell.get(key, 2)
+        least = 2 if key == "max_tokens" else 1  # the first token comes from the prompt, without a draft
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise PlanSweepError(f"{where}: {key} {value!r} must be a whole number of at least {least}")
     for key in PORTIONS:
         value = cell.get(key, 0.0)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 2:
@@ -323,6 +324,10 @@ def plan_grid(grid: str, settings: Mapping[str, Any], seen: dict[str, Any]) -> l
         cell |= {"prompts": prompts_of(name, cell, settings), "role": ROLES[cell["adaptive"]]}
         if cell["drafter"] == "model" and settings["draft"] is None:
             raise PlanSweepError(f"{name} drafts with a model: give its file with --draft")
+        if cell["drafter"] == "lookup" and cell["threshold"]:
+            raise PlanSweepError(
+                f"{name}: prompt lookup has no probabilities to check; give --draft FILE, or --threshold 0"
+            )
         members = groups.setdefault(group, [])
         members.append(finished_cell(folder, group, name, cell, settings, seen))
         plain = "_".join(("plain", workload_name(cell))) if "name" not in cell else f"{cell['name']}_plain"
@@ -338,8 +343,16 @@ def plan_grid(grid: str, settings: Mapping[str, Any], seen: dict[str, Any]) -> l
 
 def plan(settings: Mapping[str, Any]) -> list[Cell]:
     """The cells of all grids. Raises PlanSweepError."""
+    check_cell({"batches": settings["batches"]}, "flags")
+    if settings["warmup"] < 0:
+        raise PlanSweepError(f"flags: warmup {settings['warmup']} must be 0 or more")
     seen: dict[str, Any] = {}
     cells = [cell for grid in settings["grids"] for cell in plan_grid(grid, settings, seen)]
+    for key, path in settings["prompts_for"].items():
+        if not any(path in cell["flags"] for cell in cells):
+            raise PlanSweepError(
+                f"--prompts_for {key}=…: no cell is called so; oneoff has {', '.join(SCENARIOS)}"
+            )
     names = [(cell["grid"], cell["name"]) for cell in cells]
     if twice := {name for name in names if names.count(name) > 1}:
         raise PlanSweepError(f"two cells are called {sorted(twice)[0][1]}; give them names of their own")

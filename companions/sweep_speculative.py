@@ -65,6 +65,10 @@ def engine_settings(args: argparse.Namespace) -> dict[str, Any]:
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """What plan_sweep.py reads."""
     grids = list(GRIDS) if args.action == "all" else [args.action] if args.action else []
+    if args.dirs:
+        raise SweepError(f"{' '.join(args.dirs)}: one grid at a time; all, or --grid FILE for more")
+    if loose := [pair for pair in args.prompts_for if "=" not in pair]:
+        raise SweepError(f"--prompts_for {loose[0]}: give SCENARIO=FILE, as in a=code.csv")
     swept = ("requests", "max_tokens", "temperature", "draft_tokens", "threshold")
     try:
         engine = importlib.metadata.version("llama-cpp-python")

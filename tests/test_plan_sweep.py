@@ -20,7 +20,14 @@ def ask(tmp_path: Path, **settings: object) -> subprocess.CompletedProcess[str]:
     for name in ("model.gguf", "draft.gguf", "prompts.csv", "code.csv"):
         if not (tmp_path / name).exists():
             (tmp_path / name).write_text(name)
-    given = {"model": str(tmp_path / "model.gguf"), "prompts": str(tmp_path / "prompts.csv"), **settings}
+    # Thresholds need a draft model's probabilities.
+    draft = {"draft": str(tmp_path / "draft.gguf")} if {"early-exit", "oneoff"} & {*settings["grids"]} else {}
+    given = {
+        **draft,
+        "model": str(tmp_path / "model.gguf"),
+        "prompts": str(tmp_path / "prompts.csv"),
+        **settings,
+    }
     command = [sys.executable, ROOT / "companions" / "plan_sweep.py"]
     return subprocess.run(command, input=json.dumps(given), capture_output=True, text=True)
 
@@ -108,7 +115,7 @@ def test_the_hash_changes_with_all_that_changes_the_result(tmp_path: Path) -> No
 
 
 def test_a_draft_model_drafts_and_prompt_lookup_is_the_default(tmp_path: Path) -> None:
-    lookup = next(c for c in plan(tmp_path, grids=["oneoff"]) if c["role"] == "cost")
+    lookup = next(c for c in plan(tmp_path, grids=["adaptive"]) if c["role"] == "cost")
     assert lookup["flags"][lookup["flags"].index("--drafter") + 1] == "lookup"
     draft = str(tmp_path / "draft.gguf")
     cells = plan(tmp_path, grids=["oneoff"], draft=draft, prompts_for={"a": str(tmp_path / "code.csv")})
@@ -143,6 +150,8 @@ def test_a_grid_file_of_ones_own(tmp_path: Path, suffix: str) -> None:
         ([{"adaptive": "wild"}], "wild"),
         ([{"tokens": 3}], "no cell has tokens"),
         ([{"drafter": "model"}], "--draft"),
+        ([{"threshold": 0.5}], "--threshold 0"),  # prompt lookup has no probabilities
+        ([{"max_tokens": 1}], "max_tokens 1"),
         ([{"name": "x"}, {"name": "x", "draft_tokens": 3}], "called x"),
         ({}, "list of cells"),
         ([], "list of cells"),
@@ -153,6 +162,17 @@ def test_a_grid_that_makes_no_sense_is_told_so(tmp_path: Path, cells: object, wo
     done = ask(tmp_path, grids=[str(tmp_path / "grid.json")])
     assert done.returncode == 1 and done.stderr.startswith("error: ") and words in done.stderr
     assert not done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [({"batches": 0}, "batches 0"), ({"warmup": -1}, "warmup -1"), ({"prompts_for": {"z": "no.csv"}}, "z=")],
+)
+def test_flags_that_no_cell_can_follow_are_told_before_the_first(
+    tmp_path: Path, settings: dict, word: str
+) -> None:
+    done = ask(tmp_path, grids=["oneoff"], **settings)
+    assert done.returncode == 1 and word in done.stderr and not done.stdout
 
 
 def test_missing_files_and_broken_settings(tmp_path: Path) -> None:

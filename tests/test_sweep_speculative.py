@@ -72,7 +72,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def test_all_grids_leave_the_folders_people_know(bench: Bench) -> None:
-    done = bench.run("all", *QUICK, "--temperature", "0.0", "--draft_tokens", "10")
+    (bench.folder / "draft.gguf").write_text("draft")
+    words = ("--draft", bench.folder / "draft.gguf", "--temperature", "0.0", "--draft_tokens", "10")
+    done = bench.run("all", *QUICK, *words)
     assert done.returncode == 0, done.stderr
     names = set(bench.results())
     assert {
@@ -278,7 +280,14 @@ def test_two_sweeps_do_not_share_a_folder(bench: Bench, small_grid: Path) -> Non
 
 @pytest.mark.parametrize(
     ("words", "hint"),
-    [((), "--grid"), (("oneoff", "--model", "none.gguf"), "--model"), (("--grid", "none.json"), "--grid")],
+    [
+        ((), "--grid"),
+        (("oneoff", "--model", "none.gguf"), "--model"),
+        (("--grid", "none.json"), "--grid"),
+        (("adaptive", "early-exit"), "one grid at a time"),
+        (("oneoff", "--prompts_for", "code.csv"), "SCENARIO=FILE"),
+        (("all",), "--threshold 0"),
+    ],
 )
 def test_what_is_missing_is_named(bench: Bench, words: tuple[str, ...], hint: str) -> None:
     command = bench.command(*words)
