@@ -47,6 +47,7 @@ ENGINE_FLAGS = ("n_ctx", "n_batch", "n_gpu_layers", "n_threads", "flash_attn", "
 PILOT_TOKENS = 32
 GRACE_S = 15.0  # for a cell to write its last samples after Ctrl-C
 Cell = dict[str, Any]
+Pace = tuple[float, float]  # seconds per cell beside decoding, seconds per planned token
 
 
 class SweepError(Exception):
@@ -126,19 +127,30 @@ def is_done(cell: Mapping[str, Any], args: argparse.Namespace) -> bool:
 # Time
 
 
-def seconds_per_unit(cells: Sequence[Cell], args: argparse.Namespace) -> float | None:
-    """Seconds per planned token, from cells of this model that are finished; None without one."""
-    wall_s = units = 0.0
+def pace_of_finished(cells: Sequence[Cell], args: argparse.Namespace) -> Pace | None:
+    """The pace of the cells of this model that are finished; None without one."""
+    took_s = decoded_s = 0.0
+    units = count = 0
     for grid in {cell["grid"] for cell in cells}:
         for path in sorted((Path(args.outdir) / grid).glob("*.json")):
-            sweep = (stored(path) or {}).get("sweep") or {}
+            document = stored(path) or {}
+            sweep = document.get("sweep") or {}
             if sweep.get("model") == args.model and sweep.get("wall_s"):
-                wall_s, units = wall_s + sweep["wall_s"], units + sweep["units"]
-    return wall_s / units if units else None
+                batches = [*document.get("results", []), *(document.get("plain") or [])]
+                decoded_s += sum(batch.get("latency_s") or 0.0 for batch in batches)
+                took_s += sweep.get("took_s") or sweep["wall_s"]
+                units, count = units + sweep["units"], count + 1
+    return (max(0.0, took_s - decoded_s) / count, decoded_s / units) if units else None
 
 
-def pilot(args: argparse.Namespace) -> float | None:
-    """Seconds per token of a short plain run; None, with the cause on stderr, where it fails."""
+def seconds_for(cells: Sequence[Cell], pace: Pace) -> float:
+    """How long these cells take, if every answer has its full length."""
+    units: int = sum(cell["units"] for cell in cells)
+    return len(cells) * pace[0] + units * pace[1]
+
+
+def pilot(args: argparse.Namespace) -> Pace | None:
+    """The pace of a short plain run; None, with the cause on stderr, where it fails."""
     say(args, f"pilot: {PILOT_TOKENS} tokens, for an estimate of time")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "pilot.json"
@@ -146,15 +158,18 @@ def pilot(args: argparse.Namespace) -> float | None:
         flags += ["--requests", "1", "--max_tokens", str(PILOT_TOKENS), "--batches", "1", "--warmup", "0"]
         for name, value in engine_settings(args).items():
             flags += [f"--{name}", str(value)]
+        begin = time.monotonic()
         done = subprocess.run(
             [*speculate_command(args), *flags, "--out", str(out)], capture_output=True, text=True
         )
+        took_s = time.monotonic() - begin
         document = stored(out)
     if document is None:
         cause = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         say(args, f"pilot failed: {cause}")
         return None
-    return float(document["summary"]["per_mode"][0]["latency_avg_s"]) / PILOT_TOKENS
+    decoded_s = float(document["summary"]["per_mode"][0]["latency_avg_s"])
+    return max(0.0, took_s - decoded_s) + args.idle_seconds, decoded_s / PILOT_TOKENS
 
 
 def duration(seconds: float) -> str:
@@ -282,7 +297,9 @@ def profile_cell(cell: Cell, args: argparse.Namespace, document: dict[str, Any])
     mode["ncu"] |= {"requests": args.ncu_requests, "max_tokens": args.ncu_tokens}
 
 
-def finish_cell(cell: Cell, args: argparse.Namespace, part: Path, started_at: str) -> dict[str, Any]:
+def finish_cell(
+    cell: Cell, args: argparse.Namespace, part: Path, started_at: str, took_s: float
+) -> dict[str, Any]:
     """Give the result its identity and its place. SweepError where the process wrote none."""
     document = stored(part)
     if document is None:
@@ -295,9 +312,12 @@ def finish_cell(cell: Cell, args: argparse.Namespace, part: Path, started_at: st
         "draft": args.draft,
         "started_at": started_at,
         "wall_s": document.get("cell_wall_s"),
+        "took_s": round(took_s, 3),
     }
-    part.write_text(json.dumps(document), encoding="utf-8")
     path = cell_file(cell, args)
+    if "out" in (document.get("config") or {}):
+        document["config"]["out"] = str(path)  # not the temporary name that it was written under
+    part.write_text(json.dumps(document), encoding="utf-8")
     set_aside(path)
     part.replace(path)
     return document
@@ -325,7 +345,7 @@ def run_cell(cell: Cell, args: argparse.Namespace, label: str) -> str | None:
     cause = run_process(cell_command(cell, args, part), label, args)
     if cause is None:
         try:
-            document = finish_cell(cell, args, part, started_at)
+            document = finish_cell(cell, args, part, started_at, time.monotonic() - begin)
         except SweepError as exc:
             cause = str(exc)
     if cause is not None:
@@ -358,34 +378,33 @@ def sweep(args: argparse.Namespace) -> int:
     """Run what is left of the grids; the exit status."""
     cells = ask_plan(args)
     todo = [cell for cell in cells if not is_done(cell, args)]
-    per_unit = seconds_per_unit(cells, args)
+    pace = pace_of_finished(cells, args)
     if args.dry_run:
-        print_plan(cells, todo, per_unit, args)
+        print_plan(cells, todo, pace, args)
         return 0
     with locked(Path(args.outdir)):
         say(args, f"{len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do")
-        if todo and per_unit is None and not args.no_pilot:
-            per_unit = pilot(args)
-        if per_unit is not None and todo:
-            estimate_s = per_unit * sum(c["units"] for c in todo) + len(todo) * args.idle_seconds
-            say(args, f"about {duration(estimate_s)} at most, if every answer has its full length")
-        return run_cells(cells, todo, args)
+        if todo and pace is None and not args.no_pilot:
+            pace = pilot(args)
+        if pace is not None and todo:
+            say(args, f"about {duration(seconds_for(todo, pace))}, if every answer has its full length")
+        return run_cells(cells, todo, pace or (0.0, 1.0), args)
 
 
-def run_cells(cells: Sequence[Cell], todo: Sequence[Cell], args: argparse.Namespace) -> int:
+def run_cells(cells: Sequence[Cell], todo: Sequence[Cell], pace: Pace, args: argparse.Namespace) -> int:
     """Run cells in their order; failed ones are counted and the rest goes on."""
     master(args, f"START {len(todo)} of {len(cells)} cells")
-    left_units, spent_s, spent_units, failed = sum(cell["units"] for cell in todo), 0.0, 0.0, 0
+    spent_s, expected_s, failed = 0.0, 0.0, 0
     for number, cell in enumerate(todo, 1):
         label = f"[{number}/{len(todo)}] {cell['grid']}/{cell['name']}"
         begin = time.monotonic()
         cause = run_cell(cell, args, label)
         took_s = time.monotonic() - begin
-        left_units -= cell["units"]
+        left_s = seconds_for(todo[number:], pace)
         if cause is None:
-            spent_s, spent_units = spent_s + took_s, spent_units + cell["units"]
+            spent_s, expected_s = spent_s + took_s, expected_s + seconds_for([cell], pace)
         failed += cause is not None
-        eta = f", {duration(left_units * spent_s / spent_units)} left" if spent_units and left_units else ""
+        eta = f", {duration(left_s * spent_s / expected_s)} left" if expected_s and left_s else ""
         start = "\r" if sys.stderr.isatty() else ""
         say(args, f"{start}{label} {'FAILED: ' + cause if cause else duration(took_s)}{eta}")
         if number == len(todo) or todo[number]["grid"] != cell["grid"]:
@@ -405,7 +424,7 @@ def master(args: argparse.Namespace, text: str) -> None:
 
 
 def print_plan(
-    cells: Sequence[Cell], todo: Sequence[Cell], per_unit: float | None, args: argparse.Namespace
+    cells: Sequence[Cell], todo: Sequence[Cell], pace: Pace | None, args: argparse.Namespace
 ) -> None:
     """The plan for people, 80 columns."""
     open_names = {(cell["grid"], cell["name"]) for cell in todo}
@@ -415,11 +434,11 @@ def print_plan(
             grid = cell["grid"]
             print(f"{Path(args.outdir) / grid}")
         state = "to do" if (grid, cell["name"]) in open_names else "done"
-        time_s = f"{duration(per_unit * cell['units']):>12}" if per_unit else ""
+        time_s = f"{duration(seconds_for([cell], pace)):>12}" if pace else ""
         print(f"  {cell['name']:54}{state:>7}{time_s}")
-    total = f", about {duration(per_unit * sum(c['units'] for c in todo))} at most" if per_unit else ""
+    total = f", about {duration(seconds_for(todo, pace))}" if pace else ""
     print(f"{len(cells)} cells, {len(todo)} to do{total}")
-    if todo and not per_unit:
+    if todo and not pace:
         print("no estimate of time yet: no cell of this model is finished; a start begins with a pilot")
 
 

@@ -267,6 +267,22 @@ def test_a_dry_run_and_an_estimate(bench: Bench, small_grid: Path) -> None:
     assert "3 to do, about" in done.stdout
 
 
+def test_what_a_cell_costs_beside_decoding_is_not_taken_for_decoding(bench: Bench, small_grid: Path) -> None:
+    assert bench.run("--grid", small_grid, *QUICK).returncode == 0
+    for path in bench.results():  # as of a board: 60 s to load, 24 tokens at 10 ms
+        document = json.loads((bench.out / path).read_text())
+        assert document["config"]["out"] == str(bench.out / path)
+        units, runs = document["sweep"]["units"], [*document["results"], *document["plain"]]
+        for run in runs:
+            run["latency_s"] = 0.01 * units / len(runs)
+        document["sweep"]["took_s"] = 60 + 0.01 * units
+        (bench.out / path).write_text(json.dumps(document))
+    longer = ("--max_tokens", 800)  # 100 times as many tokens: 3 x 60 s, and 10 ms per token
+    done = bench.run("--grid", small_grid, *QUICK, *longer, "--dry_run")
+    tokens = 800 * (3 * (2 + 2 + 2) + 2 * 3 + 3 * 1)  # batches, plain beside two of the cells, warm-up
+    assert f"3 to do, about {round((180 + 0.01 * tokens) / 60)} min" in done.stdout, done.stdout
+
+
 def test_two_sweeps_do_not_share_a_folder(bench: Bench, small_grid: Path) -> None:
     play = bench.env(hang="adaptive")
     command = bench.command("--grid", small_grid, *QUICK)
