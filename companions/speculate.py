@@ -297,7 +297,9 @@ def cross_check(args: argparse.Namespace, prompts: Sequence[Mapping[str, Any]], 
     command = [sys.executable, str(ROOM / "draft_by_engine.py")]
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["draft_by_engine.py failed"])[-1]
+        lines = done.stderr.strip().splitlines() or ["draft_by_engine.py failed"]
+        # Where the engine aborts, a debugger's words may follow its own.
+        last = next((line for line in lines if "GGML_ASSERT" in line), lines[-1])
         return {"answers": None, "reason": last.removeprefix("error: ")}
     return {"answers": json.loads(done.stdout)["answers"], "reason": None}
 
@@ -401,7 +403,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 def write_whole(path: Path, file: Mapping[str, Any]) -> None:
     """The file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(file, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     part.replace(path)
@@ -412,6 +413,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         check_flags(args)
+        args.out.parent.mkdir(parents=True, exist_ok=True)  # before the work, if it cannot be
         file = run(args)
         write_whole(args.out, file)
     except (SpeculateError, OSError) as exc:

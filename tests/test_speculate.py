@@ -323,6 +323,29 @@ def test_the_engines_own_interface_agrees(tmp_path: Path, demo_models: dict[str,
     assert json.loads(out.read_text())["cross_check"] == {"identical": 3, "requests": 3, "reason": None}
 
 
+def test_where_the_engines_own_interface_aborts_its_own_words_are_kept(
+    tmp_path: Path, demo_models: dict[str, Path]
+) -> None:
+    out = tmp_path / "run.json"
+    small = ("--requests", 1, "--batches", 1, "--max_tokens", 30, "--n_batch", 4, "--warmup", 0)
+    done = command(
+        "--model", demo_models["llama"], "--prompts", PROMPTS, "--out", out, "--cross_check", *small
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())["cross_check"]
+    assert found["identical"] == 1 or "GGML_ASSERT" in found["reason"] or "refused" in found["reason"]
+
+
+def test_a_place_that_cannot_be_written_to_is_told_before_the_work(
+    tmp_path: Path, demo_models: dict[str, Path]
+) -> None:
+    (tmp_path / "file").touch()
+    done = command(
+        "--model", demo_models["llama"], "--prompts", PROMPTS, "--out", tmp_path / "file" / "run.json"
+    )
+    assert done.returncode == 1 and "error: " in done.stderr and "batch 1" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "word"),
     [
