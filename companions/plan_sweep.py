@@ -103,6 +103,14 @@ def check_cell(cell: Mapping[str, Any], where: str) -> None:
         raise PlanSweepError(
             f"{where}: no cell has {', '.join(sorted(unknown))}; the keys are {', '.join(sorted(CELL_KEYS))}"
         )
+    for key in ("name", "prompts", "levels"):
+        if not isinstance(cell.get(key, ""), str):
+            raise PlanSweepError(f"{where}: {key} {cell[key]!r} must be a text, in quotes")
+    name = cell.get("name", "a")
+    if Path(name).name != name or name == "..":
+        raise PlanSweepError(f"{where}: the name {name!r} must do for a file, without folders")
+    if cell.get("drafter", "model") not in ("lookup", "model"):
+        raise PlanSweepError(f"{where}: drafter {cell['drafter']!r} must be lookup or model")
     for key in WHOLE:
         value = cell.get(key, 2)
         least = 2 if key == "max_tokens" else 1  # the first token comes from the prompt, without a draft
@@ -157,6 +165,8 @@ def read_grid(path: Path) -> tuple[str, list[Cell]]:
     for number, cell in enumerate(document, 1):
         values = [value if isinstance(value, list) else [value] for value in cell.values()]
         expanded = [dict(zip(cell, row, strict=True)) for row in itertools.product(*values)]
+        if not expanded:
+            raise PlanSweepError(f"{path} cell {number}: an empty list stands for no cell at all")
         if len(expanded) > 1 and "name" in cell:
             raise PlanSweepError(f"{path} cell {number}: a name and lists do not go together")
         for one in expanded:

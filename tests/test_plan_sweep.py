@@ -152,6 +152,11 @@ def test_a_grid_file_of_ones_own(tmp_path: Path, suffix: str) -> None:
         ([{"drafter": "model"}], "--draft"),
         ([{"threshold": 0.5}], "--threshold 0"),  # prompt lookup has no probabilities
         ([{"max_tokens": 1}], "max_tokens 1"),
+        ([{"name": "../../far"}], "must do for a file"),
+        ([{"name": 5}], "name 5"),
+        ([{"levels": 7}], "levels 7"),
+        ([{"drafter": "guess"}], "lookup or model"),
+        ([{"requests": []}], "empty list"),
         ([{"name": "x"}, {"name": "x", "draft_tokens": 3}], "called x"),
         ({}, "list of cells"),
         ([], "list of cells"),
