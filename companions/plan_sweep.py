@@ -97,12 +97,8 @@ class PlanSweepError(Exception):
     """What the user can fix; the message names the file or flag and the cure."""
 
 
-def check_cell(cell: Mapping[str, Any], where: str) -> None:
-    """PlanSweepError for a key that no cell has and for a value that makes no sense."""
-    if unknown := set(cell) - CELL_KEYS:
-        raise PlanSweepError(
-            f"{where}: no cell has {', '.join(sorted(unknown))}; the keys are {', '.join(sorted(CELL_KEYS))}"
-        )
+def check_texts(cell: Mapping[str, Any], where: str) -> None:
+    """PlanSweepError for a name, a drafter and other texts that make no sense."""
     for key in ("name", "prompts", "levels"):
         if not isinstance(cell.get(key, ""), str):
             raise PlanSweepError(f"{where}: {key} {cell[key]!r} must be a text, in quotes")
@@ -111,6 +107,15 @@ def check_cell(cell: Mapping[str, Any], where: str) -> None:
         raise PlanSweepError(f"{where}: the name {name!r} must do for a file, without folders")
     if cell.get("drafter", "model") not in ("lookup", "model"):
         raise PlanSweepError(f"{where}: drafter {cell['drafter']!r} must be lookup or model")
+
+
+def check_cell(cell: Mapping[str, Any], where: str) -> None:
+    """PlanSweepError for a key that no cell has and for a value that makes no sense."""
+    if unknown := set(cell) - CELL_KEYS:
+        raise PlanSweepError(
+            f"{where}: no cell has {', '.join(sorted(unknown))}; the keys are {', '.join(sorted(CELL_KEYS))}"
+        )
+    check_texts(cell, where)
     for key in WHOLE:
         value = cell.get(key, 2)
         least = 2 if key == "max_tokens" else 1  # the first token comes from the prompt, without a draft

@@ -160,6 +160,8 @@ def make_rows(file: Path, document: Mapping[str, Any]) -> list[Row]:
     sweep = document.get("sweep") or {}
     rows = []
     for mode in document["summary"]["per_mode"]:
+        if not mode["latency_avg_s"] > 0:
+            raise ValueError("latency_avg_s is not above 0")
         results = [
             result
             for result in document.get("results") or []
@@ -466,7 +468,14 @@ def described(row: Row | None) -> Row | None:
 def summarize(paths: Sequence[Path]) -> dict[str, Any]:
     """Rows, best configurations and notes. Raises SummaryError."""
     documents, notes = read_results(paths)
-    rows = [row for file, document in documents for row in make_rows(file, document)]
+    rows = []
+    for file, document in documents:
+        try:
+            rows += make_rows(file, document)
+        except (LookupError, TypeError, ValueError, AttributeError) as exc:
+            notes.append(f"{file}: no result of this kind, left out ({exc!r})")
+    if not rows:
+        raise SummaryError(f"no result that can be read: {'; '.join(notes)}")
     compare(rows)
     best = [
         {

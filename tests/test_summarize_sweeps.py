@@ -240,8 +240,13 @@ def test_files_that_are_no_results(tmp_path: Path) -> None:
     done = run(folder, "--outdir", tmp_path / "out")
     assert done.returncode == 1 and "run a grid first" in done.stderr
     (folder / "a.json").write_text(json.dumps(cell("plain", [[1.0]])))
+    (folder / "bare.json").write_text('{"summary": {"per_mode": [{"nwor_mode": "off"}]}}')
+    (folder / "odd.json").write_text(
+        '{"summary": {"per_mode": [{"latency_avg_s": 1}]}, "sweep": {"grid": "g"}}'
+    )
     done = run(folder, "--outdir", tmp_path / "out", "--no_plots")
     assert done.returncode == 0 and "torn.json: unreadable" in done.stdout
+    assert "bare.json: no result" in done.stdout and "odd.json: no result" in done.stdout
     assert "there is no" in run(tmp_path / "none").stderr
 
 
