@@ -140,10 +140,10 @@ class CostRule:
         self.longest, self.length, self.steps = longest, min(4, longest), 0
         self.hits, self.tries = [0.0] * longest, [0.0] * longest
         self.verify_ms: dict[int, collections.deque[float]] = {}  # by rows
+        self.typical_ms: dict[int, float] = {}  # their medians, kept: every step asks for them
         self.draft_ms: collections.deque[float] = collections.deque([0.0], maxlen=31)  # per token
         self.catch_up_ms = 0.0  # per token, the last one measured
-        round_ = [0, longest, (longest + 1) // 2, 1]
-        self.trials = round_ * self.TRIALS_AT_START
+        self.trials = [0, longest, (longest + 1) // 2, 1] * self.TRIALS_AT_START
         self.since_trial_ms = 0.0
 
     def choose(self, behind: int) -> int:
@@ -167,6 +167,7 @@ class CostRule:
         self.since_trial_ms += step.draft_ms + step.verify_ms
         rows = self.verify_ms.setdefault(step.drafted + 1, collections.deque(maxlen=31))
         rows.append(step.verify_ms)
+        self.typical_ms[step.drafted + 1] = statistics.median(rows)
         if step.caught_up:
             self.catch_up_ms = step.catch_up_ms / step.caught_up
         passes = step.drafted + (1 if step.stopped else 0)
@@ -194,9 +195,8 @@ class CostRule:
 
     def check_ms(self, rows: int) -> float:
         """Cost of checking so many rows: interpolated between measured numbers of rows, flat beyond."""
-        known = sorted((size, statistics.median(times)) for size, times in self.verify_ms.items())
         before = (0, 0.0)
-        for size, value in known:
+        for size, value in sorted(self.typical_ms.items()):
             value = max(value, before[1])
             if size >= rows:
                 share = (rows - before[0]) / (size - before[0]) if before[0] else 1.0
