@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 COLOURS = {"latency": "#0b62a4", "energy": "#b3470f"}
+NO_ENERGY = "no energy above idle known"
 POSITION_COLUMNS = ("accept_by_position", "judged_by_position")
 Row = Mapping[str, Any]
 
@@ -132,7 +133,7 @@ def best_table(best: Sequence[Row]) -> list[str]:
             f"{row['scenario']}, {row['num_requests']} x {row['max_new_tokens']}, temp {row['temperature']}",
             pick(row["fastest"], row["intervals_known"]),
             shown(row["fastest"] and row["fastest"]["latency_ratio"], ".3f"),
-            pick(row["thriftiest"], row["energy_interval_known"]) if row["energy_known"] else "no energy",
+            pick(row["thriftiest"], row["energy_interval_known"]) if row["energy_known"] else NO_ENERGY,
             shown(row["thriftiest"] and row["thriftiest"]["energy_ratio"], ".3f")
             + (" (simulated)" if row["thriftiest"] and row["thriftiest"]["power_simulated"] else ""),
         )
