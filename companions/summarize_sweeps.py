@@ -186,6 +186,7 @@ def make_rows(file: Path, document: Mapping[str, Any]) -> list[Row]:
                 place.get("judged") if isinstance(place, dict) else None
                 for place in mode.get("accept_by_position") or []
             ],
+            "_least": quotient(mode.get("target_steps"), mode.get("output_tokens")),
             "_path": file,
             "_results": results,
             "_plain": document.get("plain") or [],
@@ -391,9 +392,12 @@ def drift_notes(rows: Sequence[Row]) -> list[str]:
         low, high = (f(same, key=lambda row: row["latency_avg_s"]) for f in (min, max))
         rise = high["latency_avg_s"] / low["latency_avg_s"] - 1
         if low["_path"] != high["_path"] and rise >= DRIFT:
+            slow, fast = (
+                f"{row['grid']}/{row['file']}" if row["role"] else row["file"] for row in (high, low)
+            )
             notes.append(
-                f"{high['nwor_mode']}: {high['latency_avg_s']:.4g} s in {high['file']}, "
-                f"{low['latency_avg_s']:.4g} s in {low['file']} ({rise:+.0%}) for the same configuration: "
+                f"{high['nwor_mode']}: {high['latency_avg_s']:.4g} s in {slow}, "
+                f"{low['latency_avg_s']:.4g} s in {fast} ({rise:+.0%}) for the same configuration: "
                 "smaller differences between sessions are no effect"
             )
     cells: dict[tuple[Any, ...], list[tuple[float, str]]] = {}
@@ -424,6 +428,11 @@ def check_notes(rows: Sequence[Row]) -> list[str]:
             notes.append(
                 f"{row['file']} ({row['nwor_mode']}): its latencies give mean, p50, p95 {found}, not {told}"
             )
+    notes += [
+        f"{row['file']}: latency ratio {row['latency_ratio']:.3f}, though it takes {row['_least']:.3f} of "
+        "plain decoding's passes: the machine was not quiet, this is no gain of drafting"
+        for row in filter(too_fast, rows)
+    ]
     if any(row["power_simulated"] for row in rows):
         notes.append("power is simulated: these Joule are no measurement")
     lonely = [row["file"] for row in rows if row["role"] not in (None, "plain") and row["reference"] is None]
@@ -436,6 +445,17 @@ def check_notes(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
+def too_fast(row: Row) -> bool:
+    """Whether it beats plain decoding by more than the passes it saves: none is cheaper than a plain one."""
+    high, least = row["latency_ratio_high"], row["_least"]
+    return bool(row["role"] and high is not None and least and high < least * (1 - DRIFT))
+
+
+def may_win(row: Row) -> bool:
+    """Whether a ratio below 1 can be due to drafts: some were accepted, and they allow as much."""
+    return row["spec_num_accepted_tokens"] != 0 and not too_fast(row)
+
+
 def best_rows(rows: Sequence[Row]) -> list[tuple[Row, Row | None, Row | None]]:
     """Per workload: (any of its rows, the fastest, the thriftiest); None where nothing surely beats plain."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -446,7 +466,8 @@ def best_rows(rows: Sequence[Row]) -> list[tuple[Row, Row | None, Row | None]]:
     for group in groups.values():
         picks = []
         for name in ("latency_ratio", "energy_ratio"):
-            sure = [row for row in group if row[f"{name}_high"] is not None and row[f"{name}_high"] < 1]
+            able = [row for row in group if row[f"{name}_high"] is not None and may_win(row)]
+            sure = [row for row in able if row[f"{name}_high"] < 1]
             picks.append(min(sure, key=lambda row: float(row[name]), default=None))
         best.append((group[0], picks[0], picks[1]))
     return best

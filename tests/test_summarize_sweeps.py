@@ -160,6 +160,28 @@ def test_without_one_the_plain_cell_of_the_same_workload_is_the_reference(tmp_pa
     assert "No energy: no power was asked for" in found["text"]
 
 
+def test_a_gain_larger_than_the_passes_saved_is_told_as_noise_and_not_as_the_best(tmp_path: Path) -> None:
+    plain = [{"batch_index": 0, "outputs": [{"id": n, "latency_ms": 100.0} for n in range(5)]}]
+    none = {
+        "target_steps": 100,
+        "output_tokens": 100,
+        "spec_num_draft_tokens": 0,
+        "spec_num_accepted_tokens": 0,
+    }
+    few = {"target_steps": 80, "output_tokens": 100, "spec_num_accepted_tokens": 20}
+    found = summary_of(
+        tmp_path,
+        idle=cell("cost", [[60.0] * 5], plain=plain, mode=none),  # no draft, and 40 % less: that cannot be
+        near=cell("cost", [[98.0] * 5], plain=plain, mode=none),
+        quick=cell("fixed", [[60.0] * 5], plain=plain, mode=few),
+        real=cell("published", [[85.0] * 5], plain=plain, mode=few),
+    )
+    (best,) = found["best"]
+    assert best["fastest"]["file"] == "real.json"
+    noisy = {note.split(":")[0] for note in found["notes"] if "not quiet" in note}
+    assert noisy == {"idle.json", "quick.json"}
+
+
 def test_energies_that_are_no_more_than_noise_make_no_ratio(tmp_path: Path) -> None:
     found = summary_of(
         tmp_path,
