@@ -232,7 +232,9 @@ def plot_grid(grid: str, rows: Sequence[Row], path: Path) -> None:
     left.axvline(1.0, color="#8a939d", linestyle="--")
     left.set_yticks(range(len(compared)), [label(row) for row in reversed(compared)], fontsize=7)
     simulated = ", simulated power" if any(row["power_simulated"] for row in rows) else ""
-    left.set_xlabel(f"ratio to the reference: latency (blue), energy (brown{simulated})")
+    weighed = any(row["energy_ratio"] is not None for row in compared)
+    energy = f", energy (brown{simulated})" if weighed else "; no energy"
+    left.set_xlabel(f"ratio to the reference: latency (blue){energy}")
     left.set_title(grid)
     for row in places:
         values = row["accept_by_position"]
@@ -240,6 +242,8 @@ def plot_grid(grid: str, rows: Sequence[Row], path: Path) -> None:
     right.set_xlabel("position in the draft")
     right.set_ylabel("accepted")
     right.set_ylim(0, 1.02)
+    longest = max((len(row["accept_by_position"]) for row in places), default=0)
+    right.set_xlim(0.5, max(2, longest) + 0.5)  # one position alone would get ticks like 0.94, 0.96
     right.xaxis.get_major_locator().set_params(integer=True)
     if places:
         right.legend(fontsize=6)

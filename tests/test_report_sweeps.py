@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import report_sweeps
 import summarize_sweeps
 
 SCRIPT = Path(__file__).resolve().parents[1] / "companions" / "report_sweeps.py"
@@ -36,6 +37,26 @@ def test_a_plot_per_grid_and_markdown(tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.iterdir()} == {"one.png", "two.png", "summary.json", "summary.md"}
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
     assert "0.800 [0.700, 0.900]" in done.stdout and (tmp_path / "summary.md").read_text() in done.stdout
+
+
+@pytest.mark.parametrize("longest", [1, 2, 3, 10, 15])
+def test_positions_in_the_draft_are_whole_numbers_on_the_axis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: int
+) -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    ticks: list[str] = []
+
+    def look(self: object, path: Path, **_: object) -> None:
+        self.canvas.draw()  # type: ignore[attr-defined]
+        axis = self.axes[1]  # type: ignore[attr-defined]
+        low, high = axis.get_xlim()
+        ticks.extend(t.get_text() for t in axis.get_xticklabels() if low <= t.get_position()[0] <= high)
+        path.touch()
+
+    monkeypatch.setattr(figure, "savefig", look)
+    rows = [row("one", "a", latency_ratio=0.8, accept_by_position=[0.9] * longest)]
+    report_sweeps.plot_grid("one", rows, tmp_path / "one.png")
+    assert len(ticks) >= 2 and all(tick.isdigit() and 1 <= int(tick) <= longest + 1 for tick in ticks)
 
 
 def test_no_plots_when_not_asked_for(tmp_path: Path) -> None:
