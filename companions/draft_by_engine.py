@@ -30,7 +30,8 @@ def decode_all(asked: Mapping[str, Any]) -> list[list[int]]:
         logits_all=True,  # without it the engine fails once prompt and answer pass n_batch
         flash_attn=asked["flash_attn"] == "on",
         verbose=False,
-        **{name: asked[name] for name in ("n_ctx", "n_batch", "n_gpu_layers", "n_threads")},
+        n_batch=max(asked["n_batch"], asked["draft_tokens"] + 1),  # a draft cut in two makes the engine abort
+        **{name: asked[name] for name in ("n_ctx", "n_gpu_layers", "n_threads")},
     )
     answers = []
     for request in asked["requests"]:

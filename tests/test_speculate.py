@@ -323,7 +323,7 @@ def test_the_engines_own_interface_agrees(tmp_path: Path, demo_models: dict[str,
     assert json.loads(out.read_text())["cross_check"] == {"identical": 3, "requests": 3, "reason": None}
 
 
-def test_where_the_engines_own_interface_aborts_its_own_words_are_kept(
+def test_a_draft_longer_than_the_batch_does_not_make_the_engines_own_interface_abort(
     tmp_path: Path, demo_models: dict[str, Path]
 ) -> None:
     out = tmp_path / "run.json"
@@ -332,8 +332,7 @@ def test_where_the_engines_own_interface_aborts_its_own_words_are_kept(
         "--model", demo_models["llama"], "--prompts", PROMPTS, "--out", out, "--cross_check", *small
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(out.read_text())["cross_check"]
-    assert found["identical"] == 1 or "GGML_ASSERT" in found["reason"] or "refused" in found["reason"]
+    assert json.loads(out.read_text())["cross_check"] == {"identical": 1, "requests": 1, "reason": None}
 
 
 def test_a_place_that_cannot_be_written_to_is_told_before_the_work(
