@@ -41,6 +41,7 @@ from typing import Any
 ROOM = Path(__file__).resolve().parent
 WORKER_FIELDS = ("drafter", "adaptive", "draft_tokens", "threshold", "temperature")
 ENGINE_FIELDS = ("n_batch", "n_gpu_layers", "n_threads", "flash_attn")
+SETTLE_S = 1.0  # after loading, before the idle baseline: clocks and power step down
 CONTEXT_STEP = 256  # the engine rounds n_ctx up to a multiple of this
 
 
@@ -324,6 +325,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     settings |= {"model": str(args.model), "draft": args.draft and str(args.draft), "n_ctx": n_ctx}
     worker = Worker(settings)
     try:
+        time.sleep(SETTLE_S if args.idle_seconds else 0)
         began_s = time.monotonic()
         time.sleep(args.idle_seconds)  # the models are loaded: what the board draws now is its idle power
         ended_s = time.monotonic()
