@@ -157,7 +157,8 @@ def run_batches(
     worker: Worker, prompts: Sequence[Mapping[str, Any]], args: argparse.Namespace
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
     """Yield (batch with drafts, the same requests plainly or None), each with its times."""
-    for request in batch_of(prompts, 0, args)[: args.warmup]:
+    for number in range(args.warmup):  # may be more than a batch has
+        request = batch_of(prompts, number // args.requests, args)[number % args.requests]
         worker.ask({**request, "plain": False})
         if not args.plain:
             worker.ask({**request, "plain": True})

@@ -70,6 +70,8 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
         raise SweepError(f"{' '.join(args.dirs)}: one grid at a time; all, or --grid FILE for more")
     if loose := [pair for pair in args.prompts_for if "=" not in pair]:
         raise SweepError(f"--prompts_for {loose[0]}: give SCENARIO=FILE, as in a=code.csv")
+    if args.interval_ms < 1 or args.idle_seconds < 0:
+        raise SweepError("--interval_ms must be 1 or more, --idle_seconds 0 or more")
     swept = ("requests", "max_tokens", "temperature", "draft_tokens", "threshold")
     try:
         engine = importlib.metadata.version("llama-cpp-python")

@@ -313,6 +313,20 @@ def test_plain_decoding_is_a_run_of_its_own(tmp_path: Path, demo_models: dict[st
     assert sorted({row["id"] for row in run["results"][0]["outputs"]}) == [1, 3]
 
 
+def test_warm_up_is_as_many_requests_as_asked_for_and_may_be_more_than_a_batch() -> None:
+    asked: list[Any] = []
+
+    def ask(request: dict[str, Any]) -> dict[str, Any]:
+        asked.append(request["prompt"])
+        return {"token_ids": [1], "t0_s": 0.0, "first_token_s": 0.1, "t1_s": 0.2}
+
+    args = SimpleNamespace(requests=2, batches=1, warmup=5, max_tokens=4, seed=1, plain=True, compare="first")
+    args.temperature, args.adaptive, args.threshold = 0.0, "off", 0.0
+    known = {"id": 1, "level": "L0", "category": None, "prompt_tokens": 1, "ids": [1]}
+    list(speculate.run_batches(SimpleNamespace(ask=ask), [known] * 3, args))  # type: ignore[arg-type]
+    assert asked == [0, 1, 2, 0, 1, 0, 1]  # five warm-ups, then the batch
+
+
 def test_the_engines_own_interface_agrees(tmp_path: Path, demo_models: dict[str, Path]) -> None:
     out = tmp_path / "run.json"
     small = ("--requests", 3, "--batches", 1, "--max_tokens", 30, "--n_batch", 32, "--warmup", 0)

@@ -303,6 +303,8 @@ def test_two_sweeps_do_not_share_a_folder(bench: Bench, small_grid: Path) -> Non
         (("adaptive", "early-exit"), "one grid at a time"),
         (("oneoff", "--prompts_for", "code.csv"), "SCENARIO=FILE"),
         (("all",), "--threshold 0"),
+        (("adaptive", "--interval_ms", "0"), "--interval_ms"),
+        (("adaptive", "--idle_seconds", "-1"), "--idle_seconds"),
     ],
 )
 def test_what_is_missing_is_named(bench: Bench, words: tuple[str, ...], hint: str) -> None:
