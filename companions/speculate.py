@@ -389,8 +389,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--draft_tokens", type=int, default=10, metavar="K", help="longest draft (default: 10)")
     add("--adaptive", choices=["off", "published", "cost"], default="off", help="(default: off)")
     add("--threshold", type=float, default=0.0, metavar="C", help="confidence to go on (default: 0)")
-    compared = "which batches are decoded plainly, too (default: first)"
-    add("--compare", choices=["first", "every"], default="first", help=compared)
+    compared = "which batches are decoded plainly, too; none is for profilers (default: first)"
+    add("--compare", choices=["first", "every", "none"], default="first", help=compared)
     check = "also ask the engine's own prompt lookup, which keeps logits of the whole context in memory"
     add("--cross_check", action="store_true", help=check)
     add("--seed", type=int, default=42, metavar="N", help="prompt order and draws (default: 42)")

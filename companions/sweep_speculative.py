@@ -277,8 +277,11 @@ def profile_cell(cell: Cell, args: argparse.Namespace, document: dict[str, Any])
     mode = document["summary"]["per_mode"][0]
     csv = cell_file(cell, args).parent / "ncu" / f"{cell['name']}.ncu.csv"
     csv.parent.mkdir(exist_ok=True)
-    short = {"--requests": args.ncu_requests, "--max_tokens": args.ncu_tokens, "--batches": 1, "--warmup": 0}
+    short: dict[str, object] = {"--requests": args.ncu_requests, "--max_tokens": args.ncu_tokens}
+    short |= {"--batches": 1, "--warmup": 0}
     flags = [*cell["flags"]]
+    if cell["role"] != "plain":
+        short["--compare"] = "none"  # plain decoding beside it would be counted, too
     for flag, value in short.items():
         flags[flags.index(flag) + 1] = str(value)
     with tempfile.TemporaryDirectory() as folder:
@@ -297,6 +300,21 @@ def profile_cell(cell: Cell, args: argparse.Namespace, document: dict[str, Any])
         mode["ncu"] = {"reason": cause}
         say(args, f"  no memory counters: {cause}")
     mode["ncu"] |= {"requests": args.ncu_requests, "max_tokens": args.ncu_tokens}
+
+
+def add_counters(cells: Sequence[Cell], args: argparse.Namespace) -> None:
+    """Profile finished cells that have no counters yet; their timed batches stay as they are."""
+    for cell in cells:
+        path = cell_file(cell, args)
+        document = stored(path)
+        if document is None or document["summary"]["per_mode"][0].get("ncu_metrics"):
+            continue
+        say(args, f"{cell['grid']}/{cell['name']}: memory counters")
+        profile_cell(cell, args, document)
+        if document["summary"]["per_mode"][0]["ncu_metrics"]:  # else the file stays as it is
+            part = path.with_name(f".{cell['name']}.part")
+            part.write_text(json.dumps(document), encoding="utf-8")
+            part.replace(path)
 
 
 def finish_cell(
@@ -390,6 +408,8 @@ def sweep(args: argparse.Namespace) -> int:
             pace = pilot(args)
         if pace is not None and todo:
             say(args, f"about {duration(seconds_for(todo, pace))}, if every answer has its full length")
+        if args.ncu:
+            add_counters([cell for cell in cells if cell not in todo], args)
         return run_cells(cells, todo, pace or (0.0, 1.0), args)
 
 

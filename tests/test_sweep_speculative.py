@@ -233,6 +233,21 @@ def test_a_feed_that_gives_nothing_costs_the_energy_and_not_the_cell(bench: Benc
     assert energy.get("energy_joule_per_request") is None and "no power sample" in energy["reason"]
 
 
+def fake_ncu(folder: Path) -> Path:
+    """A profiler that runs the command, notes it in ncu.log and exports two kernels."""
+    ncu = folder / "ncu"
+    table = '"ID","Kernel Name","dram__bytes_write.sum"\n"","","Mbyte"\n"0","k","3"\n"1","k","4"\n'
+    ncu.write_text(
+        f"#!{sys.executable}\nimport pathlib, subprocess, sys\nwords = sys.argv[1:]\n"
+        f"if '--import' in words: print({table!r}); sys.exit()\n"
+        f"print(*words, file=open({str(folder / 'ncu.log')!r}, 'a'))\n"
+        "pathlib.Path(words[words.index('--export') + 1]).write_text('report')\n"
+        "sys.exit(subprocess.call(words[words.index('--metrics') + 2:]))\n"
+    )
+    ncu.chmod(0o755)
+    return ncu
+
+
 def test_counters_come_from_a_profiled_process_of_its_own(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
     words = ["--grid", tmp_path / "one.json", *QUICK, "--ncu"]
@@ -240,21 +255,30 @@ def test_counters_come_from_a_profiled_process_of_its_own(bench: Bench, tmp_path
     mode = json.loads((bench.out / "one" / "one.json").read_text())["summary"]["per_mode"][0]
     assert mode["ncu_metrics"] == {} and "not here" in mode["ncu"]["reason"]
     shutil.rmtree(bench.out)
-    ncu = tmp_path / "ncu"
-    table = '"ID","Kernel Name","dram__bytes_write.sum"\n"","","Mbyte"\n"0","k","3"\n"1","k","4"\n'
-    ncu.write_text(
-        f"#!{sys.executable}\nimport pathlib, subprocess, sys\nwords = sys.argv[1:]\n"
-        f"if '--import' in words: print({table!r}); sys.exit()\n"
-        "pathlib.Path(words[words.index('--export') + 1]).write_text('report')\n"
-        "sys.exit(subprocess.call(words[words.index('--metrics') + 2:]))\n"
-    )
-    ncu.chmod(0o755)
+    ncu = fake_ncu(tmp_path)
     starts = bench.starts()
     assert bench.run(*words, "--ncu_path", ncu).returncode == 0
     document = json.loads((bench.out / "one" / "one.json").read_text())
     assert document["summary"]["per_mode"][0]["ncu_metrics"] == {"dram__bytes_write.sum": 7e6}
     assert len(document["results"]) == 2 and len(document["results"][0]["outputs"]) == 3  # the timed ones
     assert bench.starts() == starts + 4  # two cells, each timed and profiled
+    drafted = next(line for line in (tmp_path / "ncu.log").read_text().splitlines() if "--plain" not in line)
+    assert "--compare none" in drafted  # plain decoding beside the drafts would be counted with them
+
+
+def test_finished_cells_get_their_counters_later_and_keep_their_times(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
+    words = ["--grid", tmp_path / "one.json", *QUICK]
+    assert bench.run(*words).returncode == 0
+    before, starts = bench.results(), bench.starts()
+    assert bench.run(*words, "--ncu", "--ncu_path", tmp_path / "no_ncu").returncode == 0
+    assert bench.results() == before
+    assert bench.run(*words, "--ncu", "--ncu_path", fake_ncu(tmp_path)).returncode == 0
+    assert bench.starts() == starts + 2  # profiled only
+    for name, old in before.items():
+        was, now = json.loads(old), json.loads((bench.out / name).read_text())
+        assert now["summary"]["per_mode"][0]["ncu_metrics"] == {"dram__bytes_write.sum": 7e6}
+        assert now["results"] == was["results"] and now["sweep"] == was["sweep"]
 
 
 def test_a_dry_run_and_an_estimate(bench: Bench, small_grid: Path) -> None:
