@@ -159,6 +159,7 @@ class CostRule:
             # Old evidence is worth less now: without this, a few good trials could not outvote it.
             self.hits = [value / 4 for value in self.hits]
             self.tries = [value / 4 for value in self.tries]
+            self.verify_ms = {1: self.verify_ms[1]}  # the machine may be faster by now than in those checks
             self.trials = [min(2, self.longest)] * self.TRIAL_STEPS
             return self.trials.pop(0)
         return 0
@@ -174,15 +175,13 @@ class CostRule:
         if passes:
             self.draft_ms.append(step.draft_ms / passes)
         self.steps += 1
-        if not step.drafted:
-            return
         for j in range(step.drafted):
             self.hits[j] *= self.DECAY
             self.tries[j] *= self.DECAY
         for j in range(step.judged):
             self.tries[j] += 1
             self.hits[j] += j < step.accepted
-        if self.steps % 4 == 0 or not self.trials:
+        if self.steps % 4 == 0 or (step.drafted and not self.trials):
             self.length = self.best()
 
     def acceptance(self, hope: float = 0.0) -> list[float]:

@@ -179,14 +179,16 @@ def world(
     row_ms: float,
     tokens: int,
     lengths: Counter[int] | None = None,
+    slow_every: int = 0,
 ) -> float:
     """Milliseconds that a rule takes for so many tokens, where each drafted one is right with chance `share`
-    and a check takes 10 ms and row_ms for every row beyond the first; ±10 % of noise."""
+    and a check takes 10 ms and row_ms for every row beyond the first; ±10 % of noise. Every other
+    `slow_every` tokens take 1.8 times as long."""
     draw, spent_ms, said = random.Random(7), 0.0, 0
     while said < tokens:
         length = rule.choose(1)
         accepted = next((j for j in range(length) if draw.random() >= share), length)
-        noise = draw.uniform(0.9, 1.1)
+        noise = draw.uniform(0.9, 1.1) * (1.8 if slow_every and said // slow_every % 2 else 1.0)
         step = draft_worker.Step(length, length, min(accepted + 1, length), accepted, 0, 0)
         step.draft_ms, step.verify_ms = noise * length * draft_ms, noise * (10 + row_ms * length)
         rule.learn(step)
@@ -220,6 +222,13 @@ def test_the_cost_rule_stops_drafting_and_takes_it_up_again() -> None:
     assert rule.length == 0 and lost < 1.05
     world(rule, 0.95, 2.0, 1.0, 3000)
     assert rule.length >= 3
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8, 0.95])
+def test_the_cost_rule_does_not_stay_with_costs_of_a_slower_or_faster_time(share: float) -> None:
+    took_ms = world(draft_worker.CostRule(10), share, 1.2, 2.5, 3000, slow_every=100)
+    best_ms = min(ideal_ms(length, share, 1.2, 2.5) for length in range(11))
+    assert took_ms / 3000 < 1.07 * 1.4 * best_ms  # 1.4: half of the tokens take 1.8 times as long
 
 
 # --- Choosing tokens ---
