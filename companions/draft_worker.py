@@ -160,6 +160,7 @@ class CostRule:
             self.hits = [value / 4 for value in self.hits]
             self.tries = [value / 4 for value in self.tries]
             self.verify_ms = {1: self.verify_ms[1]}  # the machine may be faster by now than in those checks
+            self.typical_ms = {1: self.typical_ms[1]}
             self.trials = [min(2, self.longest)] * self.TRIAL_STEPS
             return self.trials.pop(0)
         return 0
