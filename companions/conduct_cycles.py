@@ -225,6 +225,14 @@ def run_script(script: Path, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+def changed_ns(path: Path) -> int:
+    """When a file was last written; 0 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 # --- The conductor ---
 
 
@@ -278,13 +286,11 @@ class Conductor:
         # A session of its own: Ctrl-C in the terminal is ours to answer.
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, start_new_session=True)
         self.save(collector=identity(child.pid))
-        size_at_stop: int | None = None
         told = False
         while child.poll() is None:
-            size = out.stat().st_size if out.exists() else 0
-            if (self.folder / "stop").exists() and size_at_stop is None:
-                size_at_stop = size
-            if not told and (self.signum is not None or (size_at_stop is not None and size > size_at_stop)):
+            # By the files' own times: both may come between two looks.
+            asked_ns, written_ns = changed_ns(self.folder / "stop"), changed_ns(out)
+            if not told and (self.signum is not None or 0 < asked_ns < written_ns):
                 child.send_signal(signal.SIGINT)
                 told = True
             with contextlib.suppress(subprocess.TimeoutExpired):
