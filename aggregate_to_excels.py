@@ -36,10 +36,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgebench.shell.launch import room_command
+
 if TYPE_CHECKING:
     import pandas as pd
 
-GATHER = Path(__file__).resolve().parent / "companions" / "gather_campaign.py"
 MAX_ROWS = 1_048_576  # of one sheet in the xlsx format
 MAX_TEXT = 32_767  # UTF-16 units of one cell in the xlsx format
 SLICE = 50_000  # rows that are Python objects at once
@@ -208,13 +209,14 @@ def read_runs(path: Path) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
 
 
 def gathered(args: argparse.Namespace, room: Path) -> Path:
-    """The file to read: what gather_campaign.py makes of --runs, or the only one given to a lone copy."""
-    if not GATHER.exists():
-        if len(args.runs) > 1 or args.parquet or args.analysis or not Path(args.runs[0]).is_file():
-            raise AggregateError(f"a lone copy reads one existing file; for more it needs {GATHER}")
-        return Path(args.runs[0])
+    """The file to read: what edgebench.analysis.campaign makes of --runs."""
     out = room / "gathered.jsonl"
-    command = [sys.executable, str(GATHER), "--out", str(out), *["--allow_mixed"] * args.allow_mixed]
+    command = [
+        *room_command("edgebench.analysis.campaign"),
+        "--out",
+        str(out),
+        *["--allow_mixed"] * args.allow_mixed,
+    ]
     for name in ("scores", "analysis", "parquet"):
         command += [f"--{name}", str(getattr(args, name))] if getattr(args, name) else []
     if code := subprocess.run([*command, "--runs", *args.runs], check=False).returncode:

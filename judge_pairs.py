@@ -42,9 +42,10 @@ from itertools import combinations, groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from edgebench.shell.launch import room_command
+
 Args = argparse.Namespace
 COLUMNS = ["task_id", "category", "model_id", "pair", "winner", "judge_model", "turn"]
-COMPANIONS = Path(__file__).resolve().parent / "companions"
 PASSED_ON = "api_url serve_model api_key_env api_key_header insecure concurrency timeout_s price_in price_out"
 CHARS_PER_TOKEN = 4.0  # English prose; for the plan's estimate only
 RUBRIC = """You are an impartial judge comparing two answers (A,B) to the same prompt.
@@ -365,39 +366,16 @@ class Journal:
         return sum(line.get("attempts") or 0 for line in today)
 
 
-def companion(name: str, without: str) -> str | None:
-    """The path of a further script beside this one; None, and a line that says so, for a lone copy."""
-    path = COMPANIONS / name
-    if not path.is_file():
-        print(f"note: companions/{name} is not beside this script: {without}", file=sys.stderr)
-    return str(path) if path.is_file() else None
-
-
-def plain_verdict(reply: str) -> str | None:
-    """A, B or Tie where the reply, or its last line, is a plain label; None where it says more, or two.
-
-    >>> [plain_verdict(text) for text in ("**B**", '{"winner": "Tie"}', "A is fine.\\nVerdict: B", "A or B")]
-    ['B', 'Tie', 'B', None]
-    """
-    text = THINKING.sub("", reply).strip().removesuffix("```").strip()
-    found = [re.fullmatch(PLAIN, part, re.I) for part in (text, *text.splitlines())]
-    said = {(label[1] or "Tie").title() for label in found if label}
-    marks = set(re.findall(r"\[\[(\w+)\]\]", text))
-    return said.pop() if (found[0] or found[-1]) and len(said) == 1 and len(marks) < 2 else None
-
-
 def ask(args: Args, games: Sequence[Game], journal: Journal) -> int:
     """Let a companion ask the games and append to the journal. Its exit code; 4: nothing can be asked."""
-    script = companion("serve_judge.py" if args.serve_model else "ask_endpoint.py", "asking one by one")
-    if not script:
-        return ask_alone(args, games, journal)
+    module = "edgebench.judging.local_server" if args.serve_model else "edgebench.judging.asking"
     options = {name: getattr(args, name) for name in PASSED_ON.split()} | {"out": journal.path}
     options["budget"] = args.daily_limit and max(0, args.daily_limit - journal.sent_today())
-    options["reader"] = companion("read_verdict.py", "no reply is read")
+    options["reader"] = "edgebench.judging.verdict"
     given = [(f"--{name}", value) for name, value in options.items() if value not in (None, "")]
     flags = [name if value is True else f"{name}={value}" for name, value in given if value is not False]
     # A session of its own: Ctrl-C is ours to handle. Its stdin stays open: should we be killed, it stops too.
-    command, code = [sys.executable, script, "--lifeline", *flags, *shlex.split(args.ask_args)], 0
+    command, code = [*room_command(module), "--lifeline", *flags, *shlex.split(args.ask_args)], 0
     child: Any = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     with suppress(BrokenPipeError), child:  # it may stop (a bad key) before it has read the whole list
         try:
@@ -412,40 +390,6 @@ def ask(args: Args, games: Sequence[Game], journal: Journal) -> int:
             child.wait()
             code = int(stopped.args[1])
     return code or int(child.wait())
-
-
-def ask_alone(args: Args, games: Sequence[Game], journal: Journal) -> int:
-    """For a lone copy: one request after the other, with urllib3's own retries, which obey Retry-After."""
-    import requests
-    from urllib3.util import Retry
-
-    key = os.environ.get(args.api_key_env or "", "").strip()
-    url = (args.api_url or "").rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
-    if not re.match(r"https://|http://(?:localhost|127\.0\.0\.1)[:/]" if key else "https?://", url):
-        raise JudgeError("a lone copy needs --api_url, and with a key https (http only on this machine)")
-    session = requests.Session()
-    again = (408, 409, 429, 500, 502, 503, 504)
-    retry = Retry(8, allowed_methods=None, status_forcelist=again, backoff_factor=0.5, raise_on_status=False)
-    session.mount(url, requests.adapters.HTTPAdapter(max_retries=retry))
-    session.auth = lambda request: request  # or ~/.netrc would replace the key
-    session.headers.update({"Authorization": f"Bearer {key}", "api-key": key} if key else {})
-    for game in games:
-        if args.daily_limit and journal.sent_today() >= args.daily_limit:
-            print(f"--daily_limit {args.daily_limit} is used up for today (UTC)", file=sys.stderr)
-            return 3
-        why, body = "no reply", request_body(game, args)
-        try:
-            got = session.post(url, json=body, timeout=args.timeout_s, allow_redirects=False)
-            why = f"HTTP {got.status_code}: {got.text[:200]}"
-            reply = str(got.json()["choices"][0]["message"]["content"] or "")
-        except (requests.RequestException, ValueError, LookupError, TypeError) as exc:
-            why = why.replace(key, "[key]") if key else why
-            print(f"error: {why} ({type(exc).__name__}); check --api_url, --model, the key", file=sys.stderr)
-            return 3 if "HTTP 429" in why else 4
-        line = journal_line(game, args) | {"raw_reply": reply, "attempts": 1, "asked_at": utc_now()}
-        verdict = plain_verdict(reply)
-        journal.append([line | {"verdict": verdict, "winner_side": game.sides.get(verdict)}])
-    return 0
 
 
 def write_scores(path: Path, rows: Sequence[Sequence[Any]]) -> None:
@@ -500,10 +444,9 @@ def print_plan(args: Args, games: Sequence[Game], todo: Sequence[Game], left_out
 
 def report(args: Args, games: Sequence[Game], journal: Journal, argv: Sequence[str]) -> bool:
     """What is there, what is missing and how to go on; True if nothing is missing."""
-    if script := companion("judge_summary.py", "no table of wins, no check of the judge's lean"):
-        files = ["--scores", str(args.out), "--journal", str(journal.path), "--baseline", args.baseline]
-        prices = [f"--{name}={vars(args)[name]}" for name in ("price_in", "price_out") if vars(args)[name]]
-        subprocess.run([sys.executable, script, *files, *prices], check=False)
+    files = ["--scores", str(args.out), "--journal", str(journal.path), "--baseline", args.baseline]
+    prices = [f"--{name}={vars(args)[name]}" for name in ("price_in", "price_out") if vars(args)[name]]
+    subprocess.run([*room_command("edgebench.judging.summary"), *files, *prices], check=False)
     lacking = [game for game in games if game.order and game.key not in journal.side]
     if lacking:
         unread = sum(journal.replies[game.key] > args.reasks for game in lacking)
@@ -551,8 +494,9 @@ def judge(args: Args, argv: Sequence[str]) -> int:
     journal = Journal(args.out.with_suffix(".journal.jsonl"))
     if not args.dry_run:
         journal.lock()
-    if args.reparse and journal.file and (script := companion("read_verdict.py", "nothing is read anew")):
-        subprocess.run([sys.executable, script, "--journal", str(journal.path)], check=False)
+    if args.reparse and journal.file:
+        command = [*room_command("edgebench.judging.verdict"), "--journal", str(journal.path)]
+        subprocess.run(command, check=False)
     journal.load()
     known = len(journal.lines)
 

@@ -34,6 +34,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 try:
     import tegrastats_sampler as power
 except ImportError:
@@ -41,7 +43,6 @@ except ImportError:
     sys.exit(1)
 
 HERE = Path(__file__).resolve().parent
-COMPANIONS = HERE / "companions"
 PHASE_SAMPLES = 5  # power samples inside each phase before its own integral is worth writing down
 BLOCK_SECONDS = 5  # of repeated prefill: fifty samples at 100 ms
 SETTLE_SECONDS = 1.0  # after loading, before the idle baseline: clocks and power step down
@@ -195,7 +196,7 @@ class Engine:
         """Send a request and wait for its answer: {"ok": true, …} or {"ok": false, "error": {…}}."""
         lines = json.dumps(request) + "\n"
         if self.child is None:
-            command, pipe = [sys.executable, str(COMPANIONS / "engine_keeper.py")], subprocess.PIPE
+            command, pipe = room_command("edgebench.engine.client"), subprocess.PIPE
             # A session of its own: Ctrl-C in the terminal is ours to answer.
             self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True)
             lines = self.hello + lines
@@ -433,10 +434,7 @@ def cool_down(wanted: str, engine: Engine) -> None:
 
 def run_companion(name: str, *arguments: str, text: str = "") -> tuple[int, str]:
     """(exit code, stdout) of a companion script; its stderr is the user's to read."""
-    script = COMPANIONS / name
-    if not script.is_file():
-        raise CollectError(f"run_llamacpp_collect.py needs {script}; copy the folder companions/ beside it")
-    command, pipe = [sys.executable, str(script), *arguments], subprocess.PIPE
+    command, pipe = [*room_command(name), *arguments], subprocess.PIPE
     # A session of its own: Ctrl-C in the terminal is ours to answer, for it and all that it started.
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True) as child:
         try:
@@ -474,7 +472,7 @@ def collect(args: argparse.Namespace) -> int:
     """Plan, measure, sum up. Returns the exit code."""
     settings = json.dumps({**vars(args), "command": command_again("--dry_run")}, default=str)
     with contextlib.nullcontext() if args.dry_run else locked(args.out_jsonl):
-        code, plan = run_companion("plan_runs.py", text=settings)
+        code, plan = run_companion("edgebench.collecting.plan", text=settings)
         if code or args.dry_run:
             print(plan, end="")
             return code
@@ -485,7 +483,9 @@ def collect(args: argparse.Namespace) -> int:
     for error in header["errors"]:
         say(f"error: {error}")
     if header["total"]:
-        print(run_companion("check_runs.py", "--runs", str(args.out_jsonl))[1], end="", flush=True)
+        print(
+            run_companion("edgebench.checking.verdicts", "--runs", str(args.out_jsonl))[1], end="", flush=True
+        )
     return 1 if failed or header["errors"] else 0
 
 

@@ -37,6 +37,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from edgebench.shell.launch import room_command
+
 MIN_SAMPLES, GAP_PERIODS = 5, 3.0  # fewer inside a window are flagged; a longer interval is a gap
 IDLE_SAMPLES, IDLE_STD, IDLE_DRIFT = 0.8, 0.05, 0.02  # of those expected; of the mean; of the mean per window
 START_TIMEOUT_S, MAX_POWERLESS = 15.0, 20  # start() gives up after so long, or so many lines without a total
@@ -329,24 +331,19 @@ class PowerTrace:
         return IdleBaseline(mean_mw, median_mw, std_mw, slope, n, temp_c, stable, verdict)
 
 
-def companion(name: str) -> str:
-    """A script of companions/; SamplerError in a lone copy of this file."""
-    path = Path(__file__).resolve().parent / "companions" / name
-    if not path.is_file():
-        raise SamplerError(f"tegrastats_sampler.py needs {path}")
-    return str(path)
-
-
 def find_feed(source: str = "auto", feed: str | None = None, interval_ms: int = 100) -> FeedChoice:
     """Choose the command that prints power lines; its command is None, with the reason, where there is none.
 
     SamplerError for what was mistyped: source, interval, or feed (split as a shell would, run without one).
     """
-    try:
-        script = companion("power_feed.py")
-    except SamplerError as exc:
-        return FeedChoice(None, "none", str(exc))
-    ask = [sys.executable, script, "--choose", "--source", source, "--interval", str(interval_ms)]
+    ask = [
+        *room_command("edgebench.power.feeds"),
+        "--choose",
+        "--source",
+        source,
+        "--interval",
+        str(interval_ms),
+    ]
     ask += [] if feed is None else [f"--feed={feed}"]
     done = subprocess.run(ask, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -387,8 +384,14 @@ class TegrastatsSampler:
         if command is None or self._thread:
             raise SamplerError(f"no power source: {self._choice.reason or 'it is in use'}")
         # The keeper stamps, restarts and cleans up, in a process of its own. Ctrl-C is not for it.
-        keeper, pipe, null = companion("feed_keeper.py"), subprocess.PIPE, subprocess.DEVNULL
-        launch = [sys.executable, "-IS", keeper, "--silent_s", str(self._silent_s), "--", *command]
+        pipe, null = subprocess.PIPE, subprocess.DEVNULL
+        launch = [
+            *room_command("edgebench.power.keeper", isolated=True),
+            "--silent_s",
+            str(self._silent_s),
+            "--",
+            *command,
+        ]
         try:
             self._file = self._trace_path.open("a", 1, "utf-8") if self._trace_path else None
             if self._file and not (self._file.seekable() and self._file.tell()):
@@ -580,7 +583,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         if args.command in METER_COMMANDS:
-            os.execv(sys.executable, [sys.executable, companion("power_meter.py"), args.command, *args.words])
+            os.execv(sys.executable, room_command("edgebench.power.meter", args.command, *args.words))
         return integrate(args) if args.command == "integrate" else parse(args)
     except OSError as exc:
         if exc.filename is None:  # standard output: full, or its reader has seen enough

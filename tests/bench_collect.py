@@ -25,7 +25,7 @@ class Worker:
     """One engine process, asked line by line."""
 
     def __init__(self, model: str, n_ctx: int, threads: int) -> None:
-        command = [sys.executable, str(ROOT / "companions" / "engine_worker.py")]
+        command = [sys.executable, str(ROOT / "edgebench/engine/single.py")]
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.ask(op="open", model=model)
         self.ask(op="load", n_ctx=n_ctx, n_batch=2048, n_ubatch=512, n_threads=threads, flash_attn="off",

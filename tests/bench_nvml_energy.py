@@ -79,7 +79,7 @@ def compare(reading: str, gpu: int, interval_ms: int, seconds: float, load: list
 
     pynvml.nvmlInit()
     card = pynvml.nvmlDeviceGetHandleByIndex(gpu)
-    script = ROOT / "companions/power_feed.py"
+    script = ROOT / "edgebench/power/feeds.py"
     feed = (
         f"{sys.executable} {script} --source nvml --gpu {gpu} --nvml_power {reading} --interval {interval_ms}"
     )

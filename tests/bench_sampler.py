@@ -107,7 +107,7 @@ def main() -> int:
     bench_cpu("10 Hz, full lines", demo, 100, args.seconds)
     with tempfile.TemporaryDirectory() as folder:
         power_trees.orin_nano(Path(folder))
-        script = ROOT / "companions/power_feed.py"
+        script = ROOT / "edgebench/power/feeds.py"
         feed = f"{sys.executable} {script} --source ina3221 --sys {folder} --interval 20"
         bench_cpu("50 Hz, sysfs", power.find_feed(feed=feed, interval_ms=20), 20, args.seconds)
     return 0

@@ -1,6 +1,7 @@
 """Tiny GGUF models for all tests: made once per session by the scripts in models/, byte for byte the same."""
 
 import importlib.util
+import os
 import signal
 import sys
 import threading
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# Rooms that tests still start by their path find the package; the commands find it by themselves.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 ARCHS = ("llama", "qwen2", "gemma2", "phi3", "qwen3")
 
 # `nohup ./run_tests.sh &` starts us deaf to Ctrl-C and hang-up, children inherit it; the tests send both.

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aggregate_to_excels
-from companions import gather_campaign
+from edgebench.analysis import campaign as gather_campaign
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -534,19 +534,6 @@ def test_bad_input_is_one_line_of_error(tmp_path: Path) -> None:
     assert "--analysis" in refuse("--runs", good, "--analysis", wrong, "--outdir", tmp_path)
     refuse("--runs", good, "--outdir", wrong / "below")
     assert not list(tmp_path.glob("*.xlsx"))
-
-
-def test_a_lone_copy_does_the_whole_job_on_one_file(tmp_path: Path, golden: Path) -> None:
-    lone = Path(shutil.copy(ROOT / "aggregate_to_excels.py", tmp_path))
-    command = [sys.executable, str(lone), "--runs", str(GOLDEN / "runs.jsonl"), "--outdir", str(tmp_path)]
-    done = subprocess.run([*command, "--scores", str(golden / "scores.csv")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    for book in BOOKS:
-        pd.testing.assert_frame_equal(summary(tmp_path / f"{book}.xlsx"), summary(golden / f"{book}.xlsx"))
-    assert "model file not compared" in done.stdout  # what it cannot do, it says
-    for more in ([GOLDEN / "runs.jsonl"], ["--analysis", GOLDEN / "analysis.json"], ["--parquet", tmp_path]):
-        error = refuse("--runs", GOLDEN / "runs.jsonl", *more, script=lone)
-        assert "a lone copy reads one existing file" in error and "gather_campaign.py" in error
 
 
 def test_the_analysis_is_on_summary(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 np = pytest.importorskip("numpy")
 pytest.importorskip("scipy")
 
-from companions import analyze_judgments as judgments  # noqa: E402
+from edgebench.analysis import judgments  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data" / "judge"
@@ -262,7 +262,7 @@ def test_a_file_of_another_kind_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
     command = [
         sys.executable,
-        ROOT / "companions/analyze_judgments.py",
+        ROOT / "edgebench/analysis/judgments.py",
         "--verdicts",
         tmp_path / "x.json",
         "--out",

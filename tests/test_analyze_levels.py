@@ -20,7 +20,7 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("pandas")
 stats = pytest.importorskip("scipy.stats")
 
-from companions import analyze_levels  # noqa: E402
+from edgebench.analysis import levels as analyze_levels  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
@@ -44,7 +44,7 @@ def ask(*arguments: Any) -> subprocess.CompletedProcess[str]:
 
 def run_here(name: str, *arguments: Any) -> str:
     """A script beside analyze_levels.py, run in this process: packages are imported once for all tests."""
-    script = importlib.import_module(f"companions.{name.removesuffix('.py')}")
+    script = importlib.import_module(name)
     printed, complaint = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaint):
         status = script.main([str(argument) for argument in arguments])
@@ -354,18 +354,3 @@ def test_mixed_power_modes_are_refused_and_told_when_allowed(tmp_path: Path) -> 
     )
     result = analyze(tmp_path, "--runs", path, "--allow_mixed")
     assert "mixed" in {caveat["key"] for caveat in result["caveats"] if caveat["severity"] == "high"}
-
-
-def test_a_lone_copy_says_what_it_needs(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "companions/analyze_levels.py", tmp_path)
-    write(tmp_path / "runs.jsonl", [record(1, "L0")])
-    command = [
-        sys.executable,
-        tmp_path / "analyze_levels.py",
-        "--runs",
-        tmp_path / "runs.jsonl",
-        "--out",
-        tmp_path / "o",
-    ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "needs select_runs.py beside it" in done.stderr

@@ -14,7 +14,7 @@ from fakes import board_trees
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from companions import board_facts
+from edgebench.board import facts as board_facts
 
 ROOT = Path(__file__).resolve().parents[1]
 # What the environment record of a campaign is built from.
@@ -46,7 +46,7 @@ def nvmlDeviceGetTemperature(card, kind): raise NVMLError("not supported")
 
 
 def ask(*arguments: object, **environment: str) -> Any:
-    command = [sys.executable, str(ROOT / "companions/board_facts.py"), *map(str, arguments)]
+    command = [sys.executable, str(ROOT / "edgebench/board/facts.py"), *map(str, arguments)]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, **environment}, check=False
     )
@@ -246,6 +246,6 @@ def test_this_machine_and_its_secrets() -> None:
 
 
 def test_no_such_root() -> None:
-    command = [sys.executable, str(ROOT / "companions/board_facts.py"), "--root", "/no/such/folder"]
+    command = [sys.executable, str(ROOT / "edgebench/board/facts.py"), "--root", "/no/such/folder"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "") and done.stderr.startswith("error: /no/such/folder")

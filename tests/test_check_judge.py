@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from companions import check_judge
+from edgebench.analysis import judge_trust as check_judge
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ROOT.parent / "shared" / "data" / "judge" / "stats_cases.json"
@@ -25,7 +25,7 @@ def check(folder: Path, *arguments: Any) -> dict[str, Any]:
     out = folder / "check.json"
     command = [
         sys.executable,
-        ROOT / "companions/check_judge.py",
+        ROOT / "edgebench/analysis/judge_trust.py",
         "--scores",
         folder / "scores.csv",
         "--out",
@@ -242,7 +242,7 @@ def test_a_wrong_or_missing_scores_file_is_a_clear_error(
         path.write_text(content)
     command = [
         sys.executable,
-        ROOT / "companions/check_judge.py",
+        ROOT / "edgebench/analysis/judge_trust.py",
         "--scores",
         path,
         "--out",

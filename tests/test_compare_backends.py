@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compare_backends import plan
 from hypothesis import given
 from hypothesis import strategies as st
+
+from edgebench.backends.campaign import plan
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPARE = ROOT / "companions" / "compare_backends.py"
@@ -220,7 +221,7 @@ def test_tinygrad_runs_the_same_job(llama_cpp, tiny_model: Callable[..., Path], 
 
     if shutil.which("clang") is None:
         pytest.skip("tinygrad's CPU device needs clang")
-    prepare, run = (ROOT / "companions" / name for name in ("prepare_backends.py", "run_backend.py"))
+    prepare, run = (ROOT / name for name in ("edgebench/backends/job.py", "edgebench/backends/rows.py"))
     model = tiny_model("qwen3", mode="never", type="Q8_0", n_layer=1)
     words = ["--model", model, "--prompt", "a dog", "--prompt_format", "raw", "--work", tmp_path]
     words += ["--max_tokens", "16", "--n_gpu_layers", "0"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "companions/count_flops.py"
+SCRIPT = ROOT / "edgebench/gguf/flops.py"
 
 
 def count(*flags: object) -> dict:

@@ -18,10 +18,10 @@ import pytest
 pytest.importorskip("llama_cpp")
 pytest.importorskip("gguf")
 
-import draft_worker
+from edgebench.engine import draft as draft_worker
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "companions/speculate.py"
+SCRIPT = ROOT / "edgebench/speculation/cell.py"
 PROMPTS = ROOT / "data/writing_prompts_hierarchical.csv"
 
 

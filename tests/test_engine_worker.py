@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import engine_worker
 import pytest
+
+from edgebench.engine import single as engine_worker
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCHS = ("llama", "qwen2", "gemma2", "phi3", "qwen3")
@@ -24,7 +25,7 @@ def ask(model: Path, *requests: dict[str, Any], load: dict[str, Any] = LOAD) -> 
     """Answers of one worker to open, load and the requests."""
     lines = [{"op": "open", "model": str(model)}, load, *requests]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "companions" / "engine_worker.py")],
+        [sys.executable, str(ROOT / "edgebench/engine/single.py")],
         input="".join(json.dumps(line) + "\n" for line in lines),
         capture_output=True,
         text=True,
@@ -153,7 +154,7 @@ def test_refusals_are_answers_with_the_engines_reason(demo_models: dict[str, Pat
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(demo_models["llama"].read_bytes()[:-5000])
     done = subprocess.run(
-        [sys.executable, str(ROOT / "companions" / "engine_worker.py")],
+        [sys.executable, str(ROOT / "edgebench/engine/single.py")],
         input=json.dumps({"op": "open", "model": str(broken)}) + "\n" + json.dumps(LOAD) + "\n",
         capture_output=True,
         text=True,

@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ROOT / "companions"
 np = pytest.importorskip("numpy")
 pytest.importorskip("scipy")
 
 
 def run(script: str, *flags: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, str(ROOMS / script), *map(str, flags)], capture_output=True, text=True
+        [sys.executable, str(ROOT / script), *map(str, flags)], capture_output=True, text=True
     )
 
 
@@ -46,7 +45,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_repeats_of_a_cell_never_stand_on_both_sides(samples: Path) -> None:
-    import evaluate_metrics
+    from edgebench.forecasting import evaluate as evaluate_metrics
 
     content = json.loads(samples.read_text())
     args = evaluate_metrics.build_parser().parse_args(["--samples", "x", "--train_rows", "9", "--seeds", "4"])
@@ -61,7 +60,9 @@ def test_repeats_of_a_cell_never_stand_on_both_sides(samples: Path) -> None:
 
 def test_scores_are_those_of_the_pairs_it_writes(samples: Path, tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.jsonl"
-    done = run("evaluate_metrics.py", "--samples", samples, "--folds", 4, "--pairs", pairs, "--json")
+    done = run(
+        "edgebench/forecasting/evaluate.py", "--samples", samples, "--folds", 4, "--pairs", pairs, "--json"
+    )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     every = [json.loads(line) for line in pairs.read_text().splitlines()]
@@ -73,24 +74,32 @@ def test_scores_are_those_of_the_pairs_it_writes(samples: Path, tmp_path: Path) 
         assert row["mape_percent"] == pytest.approx(np.mean(off)) and row["mape_percent"] < 1
         inside = [pair["low"] <= pair["measured"] <= pair["high"] for pair in mine]
         assert row["coverage_percent"] == pytest.approx(100 * np.mean(inside))
-    table = run("evaluate_metrics.py", "--samples", samples, "--split", "lengths").stdout
+    table = run("edgebench/forecasting/evaluate.py", "--samples", samples, "--split", "lengths").stdout
     assert "no energy: no energy was measured" in table and max(map(len, table.splitlines())) <= 80
 
 
 def test_charts_and_card_are_written_and_a_bad_pair_is_an_error(samples: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     pairs, model = tmp_path / "pairs.jsonl", tmp_path / "model.json"
-    run("evaluate_metrics.py", "--samples", samples, "--folds", 3, "--pairs", pairs)
-    assert run("fit_metrics.py", "fit", "--samples", samples, "--out", model).returncode == 0
-    done = run("plot_metrics.py", "--pairs", pairs, "--model_file", model, "--outdir", tmp_path / "plots")
+    run("edgebench/forecasting/evaluate.py", "--samples", samples, "--folds", 3, "--pairs", pairs)
+    assert run("edgebench/forecasting/fit.py", "fit", "--samples", samples, "--out", model).returncode == 0
+    done = run(
+        "edgebench/forecasting/plots.py",
+        "--pairs",
+        pairs,
+        "--model_file",
+        model,
+        "--outdir",
+        tmp_path / "plots",
+    )
     assert done.returncode == 0, done.stderr
     drawn = {path.name for path in (tmp_path / "plots").glob("*.png")}
     assert {"predicted_total_ms.png", "residuals_decode_ms.png"} <= drawn
     assert "energy_surface.png" not in drawn and "no energy surface" in done.stderr
-    card = run("write_model_card.py", model).stdout
+    card = run("edgebench/forecasting/card.py", model).stdout
     assert "| coefficient | value | standard error |" in card and "no energy was measured" in card
     pairs.write_text("{}\n")
-    done = run("plot_metrics.py", "--pairs", pairs, "--outdir", tmp_path)
+    done = run("edgebench/forecasting/plots.py", "--pairs", pairs, "--outdir", tmp_path)
     assert done.returncode == 1 and "line 1" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -98,29 +107,30 @@ def test_a_known_ratio_makes_a_model_without_runs_and_without_intervals(
     samples: Path, tmp_path: Path
 ) -> None:
     base = tmp_path / "base.json"
-    run("fit_metrics.py", "fit", "--samples", samples, "--out", base)
+    run("edgebench/forecasting/fit.py", "fit", "--samples", samples, "--out", base)
     flags = ("--base", base, "--model", "board model", "--output", tmp_path, "--json")
-    done = run("calibrate_board.py", *flags, "--scale-factor", 2)
+    done = run("edgebench/forecasting/transfer.py", *flags, "--scale-factor", 2)
     assert done.returncode == 0, done.stderr
     path = json.loads(done.stdout)["model"]
     one, two = (
-        json.loads(run("fit_metrics.py", "predict", p, "--tokens", 100, 50).stdout) for p in (base, path)
+        json.loads(run("edgebench/forecasting/fit.py", "predict", p, "--tokens", 100, 50).stdout)
+        for p in (base, path)
     )
     assert (
         two["total_ms"]["mean"] == pytest.approx(2 * one["total_ms"]["mean"])
         and two["total_ms"]["low"] is None
     )
-    done = run("calibrate_board.py", *flags)
+    done = run("edgebench/forecasting/transfer.py", *flags)
     assert done.returncode == 1 and "--scale-factor" in done.stderr
-    done = run("calibrate_board.py", "--base", path, *flags[2:], "--scale-factor", 2)
+    done = run("edgebench/forecasting/transfer.py", "--base", path, *flags[2:], "--scale-factor", 2)
     assert done.returncode == 1 and "itself a transfer" in done.stderr
 
 
 def test_the_published_model_is_what_was_published() -> None:
-    import benchmark_published as benchmark
+    from edgebench.forecasting import published as benchmark
 
     model = benchmark.PUBLISHED["DeepSeek-R1-Distill-Llama-8B"]
     # 129 prompt tokens are padded to 256: 6.64521e-7 * 256^2 + 2.90355e-4 * 256 + 0.103808 s.
     assert benchmark.prefill_ms(model, 129, 1) == pytest.approx(221.69, abs=0.01)
     assert benchmark.decode_ms(model, 100, 10) == pytest.approx(1004.56, abs=0.01)
-    assert run("benchmark_published.py", "--data-dir", ROOT / "docs").returncode == 1
+    assert run("edgebench/forecasting/published.py", "--data-dir", ROOT / "docs").returncode == 1

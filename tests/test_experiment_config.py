@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import experiment_config
 import pytest
-import write_experiments
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from edgebench.experiments import batch as write_experiments
+from edgebench.experiments import config as experiment_config
 
 ROOT = Path(__file__).resolve().parents[1]
 

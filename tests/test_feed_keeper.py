@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[1] / "companions/feed_keeper.py"
+SCRIPT = Path(__file__).resolve().parents[1] / "edgebench/power/keeper.py"
 
 
 def keep(*words: str, silent_s: float = 2.0) -> list[tuple[float, str]]:
@@ -89,7 +89,7 @@ def test_a_killed_keeper_takes_its_command_with_it() -> None:
 
 def test_a_frozen_feed_is_called_stale(monkeypatch: object) -> None:
     sys.path.insert(0, str(SCRIPT.parent))
-    import feed_keeper
+    from edgebench.power import keeper as feed_keeper
 
     stuck = feed_keeper.Stuck()
     lines = [f"01-01-2026 12:00:{k:02d} VDD_IN 5000mW/5000mW".encode() for k in range(60)]

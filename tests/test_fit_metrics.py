@@ -12,14 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ROOT / "companions"
 np = pytest.importorskip("numpy")
 pytest.importorskip("scipy")
 
 
 def ask(script: str, job: Any) -> Any:
     done = subprocess.run(
-        [sys.executable, str(ROOMS / script)], input=json.dumps(job), capture_output=True, text=True
+        [sys.executable, str(ROOT / script)], input=json.dumps(job), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -66,7 +65,13 @@ def samples(gross: bool = False, energy: bool = True, spread: float = 0.0) -> di
 def fit(path: Path, content: dict[str, Any], *flags: str) -> dict[str, Any]:
     path.mkdir(exist_ok=True)
     (path / "samples.json").write_text(json.dumps(content))
-    command = [sys.executable, str(ROOMS / "fit_metrics.py"), "fit", "--samples", str(path / "samples.json")]
+    command = [
+        sys.executable,
+        str(ROOT / "edgebench/forecasting/fit.py"),
+        "fit",
+        "--samples",
+        str(path / "samples.json"),
+    ]
     done = subprocess.run(
         [*command, "--out", str(path / "model.json"), *flags], capture_output=True, text=True
     )
@@ -115,7 +120,9 @@ def test_a_transfer_finds_the_other_machine(method: str, tmp_path: Path) -> None
 def check(path: Path, model: Any) -> "subprocess.CompletedProcess[str]":
     path.write_text(json.dumps(model))
     return subprocess.run(
-        [sys.executable, str(ROOMS / "check_model.py"), str(path)], capture_output=True, text=True
+        [sys.executable, str(ROOT / "edgebench/forecasting/model_file.py"), str(path)],
+        capture_output=True,
+        text=True,
     )
 
 
@@ -137,7 +144,7 @@ def test_a_model_with_a_loop_in_a_tree_or_a_number_that_is_none_is_refused(tmp_p
 @given(st.lists(st.floats(0.1, 1e4), min_size=3, max_size=12), st.floats(0.2, 5.0))
 @settings(max_examples=30, deadline=None)
 def test_simple_transfers_of_exact_ratios_are_exact(base: list[float], ratio: float) -> None:
-    import fit_regressors
+    from edgebench.forecasting import regressors as fit_regressors
 
     x = np.column_stack([base, np.arange(1, len(base) + 1)])
     for method in ("simple_scaling", "median_ratio", "through_origin"):
@@ -146,12 +153,12 @@ def test_simple_transfers_of_exact_ratios_are_exact(base: list[float], ratio: fl
 
 
 def test_the_rooms_of_regressions_answer_a_bad_job_with_an_error() -> None:
-    for script in ("fit_regressors.py", "solve_metrics.py"):
+    for script in ("edgebench/forecasting/regressors.py", "edgebench/forecasting/solve.py"):
         assert "error" in ask(script, {"regression": "magic"})
 
 
 def test_intervals_of_pure_noise_cover_what_they_say() -> None:
-    import metric_intervals
+    from edgebench.forecasting import intervals as metric_intervals
 
     generator = np.random.default_rng(3)
     counts = np.column_stack([generator.integers(10, 1000, 4000), generator.integers(10, 1000, 4000)]).astype(
@@ -183,7 +190,7 @@ def test_intervals_of_few_cells_cover_a_new_cell_whose_repeats_err_alike() -> No
         {"rows": [*range(start, start + size)], "held_out": {"decode_ms": [100.0] * size}}
         for start in range(0, len(off), size)
     ]
-    answers = ask("metric_intervals.py", asked)
+    answers = ask("edgebench/forecasting/intervals.py", asked)
     new = np.abs(rng.normal(0, 0.01, 2000))
     held = [
         np.mean(new <= one["decode_ms"]["quantiles"]["0.9"] * math.exp(one["decode_ms"]["log_spread"][0]))
@@ -193,7 +200,7 @@ def test_intervals_of_few_cells_cover_a_new_cell_whose_repeats_err_alike() -> No
 
 
 def test_select_measurements_knows_short_names_and_keeps_bad_energies_out() -> None:
-    import select_measurements
+    from edgebench.forecasting import samples as select_measurements
 
     names = ["DeepSeek-R1-Distill-Qwen-1.5B", "L1-Qwen-1.5B-Max", "DeepSeek-R1-Distill-Llama-8B"]
     assert select_measurements.find_model("1.5B", names) == names[0]

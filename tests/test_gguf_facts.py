@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from companions import gguf_facts
+from edgebench.gguf import facts as gguf_facts
 
 gguf = pytest.importorskip("gguf")
 np = pytest.importorskip("numpy")
@@ -49,7 +49,7 @@ def write_model(
 
 
 def ask(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "companions/gguf_facts.py"), *map(str, arguments)]
+    command = [sys.executable, str(ROOT / "edgebench/gguf/facts.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -25,7 +25,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import judge_pairs
-from companions import ask_endpoint, judge_summary, read_verdict, serve_judge
+from edgebench.judging import asking as ask_endpoint
+from edgebench.judging import local_server as serve_judge
+from edgebench.judging import summary as judge_summary
+from edgebench.judging import verdict as read_verdict
 from tests.fakes.judge_stub import FAULTS, JudgeStub
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -181,17 +184,8 @@ USUAL = {
 
 
 @pytest.mark.parametrize(("side", "reply"), [(side, reply) for side, said in USUAL.items() for reply in said])
-def test_usual_replies_are_read_with_and_without_the_reader(side: str | None, reply: str) -> None:
-    assert judge_pairs.plain_verdict(reply) == side
+def test_usual_replies_are_read(side: str | None, reply: str) -> None:
     assert read_verdict.parse_verdict(reply) == side
-
-
-def test_a_lone_copy_never_says_other_than_the_reader() -> None:
-    path = SHARED / "judge" / "verdicts.jsonl"
-    shared = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for case in [*golden_verdicts(), *map(json.loads, shared)]:
-        plain = judge_pairs.plain_verdict(case["raw"] or "")
-        assert plain in (None, read_verdict.parse_verdict(case["raw"])), case["raw"]
 
 
 def swapped(reply: str) -> str:
@@ -982,65 +976,6 @@ def test_unknown_level_and_missing_endpoint(desk: Desk) -> None:
 # --- alone, and with a model of our own
 
 
-def test_a_lone_copy_judges(desk: Desk, tmp_path: Path) -> None:
-    desk.fill(tasks=1)
-    lone = tmp_path / "alone" / "judge_pairs.py"
-    lone.parent.mkdir()
-    shutil.copy(ROOT / "judge_pairs.py", lone)
-    with JudgeStub(faults=["http_500"]) as stub:
-        done = desk.judge(stub, script=lone)
-        assert done.returncode == 0, done.stderr
-        assert len(desk.rows()) == 10 and {row["winner"] for row in desk.rows()} == {"B"}
-        assert done.stderr.count("is not beside this script") == 2
-        asked = stub.requests
-        assert desk.judge(stub).returncode == 0 and stub.requests == asked  # the journal is the same
-    help_text = subprocess.run(
-        [sys.executable, "-S", lone, "--help"], capture_output=True, text=True, cwd="/"
-    )
-    assert help_text.returncode == 0 and "Example:" in help_text.stdout
-
-
-@pytest.fixture
-def lone(tmp_path: Path) -> Path:
-    copy = tmp_path / "alone" / "judge_pairs.py"
-    copy.parent.mkdir()
-    shutil.copy(ROOT / "judge_pairs.py", copy)
-    return copy
-
-
-@pytest.mark.parametrize(("fault", "code"), [("bad_key", 1), ("forbidden", 1), ("no_such_model", 1)])
-def test_a_lone_copy_stops_at_once(desk: Desk, lone: Path, fault: str, code: int) -> None:
-    desk.fill(tasks=1)
-    with JudgeStub(faults=[fault] * 9) as stub:
-        flags = ("--api_key_env", "KEY_FOR_TEST")
-        done = desk.judge(stub, *flags, script=lone, env={"KEY_FOR_TEST": KEY})
-        assert done.returncode == code and stub.requests == 1
-    assert f"HTTP {FAULTS[fault][0]}" in done.stderr and "Traceback" not in done.stderr
-    assert KEY not in done.stderr + done.stdout and not desk.out.exists() and not desk.journal.exists()
-
-
-def test_a_lone_copy_waits_reads_what_is_plain_and_paces_itself(desk: Desk, lone: Path) -> None:
-    desk.fill(tasks=1, levels=("L0", "L1"))
-    with JudgeStub("reasoned", faults=["http_429_seconds"]) as stub:
-        done = desk.judge(stub, "--daily_limit", "1", script=lone)
-        assert done.returncode == 3 and "go on with: python" in done.stderr
-        assert len(desk.lines()) == 1 and stub.times_s[1] - stub.windows[0][1] > -0.01
-        done = desk.judge(stub, "--reasks", "0", script=lone)
-    assert done.returncode == 1 and [line["verdict"] for line in desk.lines()] == [None, None]
-    assert desk.rows() == []  # [[A]], [[B]] and a verdict behind them: too much for the plain reader
-    done = desk.judge(None, "--reparse")
-    assert done.returncode == 0 and [row["winner"] for row in desk.rows()] == ["B"]
-
-
-def test_a_lone_copy_keeps_the_key_off_plain_http(desk: Desk, lone: Path) -> None:
-    desk.fill(tasks=1)
-    flags = ("--api_url", "http://judge.example/v1", "--api_key_env", "KEY_FOR_TEST")
-    done = desk.judge(None, *flags, script=lone, env={"KEY_FOR_TEST": KEY})
-    assert done.returncode == 1 and "https" in done.stderr and KEY not in done.stderr
-    done = desk.judge(None, "--serve_model", "x.gguf", script=lone)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-
-
 FAKE_ENGINE = """
 import sys
 class Llama:
@@ -1200,7 +1135,7 @@ def test_golden_files_are_still_written_like_this(desk: Desk) -> None:
 def test_summary_of_the_golden_files() -> None:
     command = [
         sys.executable,
-        ROOT / "companions" / "judge_summary.py",
+        ROOT / "edgebench/judging/summary.py",
         "--price_in",
         "2",
         "--price_out",
@@ -1215,19 +1150,12 @@ def test_summary_of_the_golden_files() -> None:
     assert done.returncode == 1 and "--journal" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["ask_endpoint", "read_verdict", "serve_judge", "judge_summary"])
-def test_help_needs_only_the_standard_library(name: str) -> None:
-    command = [sys.executable, "-S", ROOT / "companions" / f"{name}.py", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd="/")
-    assert done.returncode == 0 and "Example:" in done.stdout
-
-
 def test_the_asker_by_hand() -> None:
     with JudgeStub(lambda first, second: "A") as stub:
         body = {"model": "m", "messages": [{"role": "system", "content": "code 0123456789abcdef"}]}
         block = "<<<ANSWER {0} 0123456789abcdef>>>\nx\n<<<END OF ANSWER {0} 0123456789abcdef>>>"
         body["messages"].append({"role": "user", "content": block.format("A") + "\n" + block.format("B")})  # type: ignore[attr-defined]
-        command = [sys.executable, ROOT / "companions" / "ask_endpoint.py", "--api_url", stub.url]
+        command = [sys.executable, ROOT / "edgebench/judging/asking.py", "--api_url", stub.url]
         done = subprocess.run(
             command, input=json.dumps({"body": body}) + "\n", capture_output=True, text=True
         )
@@ -1236,7 +1164,7 @@ def test_the_asker_by_hand() -> None:
 
 
 def test_the_asker_tells_a_line_that_is_no_json() -> None:
-    command = [sys.executable, ROOT / "companions" / "ask_endpoint.py", "--api_url", "http://127.0.0.1:9"]
+    command = [sys.executable, ROOT / "edgebench/judging/asking.py", "--api_url", "http://127.0.0.1:9"]
     done = subprocess.run(command, input="{torn\n", capture_output=True, text=True, timeout=20)
     assert done.returncode == 4 and "no JSON" in done.stderr and "Traceback" not in done.stderr
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "companions/list_devices.py"
+SCRIPT = ROOT / "edgebench/board/devices.py"
 NVML = """
 import os
 from types import SimpleNamespace

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from load_prompts import main
+
+from edgebench.prompts.sources import main
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "companions/load_prompts.py"
@@ -141,7 +142,7 @@ def test_a_hierarchical_file_keeps_its_levels_and_the_collector_reads_it(tmp_pat
     before, after = rows(source)[:3], rows(out)
     for level in ("L0", "L1", "L2", "L3", "P", "category", "topic", "question_id"):
         assert [row[level].strip() for row in before] == [row[level] for row in after]
-    command = [sys.executable, str(ROOT / "companions/read_prompts.py"), "--prompts", str(out)]
+    command = [sys.executable, str(ROOT / "edgebench/prompts/tasks.py"), "--prompts", str(out)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 3
 

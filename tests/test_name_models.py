@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import name_models
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[1] / "companions" / "name_models.py"
+from edgebench.gguf import identity as name_models
+
+SCRIPT = Path(__file__).resolve().parents[1] / "edgebench/gguf/identity.py"
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import parse_backend_logs
 import pytest
-import read_bench_tables
-import read_timing_lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from edgebench.backends.logs import story as parse_backend_logs
+from edgebench.backends.logs import tables as read_bench_tables
+from edgebench.backends.logs import timings as read_timing_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "companions" / "parse_backend_logs.py"
@@ -633,11 +634,13 @@ def test_standard_input(tmp_path):
     assert json.loads(done.stdout)["prefill_tok_per_s"] == 1391.94
 
 
-@pytest.mark.parametrize("script", ["read_bench_tables.py", "read_timing_lines.py"])
+@pytest.mark.parametrize(
+    "script", ["edgebench/backends/logs/tables.py", "edgebench/backends/logs/timings.py"]
+)
 def test_the_readers_alone(tmp_path, script):
     log = tmp_path / "a.log"
     log.write_text(HEAD + PP + GPT2 + TOKENS)
-    command = [sys.executable, ROOT / "companions" / script]
+    command = [sys.executable, ROOT / script]
     done = subprocess.run([*command, log], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and json.loads(done.stdout.splitlines()[-1])
     for bad in (tmp_path / "none.log", SCRIPT):

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import plan_runs
 import pytest
 from fakes import board_trees
 from hypothesis import given
 from hypothesis import strategies as st
 
-COMPANIONS = Path(__file__).resolve().parents[1] / "companions"
+from edgebench.collecting import plan as plan_runs
+
+ROOT = Path(__file__).resolve().parents[1]
 TASKS = [
     {"id": i, "category": None, "second": None, "levels": dict.fromkeys("ABCDE", "text")} for i in range(10)
 ]
@@ -83,16 +84,16 @@ def test_the_key_changes_with_whatever_defines_the_run() -> None:
 def test_a_jetson_whose_engine_has_no_gpu_is_refused(tmp_path: Path, flags: dict) -> None:
     """The real board check judges a recorded board; only where it looks is changed."""
     board = board_trees.orin_nano_super(tmp_path / "board")
-    shutil.copytree(COMPANIONS, tmp_path / "companions")
-    (tmp_path / "companions" / "board_check.py").write_text(
+    shutil.copytree(ROOT / "edgebench", tmp_path / "edgebench")
+    (tmp_path / "edgebench/board/check.py").write_text(
         "import subprocess, sys\n"
-        f"command = [sys.executable, {str(COMPANIONS / 'board_check.py')!r}, '--root', {str(board)!r}]\n"
+        f"command = [sys.executable, {str(ROOT / 'companions/board_check.py')!r}, '--root', {str(board)!r}]\n"
         "sys.exit(subprocess.run([*command, *sys.argv[1:]]).returncode)\n"
     )
     settings = {"models": ["none.gguf"], "prompts": [str(tmp_path / "p.jsonl")], "levels": ["L0"], **flags}
     (tmp_path / "p.jsonl").write_text('{"id": 1, "L0": "Why?"}\n')
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "companions" / "plan_runs.py")],
+        [sys.executable, str(tmp_path / "edgebench/__main__.py"), "edgebench.collecting.plan"],
         input=json.dumps(settings),
         capture_output=True,
         text=True,

@@ -28,7 +28,7 @@ def ask(tmp_path: Path, **settings: object) -> subprocess.CompletedProcess[str]:
         "prompts": str(tmp_path / "prompts.csv"),
         **settings,
     }
-    command = [sys.executable, ROOT / "companions" / "plan_sweep.py"]
+    command = [sys.executable, ROOT / "edgebench/speculation/plan.py"]
     return subprocess.run(command, input=json.dumps(given), capture_output=True, text=True)
 
 
@@ -184,6 +184,6 @@ def test_missing_files_and_broken_settings(tmp_path: Path) -> None:
     assert "--grid" in ask(tmp_path, grids=[str(tmp_path / "none.yaml")]).stderr
     assert "--model" in ask(tmp_path, grids=["oneoff"], model="no.gguf").stderr
     done = subprocess.run(
-        [sys.executable, ROOT / "companions" / "plan_sweep.py"], input="{", capture_output=True, text=True
+        [sys.executable, ROOT / "edgebench/speculation/plan.py"], input="{", capture_output=True, text=True
     )
     assert done.returncode == 1 and "JSON object" in done.stderr

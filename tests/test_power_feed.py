@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 import tegrastats_sampler as power
+from edgebench.shell.launch import room_command
 
 sys.path.insert(0, str(Path(__file__).parent / "fakes"))
 import power_trees
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "companions/power_feed.py"
 DEMO = ROOT / "data/demo/power_replay.log"
 ANNOUNCE = "# power_feed "
 
@@ -29,7 +29,7 @@ def environment(nvml: str = "none") -> dict[str, str]:
 
 
 def once(*words: object, nvml: str = "none") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, words)]
+    command = [*room_command("edgebench.power.feeds"), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=environment(nvml), timeout=30)
 
 
@@ -37,7 +37,7 @@ def lines_of(
     count: int, *words: object, nvml: str = "none", after: Any = None
 ) -> tuple[dict[str, Any], list[str]]:
     """The announcement and the first lines; `after` is called when half of them are read."""
-    command = [sys.executable, str(SCRIPT), *map(str, words)]
+    command = [*room_command("edgebench.power.feeds"), *map(str, words)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(nvml)) as feed:
         assert feed.stdout
         head, lines = feed.stdout.readline(), []
@@ -287,7 +287,7 @@ def test_a_sampled_replay_is_labelled_in_every_window() -> None:
 
 
 def test_the_feed_ends_with_its_reader(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--source", f"replay:{DEMO}", "--speed", "10"]
+    command = [*room_command("edgebench.power.feeds"), "--source", f"replay:{DEMO}", "--speed", "10"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as feed:
         assert feed.stdout and feed.stderr
         feed.stdout.readline()

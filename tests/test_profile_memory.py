@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import profile_memory
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[1] / "companions" / "profile_memory.py"
+from edgebench.speculation import traffic as profile_memory
+
+SCRIPT = Path(__file__).resolve().parents[1] / "edgebench/speculation/traffic.py"
 HEADER = (
     '"ID","Process ID","Process Name","Host Name","Kernel Name","Context","Stream","Block Size","Grid Size",'
     '"Device","CC","dram__bytes_read.sum","dram__bytes_write.sum",'

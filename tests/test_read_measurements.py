@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "companions" / "read_measurements.py"
+SCRIPT = ROOT / "edgebench/forecasting/measurements.py"
 
 
 def run(*flags: object) -> "subprocess.CompletedProcess[str]":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "companions" / "read_prompts.py"
+SCRIPT = ROOT / "edgebench/prompts/tasks.py"
 HEADER = "question_id,category,topic,L0,L1,L2,L3,P"
 
 

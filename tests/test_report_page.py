@@ -6,9 +6,6 @@ import hashlib
 import itertools
 import json
 import re
-import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from companions import report_page
+from edgebench.reporting import page as report_page
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
@@ -210,17 +207,3 @@ def test_what_the_user_can_fix_is_a_clear_error(
     assert report_page.main(["--analysis", str(tmp_path / "a.json"), "--out", str(tmp_path / "r.html")]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and needle in error and not (tmp_path / "r.html").exists()
-
-
-def test_a_lone_copy_says_what_it_needs(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "companions/report_page.py", tmp_path)
-    command = [
-        sys.executable,
-        tmp_path / "report_page.py",
-        "--analysis",
-        GOLDEN,
-        "--out",
-        tmp_path / "r.html",
-    ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "needs tabulate_analysis.py beside it" in done.stderr

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import report_sweeps
-import summarize_sweeps
 
-SCRIPT = Path(__file__).resolve().parents[1] / "companions" / "report_sweeps.py"
+from edgebench.speculation import report as report_sweeps
+from edgebench.speculation import summary as summarize_sweeps
+
+SCRIPT = Path(__file__).resolve().parents[1] / "edgebench/speculation/report.py"
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_backend import agreement, common_length
+
+from edgebench.backends.rows import agreement, common_length
 
 ROOT = Path(__file__).resolve().parents[1]
-COMPANIONS = ROOT / "companions"
 FAKE = ROOT / "tests" / "fakes" / "fake_engines.py"
 PROMPT = "Tell me of a dog."
 
@@ -22,12 +22,12 @@ PROMPT = "Tell me of a dog."
 def script(
     name: str, *words: object, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(COMPANIONS / name), *map(str, words)]
+    command = [sys.executable, str(ROOT / name), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})})
 
 
 def row(job: Path, engine: str, *words: object) -> dict[str, Any]:
-    done = script("run_backend.py", "--job", job, "--engine", engine, *words)
+    done = script("edgebench/backends/rows.py", "--job", job, "--engine", engine, *words)
     assert done.stdout, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == (0 if found["status"] == "ok" else 1)
@@ -39,7 +39,7 @@ def job(llama_cpp, tiny_model: Callable[..., Path], tmp_path_factory: pytest.Tem
     work = tmp_path_factory.mktemp("job")
     model = tiny_model("qwen3", mode="never", type="Q8_0", n_layer=1)
     words = ("--model", model, "--prompt", PROMPT, "--work", work, "--max_tokens", 24, "--n_threads", 1)
-    done = script("prepare_backends.py", *words, "--n_gpu_layers", 0)
+    done = script("edgebench/backends/job.py", *words, "--n_gpu_layers", 0)
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.strip())
 
@@ -72,12 +72,12 @@ def test_the_job_is_the_same_work_for_all(job: Path) -> None:
 def test_an_answer_that_ends_early_shortens_everyones(llama_cpp, tiny_model, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model("llama", script=["The answer is A. It is not B, and it is not C, as one can see."])
     words = ("--model", model, "--prompt", PROMPT, "--work", tmp_path, "--max_tokens", 200)
-    done = script("prepare_backends.py", *words)
+    done = script("edgebench/backends/job.py", *words)
     assert done.returncode == 0, done.stderr
     made = json.loads((tmp_path / "job.json").read_text())
     assert 16 <= made["max_tokens"] < made["asked_tokens"] == 200
     short = tiny_model("llama", script=["The answer is A."])
-    done = script("prepare_backends.py", "--model", short, "--prompt", PROMPT, "--work", tmp_path)
+    done = script("edgebench/backends/job.py", "--model", short, "--prompt", PROMPT, "--work", tmp_path)
     assert done.returncode == 1 and "too few to time" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -85,7 +85,7 @@ def test_an_answer_that_ends_early_shortens_everyones(llama_cpp, tiny_model, tmp
 def test_a_broken_model_is_an_error_with_its_reason(tmp_path: Path, content: bytes) -> None:
     model = tmp_path / "broken.gguf"
     model.write_bytes(content)
-    done = script("prepare_backends.py", "--model", model, "--prompt", "x", "--work", tmp_path)
+    done = script("edgebench/backends/job.py", "--model", model, "--prompt", "x", "--work", tmp_path)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "broken.gguf" in done.stderr
 
 
@@ -119,7 +119,15 @@ def test_llama_completion_must_have_read_the_same_tokens(job: Path, fakes: Calla
     assert found["generated_tokens"] == 24 and found["first_difference"] is None
     assert found["agreement_by"] == "text" and found["decode_tok_per_s"] == pytest.approx(2300)
     assert row(job, "llama-cli", "--llama_bin", fakes())["status"] == "ok"
-    commands = ("backend_commands.py", "--job", job, "--engine", "llama-cli", "--llama_bin", fakes())
+    commands = (
+        "edgebench/backends/commands.py",
+        "--job",
+        job,
+        "--engine",
+        "llama-cli",
+        "--llama_bin",
+        fakes(),
+    )
     assert "llama-completion -m" in script(*commands).stdout
     other = row(job, "llama-completion", "--llama_bin", fakes(prompt_ids=[1, 2]))
     assert other["status"] == "FAILED" and "2 prompt tokens" in other["cause"]
@@ -225,12 +233,12 @@ def test_examples_of_a_checkout(
 
 @pytest.mark.parametrize("engine", ["nonsense", "tinygrad:nv=1", "llama-bench:NV"])
 def test_unknown_engines_are_refused(job: Path, engine: str) -> None:
-    done = script("backend_commands.py", "--job", job, "--engine", engine)
+    done = script("edgebench/backends/commands.py", "--job", job, "--engine", engine)
     assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
 def test_a_missing_job_is_an_error(tmp_path: Path) -> None:
-    done = script("run_backend.py", "--job", tmp_path / "none.json", "--engine", "llama-bench")
+    done = script("edgebench/backends/rows.py", "--job", tmp_path / "none.json", "--engine", "llama-bench")
     assert done.returncode == 1 and done.stderr.startswith("error: ")
 
 

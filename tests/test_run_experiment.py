@@ -25,9 +25,8 @@ class Desk:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        shutil.copytree(
-            ROOT / "companions", root / "companions", ignore=shutil.ignore_patterns("__pycache__")
-        )
+        for folder in ("companions", "edgebench"):
+            shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "aggregate_to_excels.py", root)
         shutil.copy(ROOT / "tests/fakes/stand_in_collector.py", root / "run_llamacpp_collect.py")
         (root / "m.gguf").write_bytes(b"GGUF")
@@ -330,7 +329,7 @@ def with_thermal_zone(desk: Desk) -> Path:
     zone = desk.root / "sys/class/thermal/thermal_zone0/temp"
     zone.parent.mkdir(parents=True)
     zone.write_text("40000\n")
-    script = desk.root / "companions/conduct_cycles.py"
+    script = desk.root / "edgebench/experiments/conductor.py"
     assert 'Path("/sys")' in script.read_text()
     script.write_text(script.read_text().replace('Path("/sys")', f"Path({str(desk.root / 'sys')!r})"))
     return zone
@@ -543,7 +542,7 @@ def test_a_plan_from_a_pilot_scales_what_was_measured(desk: Desk) -> None:
 
 
 def test_a_plan_of_a_trained_model_runs_nothing(desk: Desk) -> None:
-    (desk.root / "companions/token2metrics.py").write_text(
+    (desk.root / "edgebench/forecasting/commands.py").write_text(
         "import json\nfig = {'mean': 2.0, 'low': 1.0, 'high': 3.0}\n"
         "no = dict.fromkeys(fig)\n"
         "levels = {'L0': {'runs': 9, 'latency_s': fig, 'energy_joule': no}}\n"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from companions import run_limits
+from edgebench.checking import limits as run_limits
 
 ROOT = Path(__file__).resolve().parents[1]
 # gemma-2-2b Q6_K on an Orin Nano Super at 102.4 GB/s.
@@ -182,7 +182,7 @@ def test_the_command_line_joins_by_line_and_skips_failed_runs(tmp_path: Path) ->
     failed = {**RUN, "error": {"type": "oom", "message": "killed"}}
     runs.write_text(json.dumps(RUN) + "\n\nno json\n" + json.dumps(failed) + "\n")
     (tmp_path / "runs.env.jsonl").write_text(json.dumps(ENV) + "\n")
-    command = [sys.executable, str(ROOT / "companions/run_limits.py"), "--runs", str(runs)]
+    command = [sys.executable, str(ROOT / "edgebench/checking/limits.py"), "--runs", str(runs)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     first, second = map(json.loads, done.stdout.splitlines())
     assert (first["line"], second["line"]) == (1, 4)

@@ -226,7 +226,7 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(flags: list[object]) -> 
     assert all(record["error"] is None for record in records)
 
 
-@pytest.mark.parametrize("victim", ["engine_worker.py", "engine_keeper.py"])
+@pytest.mark.parametrize("victim", ["edgebench.engine.single", "edgebench.engine.client"])
 def test_a_killed_engine_costs_one_run_which_retry_does_again(flags: list[object], victim: str) -> None:
     out = out_of(flags)
     command = [sys.executable, str(SCRIPT), *map(str, flags), "--max_tokens", "150", "--n_ctx", "512"]
@@ -241,7 +241,7 @@ def test_a_killed_engine_costs_one_run_which_retry_does_again(flags: list[object
     assert len(set(cells(records))) == len(records) == 9
     (lost,) = [record for record in records if record["error"]]
     assert lost["error"]["type"] == "engine_crash" and "killed" in lost["error"]["message"]
-    if victim == "engine_keeper.py":  # once is enough for what follows
+    if victim == "edgebench.engine.client":  # once is enough for what follows
         return
     before = out.read_bytes()
     again = subprocess.run([*command, "--dry_run"], capture_output=True, text=True)
@@ -312,12 +312,12 @@ def test_a_signal_while_planning_leaves_nothing_behind(flags: list[object]) -> N
     child = subprocess.Popen(
         [sys.executable, str(SCRIPT), *map(str, flags)], stderr=subprocess.PIPE, text=True
     )
-    wait_for(lambda: any("board_facts" in command_of(pid) for pid in descendants(child.pid)))
+    wait_for(lambda: any("edgebench.board.facts" in command_of(pid) for pid in descendants(child.pid)))
     below = descendants(child.pid)
     child.send_signal(signal.SIGINT)
     _, stderr = child.communicate(timeout=20)
     assert child.returncode == 130 and "Traceback" not in stderr
-    wait_for(lambda: not any("companions" in command_of(pid) for pid in below), 10)
+    wait_for(lambda: not any("edgebench" in command_of(pid) for pid in below), 10)
     assert not out_of(flags).exists()
 
 
@@ -418,15 +418,6 @@ def test_dry_run_shows_the_plan_and_writes_nothing(flags: list[object]) -> None:
     assert "context 256" in table and "power: " in table and max(map(len, table.splitlines())) <= 80
     assert "--repeats 3" in command and "--dry_run" not in command
     assert not out_of(flags).parent.exists()
-
-
-def test_a_lone_copy_says_what_it_needs(tmp_path: Path) -> None:
-    shutil.copy(SCRIPT, tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-S", SCRIPT.name, "--help"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 1
-    assert done.stderr == "error: run_llamacpp_collect.py needs tegrastats_sampler.py beside it\n"
 
 
 def test_replayed_power_is_labelled_in_every_record(flags: list[object]) -> None:

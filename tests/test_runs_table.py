@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from companions import runs_table
+from edgebench.checking import table as runs_table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,7 +22,7 @@ def record(level: str = "L0", **changes: Any) -> dict[str, Any]:
 
 
 def ask(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "companions/runs_table.py"), "--runs", str(path), *arguments]
+    command = [sys.executable, str(ROOT / "edgebench/checking/table.py"), "--runs", str(path), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -27,7 +27,7 @@ def write(path: Path, *records: dict[str, Any]) -> Path:
 
 
 def ask(folder: Path, *arguments: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "companions/select_runs.py", *arguments]
+    command = [sys.executable, ROOT / "edgebench/analysis/selection.py", *arguments]
     command += ["--table", folder / "table.csv", "--out", folder / "selection.json"]
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
 

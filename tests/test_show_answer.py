@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from companions import show_answer
+from edgebench.reporting import words as show_answer
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
@@ -104,7 +104,7 @@ def test_the_text_fits_80_columns_and_no_name_moves_the_cursor(analysis: dict[st
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_it_prints_in_any_terminal(encoding: str) -> None:
-    command = [sys.executable, "-S", str(ROOT / "companions/show_answer.py"), "--analysis", str(GOLDEN)]
+    command = [sys.executable, "-S", str(ROOT / "edgebench/reporting/words.py"), "--analysis", str(GOLDEN)]
     done = subprocess.run(
         command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding}, check=True
     )

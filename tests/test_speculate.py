@@ -14,15 +14,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import draft_worker
 import pytest
-import speculate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgebench.engine import draft as draft_worker
+from edgebench.speculation import cell as speculate
+
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "companions/speculate.py"
-WORKER = ROOT / "companions/draft_worker.py"
+SCRIPT = ROOT / "edgebench/speculation/cell.py"
+WORKER = ROOT / "edgebench/engine/draft.py"
 PROMPTS = ROOT / "data/writing_prompts_hierarchical.csv"
 CHAIN = 214  # words of the cycle of rewire_demo_model.py
 

@@ -14,7 +14,7 @@ np = pytest.importorskip("numpy")
 pd = pytest.importorskip("pandas")
 pytest.importorskip("scipy")
 
-from companions import split_cost  # noqa: E402
+from edgebench.analysis import split as split_cost  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 TRUE = np.array([1.0, 0.002, 0.02])
@@ -145,7 +145,7 @@ def test_wrong_files_are_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("{}")
     command = [
         sys.executable,
-        ROOT / "companions/split_cost.py",
+        ROOT / "edgebench/analysis/split.py",
         "--table",
         tmp_path / "x",
         "--draft",

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import summarize_cycles
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from edgebench.experiments import summary as summarize_cycles
 
 
 def run(task: int, energy: float | None, level: str = "L0", **more: Any) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import summarize_sweeps
 from hypothesis import given
 from hypothesis import strategies as st
+
+from edgebench.speculation import summary as summarize_sweeps
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT.parent / "shared" / "data" / "speculative"
@@ -18,7 +19,7 @@ needs_published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the publish
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "companions" / "summarize_sweeps.py"), *map(str, words)]
+    command = [sys.executable, str(ROOT / "edgebench/speculation/summary.py"), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from companions import tabulate_analysis as tabulate
+from edgebench.reporting import tables as tabulate
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
@@ -73,7 +73,7 @@ def test_markdown_survives_hostile_names(analysis: dict[str, Any]) -> None:
 
 
 def test_it_prints_markdown_and_json_without_packages() -> None:
-    command = [sys.executable, "-S", str(ROOT / "companions/tabulate_analysis.py"), "--analysis", str(GOLDEN)]
+    command = [sys.executable, "-S", str(ROOT / "edgebench/reporting/tables.py"), "--analysis", str(GOLDEN)]
     text = subprocess.run(command, capture_output=True, check=True).stdout.decode()
     assert text.startswith("## Levels") and "| Model | Level |" in text
     tables = json.loads(subprocess.run([*command, "--json"], capture_output=True, check=True).stdout)

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tabulate_backends import COLUMNS, interval, show
+
+from edgebench.backends.table import COLUMNS, interval, show
 
 ROOT = Path(__file__).resolve().parents[1]
-TABULATE = ROOT / "companions" / "tabulate_backends.py"
+TABULATE = ROOT / "edgebench/backends/table.py"
 CONDITIONS = {
     "board": "Jetson AGX Orin", "power_mode_name": "MAXN", "clocks_locked": True, "temp_c": 50.0,
     "gpu_max_hz": 1_301_000_000, "swap_used_byte": 0,

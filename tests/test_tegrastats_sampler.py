@@ -675,19 +675,3 @@ def test_auto_takes_tegrastats_first_and_says_why_there_is_none(
 def test_what_was_mistyped_is_an_error(words: dict[str, Any], message: str) -> None:
     with pytest.raises(power.SamplerError, match=message):
         power.find_feed(**words)
-
-
-def test_a_lone_copy_parses_and_integrates_and_says_what_it_misses(tmp_path: Path) -> None:
-    shutil.copy(SCRIPT, tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-S", tmp_path / SCRIPT.name, "parse", "-"],
-        input="VDD_IN 5000mW/1mW\n",
-        text=True,
-        capture_output=True,
-    )
-    assert json.loads(done.stdout)["total_mw"] == 5000
-    done = subprocess.run([sys.executable, tmp_path / SCRIPT.name, "rails"], text=True, capture_output=True)
-    assert done.returncode == 1 and "needs" in done.stderr and "power_meter.py" in done.stderr
-    code = "import tegrastats_sampler as power; print(power.find_feed())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True)
-    assert "command=None" in done.stdout and "power_feed.py" in done.stdout

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plan_throughput import cells
+
+from edgebench.throughput.plan import cells
 
 ROOT = Path(__file__).resolve().parents[1]
-COMPANIONS = ROOT / "companions"
 ARCHS = ("llama", "qwen2", "gemma2", "phi3", "qwen3")
 TEXTS = (
     "Hello there",
@@ -36,7 +36,7 @@ BATCH = {"op": "batch", "max_tokens": 50, "temperature": 0, "seed": 0}
 def ask(script: str, requests: Sequence[dict]) -> list[dict]:
     """Answers of a worker process to these requests."""
     lines = "".join(json.dumps(one) + "\n" for one in requests)
-    command = [sys.executable, str(COMPANIONS / script)]
+    command = [sys.executable, str(ROOT / script)]
     done = subprocess.run(command, input=lines, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -57,7 +57,7 @@ def test_each_sequence_says_what_it_says_alone(llama_cpp, demo_models: dict[str,
     for size in (6, 4, 2, 1):
         groups = [prompts[start : start + size] for start in range(0, 6, size)]
         requests.append({**BATCH, "groups": groups})
-    loaded, *batches = ask("batch_worker.py", requests)
+    loaded, *batches = ask("edgebench/engine/batch.py", requests)
     assert loaded["ok"] and all(one["ok"] for one in batches)
     alone = batches.pop()["sequences"]
     for batch in batches:
@@ -74,13 +74,13 @@ def test_each_sequence_says_what_it_says_alone(llama_cpp, demo_models: dict[str,
 def test_alone_is_what_the_collectors_engine_says(llama_cpp, demo_models: dict[str, Path], arch: str) -> None:  # type: ignore[no-untyped-def]
     model, text = str(demo_models[arch]), TEXTS[4]
     _, ours = ask(
-        "batch_worker.py",
+        "edgebench/engine/batch.py",
         [{**LOAD, "model": model}, {**BATCH, "groups": [[{"text": text, "format": "chat"}]]}],
     )
     prompt = {"messages": [{"role": "user", "content": text}], "format": "chat", "thinking": False}
     load = {**LOAD, "n_ctx": 512}
     run = {"op": "run", "prompt": prompt, "max_tokens": 50, "temperature": 0, "seed": 0}
-    *_, theirs = ask("engine_worker.py", [{"op": "open", "model": model}, load, run])
+    *_, theirs = ask("edgebench/engine/single.py", [{"op": "open", "model": model}, load, run])
     (one,), record = ours["sequences"], theirs["record"]
     assert one["prompt_tokens"] == record["prompt_tokens"] == record["prompt_tokens_evaluated"]
     assert one["completion_tokens"] == record["completion_tokens"]
@@ -99,13 +99,13 @@ def test_prompt_ids_are_those_of_the_collectors_engine(
 ) -> None:
     model, formats = str(demo_models[arch]), ("chat", "raw")
     prompts = [{"text": text, "format": format_} for format_ in formats for text in TEXTS]
-    (ours,) = ask("batch_worker.py", [{"op": "tokens", "model": model, "prompts": prompts}])
+    (ours,) = ask("edgebench/engine/batch.py", [{"op": "tokens", "model": model, "prompts": prompts}])
     counts = [
         {"op": "count", "prompt": {"messages": [{"role": "user", "content": text}], "format": format_}}
         for format_ in formats
         for text in TEXTS
     ]
-    _, *theirs = ask("engine_worker.py", [{"op": "open", "model": model}, *counts])
+    _, *theirs = ask("edgebench/engine/single.py", [{"op": "open", "model": model}, *counts])
     assert ours["prompt_sha256"] == [one["prompt_sha256"] for one in theirs]
     assert ours["prompt_tokens"] == [one["prompt_tokens"] for one in theirs]
 
@@ -116,7 +116,7 @@ def test_at_a_temperature_the_draws_are_those_of_each_alone(llama_cpp, demo_mode
     requests = [{**LOAD, "model": str(demo_models["llama"])}, {**warm, "groups": [prompts]}]
     requests.append({**warm, "groups": [[one] for one in prompts]})
     requests.append({**warm, "groups": [prompts], "seed": 8})
-    _, together, alone, other = ask("batch_worker.py", requests)
+    _, together, alone, other = ask("edgebench/engine/batch.py", requests)
     assert list(map(told, together["sequences"])) == list(map(told, alone["sequences"]))
     assert list(map(told, together["sequences"])) != list(map(told, other["sequences"]))
 
@@ -127,7 +127,9 @@ def test_an_answer_without_tokens_and_a_whole_batch_that_ends_at_once(
 ) -> None:
     model = tiny_model("llama", script=["Yes."])
     prompts = [{"text": text, "format": "chat"} for text in TEXTS[:3]]
-    _, done = ask("batch_worker.py", [{**LOAD, "model": str(model)}, {**BATCH, "groups": [prompts]}])
+    _, done = ask(
+        "edgebench/engine/batch.py", [{**LOAD, "model": str(model)}, {**BATCH, "groups": [prompts]}]
+    )
     assert [one["output_text"] for one in done["sequences"]] == ["Yes."] * 3
     assert [one["finish_reason"] for one in done["sequences"]] == ["stop"] * 3
     # A step samples one id of each; the first came with the prompt, the end of sequence came last.
@@ -148,7 +150,7 @@ def test_what_the_engine_refuses_becomes_an_answer(
         {"op": "dance"},
         {**BATCH, "groups": [[{"text": "Hi", "format": "chat"}]]},
     ]
-    bad, loaded, too_long, empty, unknown, good = ask("batch_worker.py", requests)
+    bad, loaded, too_long, empty, unknown, good = ask("edgebench/engine/batch.py", requests)
     assert not bad["ok"] and "bad.gguf" in bad["error"]["message"]
     assert loaded["ok"] and good["ok"]
     assert not too_long["ok"] and "--n_ctx" in too_long["error"]["message"]
@@ -160,7 +162,7 @@ def test_what_the_engine_refuses_becomes_an_answer(
 
 
 def throughput(*flags: object, **more: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(COMPANIONS / "throughput.py"), *map(str, flags)]
+    command = [sys.executable, str(ROOT / "companions/throughput.py"), *map(str, flags)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
@@ -265,7 +267,7 @@ def test_an_end_keeps_what_is_done_and_ends_every_child(
     log.write_text("VDD_IN 5000mW/5000mW\n" * 50)
     more = ["--source", f"replay:{log}", "--idle_seconds", 0.5, "--repeats", 400]
     flags = flags_for(tiny_model("llama", mode="never"), out, *more)
-    command = [sys.executable, str(COMPANIONS / "throughput.py"), *map(str, flags)]
+    command = [sys.executable, str(ROOT / "companions/throughput.py"), *map(str, flags)]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     while not out.exists() or out.read_bytes().count(b"\n") < 2:
         assert child.poll() is None
@@ -303,7 +305,7 @@ def test_a_crash_of_the_engine_costs_its_measurement(
     out = tmp_path / "t.jsonl"
     more = ["--source", "none", "--max_tokens", 4000, "--repeats", 1]
     flags = flags_for(tiny_model("llama", mode="never"), out, *more)
-    command = [sys.executable, str(COMPANIONS / "throughput.py"), *map(str, flags)]
+    command = [sys.executable, str(ROOT / "companions/throughput.py"), *map(str, flags)]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stderr is not None
     worker: list[int] = []
@@ -320,7 +322,7 @@ def test_a_crash_of_the_engine_costs_its_measurement(
 
 def is_worker(pid: int) -> bool:
     try:
-        return b"batch_worker.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"edgebench.engine.batch" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 
@@ -346,7 +348,7 @@ def test_another_power_mode_is_not_mixed_in(llama_cpp, demo_models: dict[str, Pa
     flags = ["--models", str(demo_models["llama"]), "--source", "none", "--max_tokens", "4"]
     flags += ["--prompts", str(ROOT / "data/writing_prompts_hierarchical.csv"), "--repeats", "1"]
     out = tmp_path / "t.jsonl"
-    command = [sys.executable, str(COMPANIONS / "throughput.py"), *flags, "--out_jsonl", str(out)]
+    command = [sys.executable, str(ROOT / "companions/throughput.py"), *flags, "--out_jsonl", str(out)]
     assert subprocess.run([*command, "--batch_sizes", "1"], capture_output=True).returncode == 0
     record = json.loads(out.read_text())
     out.write_text(json.dumps(record | {"power_mode_name": "7W of another day"}) + "\n")
@@ -387,7 +389,7 @@ def test_the_table_has_ratio_spread_and_same_answers(tmp_path: Path) -> None:
     ]
     lines.append(made(4, 1, 1.0, "abcd", error={"type": "timeout", "message": "late"}, tok_per_s=None))
     runs.write_text("".join(json.dumps(one) + "\n" for one in lines) + '{"torn')
-    command = [sys.executable, str(COMPANIONS / "tabulate_throughput.py"), "--runs", str(runs)]
+    command = [sys.executable, str(ROOT / "edgebench/throughput/table.py"), "--runs", str(runs)]
     text = subprocess.run(command, capture_output=True, text=True).stdout
     assert "11.0 ± 1.4" in text and "3.00" in text and "3/4" in text and "1 failed" in text
     json_ = subprocess.run([*command, "--json"], capture_output=True, text=True).stdout

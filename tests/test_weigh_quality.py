@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("numpy")
 
-from companions import weigh_quality
+from edgebench.analysis import value as weigh_quality
 
 MODEL = {"board": "nano", "power_scope": "board", "model_id": "m"}
 SETTINGS = {"baseline": "L0", "placebo": "P", "margin": 0.05, "seed": 0, "resamples": 1000}

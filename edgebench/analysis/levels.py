@@ -31,6 +31,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgebench.shell.launch import room_command
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -347,10 +349,7 @@ def variation_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 def run_script(name: str, *arguments: Any) -> str:
     """Run a script beside this one and return what it prints; its own error message becomes ours."""
-    script = Path(__file__).resolve().with_name(name)
-    if not script.is_file():
-        raise LevelsError(f"analyze_levels.py needs {name} beside it")
-    command = [sys.executable, str(script), *map(str, arguments)]
+    command = [*room_command(name), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"{name} ended with status {done.returncode}"])[-1]
@@ -398,7 +397,17 @@ def read_runs(args: argparse.Namespace, room: Path) -> tuple["pd.DataFrame", dic
         return pd.DataFrame(columns=["group", *CELL, "repeat", "t_s", *UNITS, "decode_tok_per_s"]), empty
     switches = [f"--{name}" for name in ("include_flagged", "allow_mixed") if getattr(args, name)]
     env = ["--env", *args.env] if args.env else []
-    run_script("select_runs.py", "--runs", *args.runs, *env, *switches, "--table", table, "--out", selection)
+    run_script(
+        "edgebench.analysis.selection",
+        "--runs",
+        *args.runs,
+        *env,
+        *switches,
+        "--table",
+        table,
+        "--out",
+        selection,
+    )
     # Only the empty cell is missing: "NA" and "null" are names like any other.
     texts = dict.fromkeys((*CELL, "repeat"), str)
     return pd.read_csv(table, dtype=texts, keep_default_na=False, na_values=[""]), read_json(selection)
@@ -411,7 +420,9 @@ def read_judge(args: argparse.Namespace, selection: Mapping[str, Any], room: Pat
     journal = ["--journal", args.journal] if args.journal else []
     runs = [row["path"] for row in selection["inputs"] if row["kind"] == "runs"]
     out = room / "judge_check.json"
-    run_script("check_judge.py", "--scores", args.scores, *journal, "--runs", *runs, "--out", out)
+    run_script(
+        "edgebench.analysis.judge_trust", "--scores", args.scores, *journal, "--runs", *runs, "--out", out
+    )
     return read_json(out)
 
 
@@ -454,7 +465,9 @@ def judgment_tables(args: argparse.Namespace, judge: Mapping[str, Any], room: Pa
         "--resamples",
         args.resamples,
     ]
-    run_script("analyze_judgments.py", "--verdicts", room / "judge_check.json", *options, "--out", out)
+    run_script(
+        "edgebench.analysis.judgments", "--verdicts", room / "judge_check.json", *options, "--out", out
+    )
     judgments = read_json(out)
     tables |= {name: judgments[name] for name in names[:3]} | {"judge_counts": judge["judge_counts"]}
     rest = [row for row in tables["win_rates"] if row["against"] not in (args.baseline, args.placebo)]
@@ -494,17 +507,23 @@ def analyze(args: argparse.Namespace, room: Path) -> dict[str, Any]:
     write_json(paths["draft"], draft)
     if args.runs:
         table_file = ("--table", room / "runs.csv")
-        run_script("split_cost.py", *table_file, "--draft", paths["draft"], "--out", paths["split"])
+        run_script(
+            "edgebench.analysis.split", *table_file, "--draft", paths["draft"], "--out", paths["split"]
+        )
         draft |= read_json(paths["split"])
     if args.runs and args.scores:
         verdicts = ("--verdicts", room / "judge_check.json")
-        run_script("weigh_quality.py", *verdicts, "--draft", paths["draft"], "--out", paths["weighed"])
+        run_script(
+            "edgebench.analysis.value", *verdicts, "--draft", paths["draft"], "--out", paths["weighed"]
+        )
         weighed = read_json(paths["weighed"])
         ordered = [level for level in levels if level != args.placebo]
         draft["trend"] += quality_trend(weighed.pop("quality_by_task"), ordered)
         draft |= weighed
     write_json(paths["draft"], draft)
-    return draft | dict(json.loads(run_script("show_answer.py", "--analysis", paths["draft"], "--json")))
+    return draft | dict(
+        json.loads(run_script("edgebench.reporting.words", "--analysis", paths["draft"], "--json"))
+    )
 
 
 def share(text: str) -> float:
@@ -556,7 +575,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise LevelsError(f"no folder {args.out.parent} to write into; make it or choose another --out")
         with tempfile.TemporaryDirectory() as room:
             write_json(args.out, analyze(args, Path(room)))
-        print(run_script("show_answer.py", "--analysis", args.out), end="")
+        print(run_script("edgebench.reporting.words", "--analysis", args.out), end="")
     except LevelsError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1

@@ -29,6 +29,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 NUMBERS = (
     "prompt_tokens",
     "completion_tokens",
@@ -109,10 +111,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
 
 def gather(args: argparse.Namespace, out: Path) -> None:
     """Let gather_campaign.py read the files; its own error message becomes ours."""
-    script = Path(__file__).resolve().with_name("gather_campaign.py")
-    if not script.is_file():
-        raise SelectError("select_runs.py needs gather_campaign.py beside it")
-    command = [sys.executable, str(script), "--out", str(out), "--runs", *args.runs]
+    command = [*room_command("edgebench.analysis.campaign"), "--out", str(out), "--runs", *args.runs]
     command += ["--env", *map(str, args.env)] * bool(args.env) + ["--allow_mixed"] * args.allow_mixed
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:

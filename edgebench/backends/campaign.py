@@ -41,8 +41,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 HERE = Path(__file__).resolve().parent
-SAMPLER = HERE.parent / "tegrastats_sampler.py"
+SAMPLER = HERE.parents[1] / "tegrastats_sampler.py"
 FEED_SECONDS = 20  # for the first power samples
 END_SECONDS = 15  # for an engine to give its memory back
 SETTLE_SECONDS = 1.0  # before the idle baseline
@@ -101,10 +103,8 @@ def companion(
     script: Path | str, *words: object, text: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Another script of this suite, run to its end."""
-    path = HERE / script
-    if not path.is_file():
-        raise CompareError(f"compare_backends.py needs {path}; copy it there")
-    command = [sys.executable, str(path), *map(str, words)]
+    head = room_command(script) if isinstance(script, str) else [sys.executable, str(script)]
+    command = [*head, *map(str, words)]
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
 
 
@@ -118,7 +118,7 @@ def last_words(done: subprocess.CompletedProcess[str]) -> str:
 
 def board_state() -> dict[str, Any]:
     """Power mode, clocks, governor, temperature, swap, as board_check.py reads them; null where it cannot."""
-    done = companion("board_check.py", "--json")
+    done = companion("edgebench.board.check", "--json")
     try:
         facts = json.loads(done.stdout)
     except ValueError:
@@ -286,7 +286,7 @@ def prepare(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     for name in ("max_tokens", "n_gpu_layers", "n_threads", "flash_attn", "name"):
         if getattr(args, name) is not None:
             words += [f"--{name}", getattr(args, name)]
-    done = companion("prepare_backends.py", *words)
+    done = companion("edgebench.backends.job", *words)
     if done.returncode:
         raise CompareError(last_words(done))
     job: dict[str, Any] = json.loads((work / "job.json").read_text(encoding="utf-8"))
@@ -308,7 +308,7 @@ def measure(args: argparse.Namespace, work: Path, engine: str, label: str) -> di
     """One row of run_backend.py; if that dies, a FAILED row that says so."""
     words = [*engine_words(args, work, engine), "--label", label]
     child = subprocess.Popen(
-        [sys.executable, str(HERE / "run_backend.py"), *words],
+        [*room_command("edgebench.backends.rows"), *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
@@ -383,7 +383,9 @@ def command_run(args: argparse.Namespace) -> int:
     work = args.out.with_suffix(".work")
     work.mkdir(parents=True, exist_ok=True)
     job = prepare(args, work)
-    plans = {one: companion("backend_commands.py", *engine_words(args, work, one)) for one in args.engines}
+    plans = {
+        one: companion("edgebench.backends.commands", *engine_words(args, work, one)) for one in args.engines
+    }
     for done in plans.values():
         if done.returncode == 2:  # no engine of that name
             raise CompareError(last_words(done).partition("error: ")[2])
@@ -416,7 +418,7 @@ def command_table(args: argparse.Namespace, rows: Sequence[str], text: str | Non
         if getattr(args, name, None) is not None:
             words += ["--out" if name == "table_out" else f"--{name}", getattr(args, name)]
     words += [f"--{name}" for name in ("csv", "allow_differing_conditions") if getattr(args, name, False)]
-    done = companion("tabulate_backends.py", *words, text=text)
+    done = companion("edgebench.backends.table", *words, text=text)
     sys.stdout.write(done.stdout)
     sys.stderr.write(done.stderr)
     return done.returncode
@@ -427,7 +429,7 @@ def command_parse(args: argparse.Namespace) -> int:
     words: list[object] = ["--json", *args.logs]
     for name in ("device", "model"):
         words += [f"--{name}", getattr(args, name)] if getattr(args, name) else []
-    done = companion("parse_backend_logs.py", *words)
+    done = companion("edgebench.backends.logs.story", *words)
     if not done.stdout:
         raise CompareError(last_words(done))
     status = command_table(args, ["-"], done.stdout)

@@ -35,8 +35,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 HERE = Path(__file__).resolve().parent
-COLLECTOR = HERE.parent / "run_llamacpp_collect.py"
+COLLECTOR = HERE.parents[1] / "run_llamacpp_collect.py"
 ASK_SECONDS = 60
 ALL_LAYERS = 999  # older tools do not know -1
 LLAMA_CPP = (
@@ -152,7 +154,7 @@ def completion_commands(job: Job, args: argparse.Namespace) -> list[Command]:
 
 def server_commands(job: Job, args: argparse.Namespace) -> list[Command]:
     argv = [
-        sys.executable, str(HERE / "drive_llama_server.py"), "--server", tool(args, "llama-server"),
+        *room_command("edgebench.backends.drive_server"), "--server", tool(args, "llama-server"),
         "--model", job["model"], "--ids", str(args.job.resolve().parent / "prompt_ids.json"),
         "--max_tokens", str(job["max_tokens"]), "--n_ctx", str(job["n_ctx"]),
         "--n_threads", str(job["n_threads"]), "--n_gpu_layers", layers(job),

@@ -28,6 +28,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 HERE = Path(__file__).resolve().parent
 CONTEXT_STEP = 256  # tokens; the engine rounds up to it
 LEAST_TOKENS = 16  # fewer tell nothing of steady decoding
@@ -39,11 +41,8 @@ class PrepareError(Exception):
 
 def ask(script: str, *words: str, text: str = "") -> list[dict[str, Any]]:
     """JSON lines of a script beside this one; PrepareError with its words where it prints none."""
-    path = HERE / script
-    if not path.is_file():
-        raise PrepareError(f"prepare_backends.py needs {script} beside it, in {HERE}")
     done = subprocess.run(
-        [sys.executable, str(path), *words], input=text, capture_output=True, text=True, check=False
+        [*room_command(script), *words], input=text, capture_output=True, text=True, check=False
     )
     answers = [json.loads(line) for line in done.stdout.split("\n") if line.startswith("{")]
     if not answers:
@@ -56,7 +55,7 @@ def prompt_ids(model: Path, prompt: str, prompt_format: str) -> list[int]:
     """Token ids the model is to read, from its vocabulary alone."""
     wanted = {"messages": [{"role": "user", "content": prompt}], "format": prompt_format, "thinking": False}
     requests = [{"op": "open", "model": str(model)}, {"op": "count", "prompt": wanted, "ids": True}]
-    answers = ask("engine_worker.py", text="".join(json.dumps(one) + "\n" for one in requests))
+    answers = ask("edgebench.engine.single", text="".join(json.dumps(one) + "\n" for one in requests))
     for answer in answers:
         if not answer["ok"]:
             raise PrepareError(answer["error"]["message"])
@@ -115,7 +114,7 @@ def prepare(args: argparse.Namespace) -> Path:
     if not args.model.is_file():
         raise PrepareError(f"{args.model} is not there; give --model the path of a GGUF file")
     prompt = args.prompt_file.read_text(encoding="utf-8") if args.prompt_file else args.prompt
-    (facts,) = ask("name_models.py", "--models", str(args.model))
+    (facts,) = ask("edgebench.gguf.identity", "--models", str(args.model))
     if facts.get("error"):
         raise PrepareError(f"{args.model}: {facts['error']}")
     ids = prompt_ids(args.model, prompt, args.prompt_format)

@@ -31,6 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 HERE = Path(__file__).resolve().parent
 TAIL_CHARS = 400
 JOIN_SECONDS = 5  # a child of the engine may still hold its stderr
@@ -70,10 +72,8 @@ class Done:
 
 def script_lines(script: str, *words: str, text: str = "") -> list[dict[str, Any]]:
     """JSON lines of a script beside this one."""
-    if not (HERE / script).is_file():
-        raise BackendError(f"run_backend.py needs {script} beside it, in {HERE}")
     done = subprocess.run(
-        [sys.executable, str(HERE / script), *words], input=text, capture_output=True, text=True, check=False
+        [*room_command(script), *words], input=text, capture_output=True, text=True, check=False
     )
     lines = [json.loads(line) for line in done.stdout.split("\n") if line.startswith("{")]
     if not lines:
@@ -83,7 +83,7 @@ def script_lines(script: str, *words: str, text: str = "") -> list[dict[str, Any
 
 def log_row(done: Done) -> dict[str, Any]:
     """The last result of a log; its cause as Failed where there is none."""
-    rows = script_lines("parse_backend_logs.py", "--json", str(done.log))
+    rows = script_lines("edgebench.backends.logs.story", "--json", str(done.log))
     good = [row for row in rows if row["status"] == "ok"]
     if not good:
         raise Failed(rows[-1]["cause"])
@@ -194,7 +194,9 @@ def read_tinygrad(job: Job, args: argparse.Namespace, done: list[Done]) -> dict[
     if gaps and not told_before(found):
         text = "".join(f"ran model in {gap:.6f} ms\n" for gap in gaps)
         steady = [
-            one for one in script_lines("read_timing_lines.py", "-", text=text) if one["kind"] == "row"
+            one
+            for one in script_lines("edgebench.backends.logs.timings", "-", text=text)
+            if one["kind"] == "row"
         ][-1]
         for name in ("decode_tok_per_s", "tpot_ms", "warmup_excluded"):
             found[name] = steady.get(name)
@@ -265,7 +267,7 @@ def ask_commands(args: argparse.Namespace) -> list[dict[str, Any]]:
     for name in ("llama_bin", "tinygrad_python", "tinygrad_dir"):
         if getattr(args, name) is not None:
             words += [f"--{name}", str(getattr(args, name))]
-    lines = script_lines("backend_commands.py", *words)
+    lines = script_lines("edgebench.backends.commands", *words)
     if "missing" in lines[0]:
         raise Missing(lines[0]["missing"])
     return lines
@@ -333,7 +335,7 @@ def cause_of(done: Done) -> str:
         return str(told[-1]["error"])
     if failed := COLLECTOR_LINE.findall(done.stderr):
         return str(failed[-1])
-    row = script_lines("parse_backend_logs.py", "--json", str(done.log))[-1]
+    row = script_lines("edgebench.backends.logs.story", "--json", str(done.log))[-1]
     known = row["status"] == "FAILED" and not row["cause"].startswith(("nothing recognised", "the log ends"))
     return str(row["cause"]) if known else last_words(done)
 

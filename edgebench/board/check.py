@@ -31,6 +31,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 WIDTH = 80
 ENGINE_PIN = "llama-cpp-python==0.3.36"
 MIB, GIB = 2**20, 2**30
@@ -337,12 +339,7 @@ def judge(facts: Facts, models: Sequence[Facts]) -> list[Check]:
 
 def ask(script: str, arguments: Sequence[str]) -> list[dict[str, Any]]:
     """JSON objects that a script beside this one prints. Its own `error:` is passed on."""
-    path = Path(__file__).resolve().with_name(script)
-    if not path.is_file():
-        raise BoardCheckError(f"board_check.py needs {script} beside it")
-    child = subprocess.run(
-        [sys.executable, str(path), *arguments], capture_output=True, text=True, timeout=300
-    )
+    child = subprocess.run([*room_command(script), *arguments], capture_output=True, text=True, timeout=300)
     if not child.stdout.strip():
         reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
         raise BoardCheckError(reason.removeprefix("error: "))
@@ -389,9 +386,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.n_ctx < 1:
         parser.error("--n_ctx must be at least 1")
     try:
-        (facts,) = ask("board_facts.py", ["--root", args.root])
+        (facts,) = ask("edgebench.board.facts", ["--root", args.root])
         asked = ["--json", "--n_ctx", str(args.n_ctx), *args.models]
-        models = ask("gguf_facts.py", asked) if args.models else []
+        models = ask("edgebench.gguf.facts", asked) if args.models else []
         checks = judge(facts, models)
     except (BoardCheckError, OSError, subprocess.TimeoutExpired) as problem:
         print(f"error: {problem}", file=sys.stderr)

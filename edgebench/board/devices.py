@@ -27,6 +27,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 KINDS = {"jetson": "Jetson", "gpu": "GPU", "mig": "MIG instance", "cpu": "CPU"}
 
 
@@ -51,10 +53,7 @@ class Device:
 
 def board_facts(root: Path) -> dict[str, Any]:
     """What board_facts.py, which stands beside this script, says of the machine."""
-    script = Path(__file__).resolve().with_name("board_facts.py")
-    if not script.is_file():
-        raise ListDevicesError(f"list_devices.py needs {script}; copy it there")
-    command = [sys.executable, str(script), "--root", str(root)]
+    command = [*room_command("edgebench.board.facts"), "--root", str(root)]
     done = subprocess.run(command, capture_output=True, text=True)
     try:
         facts: dict[str, Any] = json.loads(done.stdout)

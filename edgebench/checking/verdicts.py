@@ -38,6 +38,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 SCHEMA_VERSION = 1
 WIDTH, ROWS_SHOWN = 80, 12
 CAP_SHARE = 0.30  # of runs ended by max_tokens: beyond it, output length measures the cap
@@ -182,12 +184,7 @@ def load_anchors(runs_path: Path) -> list[Run]:
 
 def ask(script: str, arguments: Sequence[str]) -> str:
     """What another script beside this one prints; its own `error:` is passed on."""
-    path = Path(__file__).resolve().with_name(script)
-    if not path.is_file():
-        raise CheckRunsError(f"check_runs.py needs {script} beside it")
-    child = subprocess.run(
-        [sys.executable, str(path), *arguments], capture_output=True, text=True, timeout=600
-    )
+    child = subprocess.run([*room_command(script), *arguments], capture_output=True, text=True, timeout=600)
     if child.returncode:
         reason = (child.stderr.strip().splitlines() or [f"{script} failed"])[-1]
         raise CheckRunsError(reason.removeprefix("error: "))
@@ -453,8 +450,8 @@ def build_parser() -> argparse.ArgumentParser:
 def make_report(args: argparse.Namespace) -> dict[str, Any]:
     """The JSON report; `table` is the printed text instead of rows unless --json asks for it."""
     where = ["--runs", str(args.runs)]
-    answers = ask("run_limits.py", [*where, *(["--env", str(args.env)] if args.env else [])])
-    table = ask("runs_table.py", [*where, *(["--json"] if args.json else [])])
+    answers = ask("edgebench.checking.limits", [*where, *(["--env", str(args.env)] if args.env else [])])
+    table = ask("edgebench.checking.table", [*where, *(["--json"] if args.json else [])])
     limits = {line["line"]: line for line in map(json.loads, answers.splitlines())}
     runs, broken = load_runs(args.runs, limits)
     verdicts = judge(runs, broken, load_anchors(args.runs))

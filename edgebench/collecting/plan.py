@@ -48,6 +48,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 DEFAULTS: dict[str, Any] = {
     "levels": None,
     "ids": None,
@@ -132,10 +134,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 def companion(name: str, *arguments: str, text: str = "") -> list[dict[str, Any]]:
     """JSON lines that a companion script prints; PlanError with its own words where it prints none."""
-    script = Path(__file__).resolve().parent / name
-    done = subprocess.run(
-        [sys.executable, str(script), *arguments], input=text, capture_output=True, text=True
-    )
+    done = subprocess.run([*room_command(name), *arguments], input=text, capture_output=True, text=True)
     try:
         lines: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
     except ValueError:
@@ -143,7 +142,7 @@ def companion(name: str, *arguments: str, text: str = "") -> list[dict[str, Any]
     if not lines or done.returncode < 0:  # killed, perhaps half-way
         words = (done.stderr.strip() or f"ended with status {done.returncode}").splitlines()[-1]
         said = words.removeprefix("error: ")
-        raise PlanError(said if said != words else f"companions/{name}: {words}")
+        raise PlanError(said if said != words else f"{name}: {words}")
     return lines
 
 
@@ -269,7 +268,9 @@ def count_tokens(
     distinct = [line for line in lines if line["record"]["repeat"] == 1]
     requests: list[dict[str, Any]] = [{"op": "open", "model": model["path"]}]
     requests += [{"op": "count", "prompt": line["prompt"]} for line in distinct]
-    answers = companion("engine_worker.py", text="".join(json.dumps(request) + "\n" for request in requests))
+    answers = companion(
+        "edgebench.engine.single", text="".join(json.dumps(request) + "\n" for request in requests)
+    )
     refused = [answer["error"]["message"] for answer in answers if not answer["ok"]]
     if refused:
         model["error"] = refused[0]
@@ -434,7 +435,7 @@ def environment(
 
 def check_board(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What machine this is; without an engine, or on a Jetson without its GPU, nothing runs."""
-    board = companion("board_check.py", "--json")[0]
+    board = companion("edgebench.board.check", "--json")[0]
     cure = next((check["cure"] for check in board["checks"] if check["name"] == "engine"), None)
     if board["engine"]["version"] is None:
         raise PlanError(f"the engine does not start ({board['engine']['error']}); install it: {cure}")
@@ -455,7 +456,7 @@ def make_plan(settings: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, 
     with concurrent.futures.ThreadPoolExecutor() as pool:  # the board is watched for a while meanwhile
         checked = pool.submit(check_board, settings)
         tasks = read_prompts(settings)
-        models = companion("name_models.py", *known, "--models", *map(str, settings["models"]))
+        models = companion("edgebench.gguf.identity", *known, "--models", *map(str, settings["models"]))
     board = checked.result()
     records = earlier(out, settings) if out else []
     settings["conditions"] = {
@@ -519,7 +520,7 @@ def read_prompts(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
         arguments += [f"--{name}", *map(str, settings[name])] if settings[name] else []
     arguments += ["--limit", str(settings["limit"])] if settings["limit"] else []
     arguments += ["--questions", str(settings["questions"])] if settings["turns"] == 2 else []
-    return companion("read_prompts.py", *arguments)
+    return companion("edgebench.prompts.tasks", *arguments)
 
 
 def dry_run_table(
@@ -543,7 +544,7 @@ def dry_run_table(
         ]
     feed = ["--source", settings["source"], "--interval", str(settings["interval"])]
     feed += [f"--feed={settings['feed']}"] if settings["feed"] else []
-    choice = companion("power_feed.py", "--choose", *feed)[0]
+    choice = companion("edgebench.power.feeds", "--choose", *feed)[0]
     lines.append(f"power: {shlex.join(choice['command']) if choice['command'] else choice['reason']}")
     lines += ["start it with:", f"  {settings['command']}"] if settings["command"] else []
     return "\n".join(lines)

@@ -36,10 +36,11 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-WORKER = Path(__file__).resolve().parent / "engine_worker.py"
+from edgebench.shell.launch import room_command
+
+WORKER = "edgebench.engine.single"
 LAST_WORDS = 12  # lines of the engine's log that an error carries
 COOL_LIMIT_SECONDS = 600
 WARM_UP_TOKENS = 8
@@ -69,7 +70,7 @@ class Worker:
     def __init__(self) -> None:
         self.log: collections.deque[str] = collections.deque(maxlen=LAST_WORDS)
         self.child = subprocess.Popen(
-            [sys.executable, str(WORKER)],
+            room_command(WORKER),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

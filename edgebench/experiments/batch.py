@@ -28,6 +28,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 HERE = Path(__file__).resolve().parent
 NAME_LENGTH = 90  # of a file without its ending: file systems allow 255 bytes
 Json = Mapping[str, Any]
@@ -39,7 +41,7 @@ class WriteExperimentsError(Exception):
 
 def experiment_config(*words: str) -> str:
     """Standard output of experiment_config.py."""
-    command = [sys.executable, str(HERE / "experiment_config.py"), *words]
+    command = [*room_command("edgebench.experiments.config"), *words]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise WriteExperimentsError(done.stderr.strip().removeprefix("error: "))

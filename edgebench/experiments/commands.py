@@ -41,6 +41,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 HERE = Path(__file__).resolve().parent
 OUTPUT = "results/experiments"
 WRITERS = ("new", "grid")  # `config` commands of write_experiments.py; the others are experiment_config.py's
@@ -57,14 +59,14 @@ FLAG_KEYS = {
 }  # fmt: skip
 # command: (script and its first words, what it does)
 HANDED_OVER = {
-    "config": ("experiment_config.py", "show, validate, new, grid"),
-    "presets": ("experiment_config.py presets", "what the presets set"),
-    "datasets": ("load_prompts.py --list", "named sets of prompts"),
-    "devices": ("list_devices.py", "what this machine computes on"),
-    "plan": ("plan_experiment.py", "what an experiment will cost"),
-    "status": ("watch_experiment.py status", "how far it is"),
-    "follow": ("watch_experiment.py follow", "the same, until it ends"),
-    "stop": ("watch_experiment.py stop", "end it after the current run"),
+    "config": ("edgebench.experiments.config", "show, validate, new, grid"),
+    "presets": ("edgebench.experiments.config presets", "what the presets set"),
+    "datasets": ("edgebench.prompts.sources --list", "named sets of prompts"),
+    "devices": ("edgebench.board.devices", "what this machine computes on"),
+    "plan": ("edgebench.experiments.costs", "what an experiment will cost"),
+    "status": ("edgebench.experiments.folder status", "how far it is"),
+    "follow": ("edgebench.experiments.folder follow", "the same, until it ends"),
+    "stop": ("edgebench.experiments.folder stop", "end it after the current run"),
 }
 Json = Mapping[str, Any]
 
@@ -90,7 +92,7 @@ def effective(file: str | None, preset: str | None, sets: Sequence[str]) -> dict
     """{id, hash, config, overrides} from experiment_config.py, which has said on stderr what is wrong."""
     words = [*([file] if file else []), *(["--preset", preset] if preset else [])]
     words += [f"--set={one}" for one in sets]
-    command = [sys.executable, str(HERE / "experiment_config.py"), "show", *words]
+    command = [*room_command("edgebench.experiments.config"), "show", *words]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RunExperimentError(done.stderr.strip().removeprefix("error: "))
@@ -107,7 +109,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def read_state(folder: Path) -> dict[str, Any] | None:
     """state.json, None where there is none; a running state whose process has gone reads interrupted."""
-    command = [sys.executable, str(HERE / "watch_experiment.py"), "status", str(folder), "--json"]
+    command = [*room_command("edgebench.experiments.folder"), "status", str(folder), "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode or not done.stdout.strip():
         return None
@@ -124,7 +126,7 @@ def folders(output: Path) -> list[Path]:
 
 def find(output: Path, name: str) -> Path:
     """The folder of an ID, of the beginning of one, or of a path."""
-    command = [sys.executable, str(HERE / "watch_experiment.py"), "status", name, "--output", str(output)]
+    command = [*room_command("edgebench.experiments.folder"), "status", name, "--output", str(output)]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True)
     if done.returncode:
         raise RunExperimentError(done.stderr.strip().removeprefix("error: "))
@@ -234,9 +236,7 @@ def runs_per_cycle(config: Json) -> int | None:
     for name in ("levels", "ids"):
         words += [f"--{name}", *map(str, config[name])] if config[name] else []
     words += ["--limit", str(config["limit"])] if config["limit"] else []
-    done = subprocess.run(
-        [sys.executable, str(HERE / "read_prompts.py"), *words], capture_output=True, text=True
-    )
+    done = subprocess.run([*room_command("edgebench.prompts.tasks"), *words], capture_output=True, text=True)
     if done.returncode:
         raise RunExperimentError(done.stderr.strip().removeprefix("error: "))
     prompts = sum(len(json.loads(line)["levels"]) for line in done.stdout.splitlines())
@@ -247,7 +247,7 @@ def runs_per_cycle(config: Json) -> int | None:
 
 
 def conductor(folder: Path, detached: bool) -> list[str]:
-    command = [sys.executable, str(HERE / "conduct_cycles.py"), str(folder.resolve())]
+    command = [*room_command("edgebench.experiments.conductor"), str(folder.resolve())]
     return [*command, "--detached"] if detached else command
 
 
@@ -424,9 +424,7 @@ def results_show(folder: Path, raw: bool, as_json: bool) -> int:
     if as_json:
         print((folder / "summary.json").read_text(encoding="utf-8"), end="")
         return 0
-    return subprocess.run(
-        [sys.executable, str(HERE / "summarize_cycles.py"), str(folder), "--show"]
-    ).returncode
+    return subprocess.run([*room_command("edgebench.experiments.summary"), str(folder), "--show"]).returncode
 
 
 def results(args: argparse.Namespace) -> int:
@@ -464,14 +462,14 @@ def aggregate(args: argparse.Namespace) -> int:
 
 def sum_up(folder: Path, mode: str) -> int:
     """summary.json, summary.md, workbooks."""
-    commands = [[str(HERE / "summarize_cycles.py"), str(folder)]]
+    commands = [[*room_command("edgebench.experiments.summary"), str(folder)]]
     cycles = [str(path) for path in sorted(folder.glob("cycle_*.jsonl")) if path.stem[6:].isdigit()]
     if mode == "collect":
         scores = [str(path) for path in folder.glob("scores_mtbench.csv")]
         given = ["--scores", *scores] if scores else []
-        workbooks = str(HERE.parent / "aggregate_to_excels.py")
-        commands.append([workbooks, "--runs", *cycles, *given, "--outdir", str(folder)])
-    codes = [subprocess.run([sys.executable, *command]).returncode for command in commands]
+        workbooks = str(HERE.parents[1] / "aggregate_to_excels.py")
+        commands.append([sys.executable, workbooks, "--runs", *cycles, *given, "--outdir", str(folder)])
+    codes = [subprocess.run(command).returncode for command in commands]
     print(f"{folder.name}: {folder / 'summary.md'}")
     return max(codes)
 
@@ -483,9 +481,9 @@ def hand_over(command: str, words: Sequence[str]) -> int:
     """Another script of the suite does it."""
     script, *first = HANDED_OVER[command][0].split()
     if command == "config" and words and words[0] in WRITERS:
-        script = "write_experiments.py"
+        script = "edgebench.experiments.batch"
     with contextlib.suppress(KeyboardInterrupt):
-        return subprocess.run([sys.executable, str(HERE / script), *first, *words]).returncode
+        return subprocess.run([*room_command(script), *first, *words]).returncode
     return 130
 
 

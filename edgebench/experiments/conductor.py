@@ -41,6 +41,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 HERE = Path(__file__).resolve().parent
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POLL_SECONDS = 0.2
@@ -183,7 +185,7 @@ def measuring_command(config: Json, folder: Path, n: int, seed: int) -> list[str
     }
     if config["mode"] == "throughput":
         sizes = ",".join(map(str, config["batch_sizes"]))
-        return [sys.executable, str(HERE / "throughput.py"), *flags_of(shared | {"batch_sizes": sizes})]
+        return [*room_command("edgebench.throughput.campaign"), *flags_of(shared | {"batch_sizes": sizes})]
     own = {
         "thinking": config["generation"]["thinking"],
         "system": config["generation"]["system"],
@@ -195,7 +197,7 @@ def measuring_command(config: Json, folder: Path, n: int, seed: int) -> list[str
         "order": COLLECTOR_ORDER[config["order"]],
         "cooldown": config["cool_down"]["run"],
     }
-    return [sys.executable, str(HERE.parent / "run_llamacpp_collect.py"), *flags_of(shared | own)]
+    return [sys.executable, str(HERE.parents[1] / "run_llamacpp_collect.py"), *flags_of(shared | own)]
 
 
 def warm_up_command(config: Json, folder: Path) -> list[str]:
@@ -217,9 +219,10 @@ def warm_up_command(config: Json, folder: Path) -> list[str]:
     ] + ["--fresh"]
 
 
-def run_script(script: Path, *arguments: str) -> tuple[int, str]:
+def run_script(script: Path | str, *arguments: str) -> tuple[int, str]:
     """(exit code, stdout) of another script; its stderr is the user's to read."""
-    command = [sys.executable, str(script), *arguments]
+    head = room_command(script) if isinstance(script, str) else [sys.executable, str(script)]
+    command = [*head, *arguments]
     # A session of its own: Ctrl-C in the terminal is ours to answer.
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     return done.returncode, done.stdout
@@ -350,7 +353,7 @@ class Conductor:
             made = self.folder / "prompts.csv"
             if not made.exists():
                 flags = flags_of({"out": made, **{k: v for k, v in dataset.items() if k != "source"}})
-                if run_script(HERE / "load_prompts.py", dataset["source"], *flags)[0]:
+                if run_script("edgebench.prompts.sources", dataset["source"], *flags)[0]:
                     raise ConductCyclesError(f"no prompts from {dataset['source']}; the line above says why")
             self.config |= {"prompts": [str(made)]}
             if not self.config["levels"]:
@@ -394,7 +397,7 @@ class Conductor:
 
     def summarize(self) -> bool:
         """Sum up what there is; is the energy per token known well enough?"""
-        code, _ = run_script(HERE / "summarize_cycles.py", str(self.folder))
+        code, _ = run_script("edgebench.experiments.summary", str(self.folder))
         if code:
             self.say("the summary could not be made; the line above says why")
             return False
@@ -438,7 +441,7 @@ class Conductor:
         self.say(f"judge: {wanted['model'] or wanted['serve_model']}")
         done = [cycle["n"] for cycle in self.state["cycles"] if cycle["status"] == "completed"]
         runs = self.folder / f"cycle_{min(done, default=1)}.jsonl"
-        script = str(HERE.parent / "judge_pairs.py")
+        script = str(HERE.parents[1] / "judge_pairs.py")
         code = self.run_child(
             [sys.executable, script, *judge_flags(self.config, runs, scores)],
             scores.with_suffix(".journal.jsonl"),
@@ -456,7 +459,7 @@ class Conductor:
         if not (self.folder / "summary.json").exists():
             self.summarize()
         with contextlib.suppress(OSError):  # the terminal may be gone
-            print(run_script(HERE / "summarize_cycles.py", str(self.folder), "--show")[1], flush=True)
+            print(run_script("edgebench.experiments.summary", str(self.folder), "--show")[1], flush=True)
         if self.config["mode"] == "throughput" or not any(c["runs"] for c in self.state["cycles"]):
             return 0
         scores = self.folder / "scores_mtbench.csv"
@@ -466,7 +469,7 @@ class Conductor:
                 str(path) for path in sorted(self.folder.glob("cycle_*.jsonl")) if path.stem[6:].isdigit()
             ]
             given = ["--scores", str(scores)] if scores.exists() else []
-            workbooks = HERE.parent / "aggregate_to_excels.py"
+            workbooks = HERE.parents[1] / "aggregate_to_excels.py"
             code, said = run_script(workbooks, "--runs", *cycles, *given, "--outdir", str(self.folder))
             print(said, end="", file=self.log, flush=True)
             self.say(f"workbooks in {self.folder}" if code == 0 else f"workbooks: exit code {code}")

@@ -34,6 +34,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 HERE = Path(__file__).resolve().parent
 SETTLE_SECONDS = 1.0  # the collector waits this long before an idle baseline
 ORDERS = 2  # the judge sees each pair both ways round
@@ -62,7 +64,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
 
 def ask(script: str, *words: str) -> Any:
     """JSON that another script prints."""
-    done = subprocess.run([sys.executable, str(HERE / script), *words], capture_output=True, text=True)
+    done = subprocess.run([*room_command(script), *words], capture_output=True, text=True)
     if done.returncode:
         raise PlanExperimentError(done.stderr.strip().removeprefix("error: ") or f"{script} failed")
     return json.loads(done.stdout)
@@ -86,8 +88,8 @@ def run_pilot(words: Sequence[str], chosen: Json, tasks: int) -> tuple[Path, lis
         given += ["--set=ids=[]", f"--set=limit={tasks}"]
     else:
         given += ["--set=limit=null"]
-    pilot = ask("experiment_config.py", "show", *given)
-    command = [sys.executable, str(HERE / "run_experiment.py"), "run", *given]
+    pilot = ask("edgebench.experiments.config", "show", *given)
+    command = [*room_command("edgebench.experiments.commands"), "run", *given]
     code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
     path = Path(output) / pilot["id"] / "cycle_1.jsonl"
     good = [one for _, one in read_jsonl(path) if one and one.get("error") is None] if path.exists() else []
@@ -184,7 +186,7 @@ def from_trained(config: Json, args: argparse.Namespace, runs_per_cycle: int) ->
             words += ["--limit", str(config["limit"])] if config["limit"] else []
             words += ["--output-tokens", str(args.output_tokens or config["generation"]["max_tokens"])]
             words += ["--repeats", str(config["repeats"] * config["cycles"])]
-            plan = ask("token2metrics.py", *words)
+            plan = ask("edgebench.forecasting.commands", *words)
             warnings += plan["warnings"]
             for level, one in plan["levels"].items():
                 kept = {"runs": one["runs"]}
@@ -217,7 +219,12 @@ def judge_cost(
     if "runs" not in plan.get("pilot", {}):
         return cost
     judge = config["judge"]
-    command = [sys.executable, str(HERE.parent / "judge_pairs.py"), "--dry_run", f"--pairs={judge['pairs']}"]
+    command = [
+        sys.executable,
+        str(HERE.parents[1] / "judge_pairs.py"),
+        "--dry_run",
+        f"--pairs={judge['pairs']}",
+    ]
     command += [f"--questions={judge['questions']}", f"--runs_root={plan['pilot']['runs']}"]
     command += [f"--model={judge['model'] or Path(judge['serve_model']).stem}"]
     with tempfile.TemporaryDirectory() as folder:
@@ -238,7 +245,7 @@ def make_plan(args: argparse.Namespace) -> dict[str, Any]:
     """The plan of an experiment."""
     words = [str(args.file), *(f"--set={one}" for one in args.set)]
     words += ["--preset", args.preset] if args.preset else []
-    dry = ask("run_experiment.py", "run", *words, "--dry_run")
+    dry = ask("edgebench.experiments.commands", "run", *words, "--dry_run")
     config = dry["config"]
     runs_per_cycle = dry["runs"] // config["cycles"] if dry["runs"] else None
     if runs_per_cycle is None:

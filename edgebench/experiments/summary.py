@@ -38,6 +38,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 HERE = Path(__file__).resolve().parent
 CYCLES_FOR_INTERVAL = 3
 HARD_FLAGS = frozenset(
@@ -279,7 +281,7 @@ def count_flops(
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as runs:
         runs.writelines(json.dumps(record) + "\n" for record in records)
         runs.flush()
-        command = [sys.executable, str(HERE / "count_flops.py"), "--model", *models]
+        command = [*room_command("edgebench.gguf.flops"), "--model", *models]
         command += ["--runs", runs.name, "--out", str(out)]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode or not out.exists():

@@ -28,6 +28,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 ROOM = Path(__file__).resolve().parent
 MAX_TOKENS = 512  # the collector's default length of an answer
 BOUNDS = ("mean", "low", "high")
@@ -56,9 +58,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
 
 def run_room(script: str, *flags: object) -> str:
     """stdout of a script of this folder; its error becomes ours."""
-    done = subprocess.run(
-        [sys.executable, str(ROOM / script), *map(str, flags)], capture_output=True, text=True
-    )
+    done = subprocess.run([*room_command(script), *map(str, flags)], capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"{script} ended without a word"]
         raise PlanError(lines[-1].removeprefix("error: "))
@@ -71,7 +71,7 @@ def read_levels(args: argparse.Namespace) -> dict[str, list[str]]:
     flags += ["--levels", *args.levels] if args.levels else []
     flags += ["--limit", args.limit] if args.limit else []
     levels = defaultdict(list)
-    for line in run_room("read_prompts.py", *flags).splitlines():
+    for line in run_room("edgebench.prompts.tasks", *flags).splitlines():
         for level, text in json.loads(line)["levels"].items():
             levels[level].append(text)
     return dict(levels)
@@ -93,7 +93,7 @@ def count_tokens(args: argparse.Namespace, levels: Mapping[str, Sequence[str]]) 
             prompt = {"messages": messages, "format": args.prompt_format, "thinking": False}
             requests.append({"op": "count", "prompt": prompt})
     text = "".join(json.dumps(request) + "\n" for request in requests)
-    command = [sys.executable, str(ROOM / "engine_worker.py")]
+    command = [*room_command("edgebench.engine.single")]
     done = subprocess.run(command, input=text, capture_output=True, text=True)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     refused = [answer["error"]["message"] for answer in answers if not answer["ok"]]
@@ -146,7 +146,9 @@ def predict_all(
         lines = [json.dumps({"input_tokens": one, "output_tokens": two}) + "\n" for one, two in distinct]
         path.write_text("".join(lines), encoding="utf-8")
         flags = ["--model", args.model, "--model-path", args.model_path, "--level", args.level]
-        text = run_room("token2metrics.py", "--log-level", "warning", "batch-predict", path, *flags)
+        text = run_room(
+            "edgebench.forecasting.commands", "--log-level", "warning", "batch-predict", path, *flags
+        )
     return dict(zip(distinct, (json.loads(line) for line in text.splitlines()), strict=True))
 
 

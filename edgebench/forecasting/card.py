@@ -20,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 TEXT = {
     "prefill_ms": "time to the first token [ms]",
     "decode_ms": "time of the further tokens [ms]",
@@ -152,8 +154,8 @@ def write_card(model: Mapping[str, Any], scores: Mapping[str, Any] | None) -> st
 
 def read_inputs(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The checked model, and the scores if there are some."""
-    checker = Path(__file__).resolve().with_name("check_model.py")
-    done = subprocess.run([sys.executable, str(checker), str(args.model)], capture_output=True, text=True)
+    checker = room_command("edgebench.forecasting.model_file")
+    done = subprocess.run([*checker, str(args.model)], capture_output=True, text=True)
     if done.returncode:
         raise CardError(done.stderr.strip().removeprefix("error: "))
     try:

@@ -35,6 +35,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 ROOM = Path(__file__).resolve().parent
 LOG = logging.getLogger("token2metrics")
 REGRESSIONS = ("analytic", "linear", "polynomial", "random_forest", "xgboost")
@@ -55,10 +57,8 @@ class Token2MetricsError(Exception):
 
 def run_room(script: str, *flags: object, text: str = "") -> str:
     """stdout of a script of this folder; its error becomes ours, its remarks go on to stderr."""
-    command = [sys.executable, str(ROOM / script), *map(str, flags)]
+    command = [*room_command(script), *map(str, flags)]
     LOG.debug("running %s", " ".join(command[1:]))
-    if not (ROOM / script).exists():
-        raise Token2MetricsError(f"token2metrics.py needs {script} beside it")
     done = subprocess.run(command, input=text, capture_output=True, text=True)
     said = done.stderr.strip()
     if done.returncode:
@@ -78,15 +78,15 @@ def gathered(args: argparse.Namespace) -> Iterator[tuple[Path, list[dict[str, An
             flags += ["--assume_input_tokens", args.assume_input_tokens]
         if args.sample_period_s is not None:
             flags += ["--sample_period_s", args.sample_period_s]
-        run_room("read_measurements.py", *args.data, "--out", rows, *flags)
-        listed = run_room("select_measurements.py", "--rows", rows, "--list")
+        run_room("edgebench.forecasting.measurements", *args.data, "--out", rows, *flags)
+        listed = run_room("edgebench.forecasting.samples", "--rows", rows, "--list")
         yield rows, [json.loads(line) for line in listed.splitlines()]
 
 
 def select(rows: Path, model: str, board: str | None) -> tuple[Path, dict[str, Any]]:
     """Samples of one model as a file beside the rows, and their content."""
     flags = ["--board", board] if board else []
-    text = run_room("select_measurements.py", "--rows", rows, "--model", model, *flags)
+    text = run_room("edgebench.forecasting.samples", "--rows", rows, "--model", model, *flags)
     path = rows.with_name("samples.json")
     path.write_text(text, encoding="utf-8")
     return path, json.loads(text)
@@ -112,7 +112,7 @@ def trained_models(path: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in files:
         try:
-            told = json.loads(run_room("check_model.py", file))
+            told = json.loads(run_room("edgebench.forecasting.model_file", file))
         except Token2MetricsError as exc:
             if path.is_file():
                 raise
@@ -128,7 +128,9 @@ def choose_trained(args: argparse.Namespace) -> Path:
     """The one trained model --model means; analytic where several regressions of it are there."""
     found = trained_models(args.model_path)
     names = sorted({label.rsplit(" (", 1)[0] for label in found})
-    name = json.loads(run_room("select_measurements.py", "--choose", args.model, text=json.dumps(names)))
+    name = json.loads(
+        run_room("edgebench.forecasting.samples", "--choose", args.model, text=json.dumps(names))
+    )
     kinds = [kind for kind in (*REGRESSIONS, "transfer") if f"{name} ({kind})" in found]
     kind = getattr(args, "regression", None) or kinds[0]
     if kind not in kinds:
@@ -160,20 +162,32 @@ def train_one(args: argparse.Namespace, rows: Path, name: str) -> None:
     samples, content = select(rows, name, args.board)
     folder = args.output / f"{slug(content['model'])}_{args.regression}"
     model, scores = folder / "models" / "model.json", rows.with_name("scores.json")
-    run_room("fit_metrics.py", "fit", "--samples", samples, "--regression", args.regression, "--out", model)
+    run_room(
+        "edgebench.forecasting.fit",
+        "fit",
+        "--samples",
+        samples,
+        "--regression",
+        args.regression,
+        "--out",
+        model,
+    )
     flags: list[object] = []
     if args.cross_validate or args.plots:
         pairs = rows.with_name("pairs.jsonl")
         asked = ["--samples", samples, "--regression", args.regression, "--pairs", pairs]
         scores.write_text(
-            run_room("evaluate_metrics.py", *asked, "--folds", args.folds, "--json"), encoding="utf-8"
+            run_room("edgebench.forecasting.evaluate", *asked, "--folds", args.folds, "--json"),
+            encoding="utf-8",
         )
         flags = ["--scores", scores]
         if args.plots:
             drawn = args.plots / slug(content["model"])
-            run_room("plot_metrics.py", "--pairs", pairs, "--model_file", model, "--outdir", drawn)
+            run_room(
+                "edgebench.forecasting.plots", "--pairs", pairs, "--model_file", model, "--outdir", drawn
+            )
     card = folder / "model_card.md"
-    run_room("write_model_card.py", model, "--out", card, *flags)
+    run_room("edgebench.forecasting.card", model, "--out", card, *flags)
     print_trained(model, card)
 
 
@@ -224,9 +238,9 @@ def evaluate(args: argparse.Namespace) -> int:
             flags += ["--model_file", choose_trained(args)]
         else:
             flags += ["--regression", args.regression or REGRESSIONS[0]]
-        print(run_room("evaluate_metrics.py", *flags, *(["--json"] if args.json else [])), end="")
+        print(run_room("edgebench.forecasting.evaluate", *flags, *(["--json"] if args.json else [])), end="")
         if args.plots:
-            run_room("plot_metrics.py", "--pairs", pairs, "--outdir", args.plots)
+            run_room("edgebench.forecasting.plots", "--pairs", pairs, "--outdir", args.plots)
     return 0
 
 
@@ -236,9 +250,9 @@ def evaluate(args: argparse.Namespace) -> int:
 def predict(args: argparse.Namespace) -> int:
     """One request."""
     path = choose_trained(args)
-    told = json.loads(run_room("check_model.py", path))
+    told = json.loads(run_room("edgebench.forecasting.model_file", path))
     tokens = ("--tokens", args.input_tokens, args.output_tokens)
-    row = json.loads(run_room("fit_metrics.py", "predict", path, *tokens, "--level", args.level))
+    row = json.loads(run_room("edgebench.forecasting.fit", "predict", path, *tokens, "--level", args.level))
     row = {"model": told["model"], **with_power(row)}
     row |= {name: told[name] for name in ("regression", "board", "no_energy_reason", "simulated_power")}
     print(json.dumps(row) if args.json else format_prediction(row))
@@ -289,8 +303,10 @@ def batch_predict(args: argparse.Namespace) -> int:
         args.model = name
         text = "".join(f"{json.dumps([requests[p][column] for column in COLUMNS])}\n" for p in places)
         path = choose_trained(args)
-        told = json.loads(run_room("check_model.py", path))
-        lines = run_room("fit_metrics.py", "predict", path, "--level", args.level, text=text).splitlines()
+        told = json.loads(run_room("edgebench.forecasting.model_file", path))
+        lines = run_room(
+            "edgebench.forecasting.fit", "predict", path, "--level", args.level, text=text
+        ).splitlines()
         for place, line in zip(places, lines, strict=True):
             answers[place] = {"model": told["model"], **with_power(json.loads(line))}
             answers[place] |= {name: told[name] for name in ("no_energy_reason", "simulated_power")}
@@ -353,9 +369,7 @@ class CommandParser(argparse.ArgumentParser):
 
 def hand_on(args: argparse.Namespace) -> int:
     """Run the script whose command this is."""
-    if not (ROOM / args.script).exists():
-        raise Token2MetricsError(f"token2metrics.py needs {args.script} beside it")
-    return subprocess.run([sys.executable, str(ROOM / args.script), *args.flags]).returncode
+    return subprocess.run([*room_command(args.script), *args.flags]).returncode
 
 
 def add_data_flags(sub: argparse.ArgumentParser) -> None:
@@ -419,9 +433,9 @@ def build_parser() -> argparse.ArgumentParser:
         commands.choices[name].add_argument("--json", action="store_true", help="one JSON object")
     add("models", list_trained, "the trained models there are")
     rooms = {
-        "calibrate": "calibrate_board.py",
-        "benchmark": "benchmark_published.py",
-        "plan": "plan_budget.py",
+        "calibrate": "edgebench.forecasting.transfer",
+        "benchmark": "edgebench.forecasting.published",
+        "plan": "edgebench.forecasting.budget",
     }
     for name, script in rooms.items():
         commands.add_parser(name, help=f"see {script} --help").script = script

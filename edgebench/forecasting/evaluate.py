@@ -28,6 +28,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 QUANTITIES = (
     "prefill_ms",
     "decode_ms",
@@ -99,7 +101,7 @@ def make_split(name: str, test: Any) -> dict[str, Any]:
 
 def run_room(command: Sequence[str], text: str) -> list[dict[str, Any]]:
     """JSON lines of a script beside this one."""
-    full = [sys.executable, str(ROOM / command[0]), *command[1:]]
+    full = [*room_command(command[0]), *command[1:]]
     done = subprocess.run(full, input=text, capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"{command[0]} ended without a word"]
@@ -112,7 +114,14 @@ def crossed(args: argparse.Namespace, splits: Sequence[Mapping[str, Any]]) -> li
     splits = [split for split in splits if split["train"] and split["test"]]
     if not splits:
         raise EvaluateError("nothing to hold out: all rows are of one cell; measure other lengths")
-    command = ["fit_metrics.py", "cross", "--samples", str(args.samples), "--level", str(args.level)]
+    command = [
+        "edgebench.forecasting.fit",
+        "cross",
+        "--samples",
+        str(args.samples),
+        "--level",
+        str(args.level),
+    ]
     command += ["--regression", args.regression]
     if args.base:
         command += ["--base", str(args.base), "--method", args.method]
@@ -132,7 +141,9 @@ def unseen(
         return []
     pairs = [[samples["counts"][place][0], samples["counts"][place][1] + 1] for place in places]
     text = "".join(json.dumps(pair) + "\n" for pair in pairs)
-    rows = run_room(["fit_metrics.py", "predict", str(args.model_file), "--level", str(args.level)], text)
+    rows = run_room(
+        ["edgebench.forecasting.fit", "predict", str(args.model_file), "--level", str(args.level)], text
+    )
     predicted = {
         name: {bound: [row[name][bound] for row in rows] for bound in ("mean", "low", "high")}
         for name in QUANTITIES
@@ -214,7 +225,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, A
     """Everything: answer and pairs."""
     samples, how, answers = read_json(args.samples), "", []
     if args.model_file:
-        (told,) = run_room(["check_model.py", str(args.model_file)], "")
+        (told,) = run_room(["edgebench.forecasting.model_file", str(args.model_file)], "")
         if told["model"].casefold() != samples["model"].casefold():
             raise EvaluateError(
                 f"{args.model_file} is a model of {told['model']}, the rows are of {samples['model']}"

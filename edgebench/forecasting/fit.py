@@ -36,6 +36,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgebench.shell.launch import room_command
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -173,7 +175,7 @@ def fit_analytic(
         "bands": len(EDGES) - 1,
         "tolerant": len(leaning) == 1,
     }
-    answer = ask_lasting("solve_metrics.py", job)
+    answer = ask_lasting("edgebench.forecasting.solve", job)
     spec = {"regressor": "analytic", "edges": list(EDGES), **kinds[answer.pop("design")]}
     held_out = np.asarray(answer.pop("held_out"), float)
     return {**spec, **answer}, held_out
@@ -331,7 +333,7 @@ def fit_target(
     if kind not in (REGRESSIONS[0], METHODS[0]):
         seen = x[:, :2] if base is None else np.column_stack([base[target], tokens_of(target, x)])
         job = {"regression": kind, "x": seen.tolist(), "y": y.tolist(), "fold": fold.tolist()}
-        answer = ask_lasting("fit_regressors.py", job)
+        answer = ask_lasting("edgebench.forecasting.regressors", job)
         found = apply_spec(answer["spec"], x, target, base)
         # What the room hands over must predict here what it predicted there.
         if not np.allclose(found, np.maximum(answer["predicted"], 0), rtol=1e-3, atol=1e-9):
@@ -357,8 +359,9 @@ def fit_target(
 
 def read_model(path: Path) -> dict[str, Any]:
     """A model that check_model.py has found usable; FitError says what is wrong with another."""
-    script = Path(__file__).resolve().with_name("check_model.py")
-    done = subprocess.run([sys.executable, str(script), str(path)], capture_output=True, text=True)
+    done = subprocess.run(
+        [*room_command("edgebench.forecasting.model_file"), str(path)], capture_output=True, text=True
+    )
     if done.returncode:
         raise FitError(done.stderr.strip().removeprefix("error: "))
     model: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -379,7 +382,7 @@ def read_samples(path: Path) -> dict[str, Any]:
 @functools.cache
 def lasting_room(script: str) -> subprocess.Popen[str]:
     """A script beside this one, started once: its libraries take seconds to import. It ends with our pipe."""
-    command = [sys.executable, str(Path(__file__).resolve().with_name(script))]
+    command = room_command(script)
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -397,7 +400,7 @@ def ask_lasting(script: str, job: Mapping[str, Any]) -> dict[str, Any]:
 
 def ask_room(script: str, asked: Any) -> Any:
     """JSON in, JSON out of a script beside this one."""
-    command = [sys.executable, str(Path(__file__).resolve().with_name(script))]
+    command = room_command(script)
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["it ended without a word"]
@@ -415,7 +418,7 @@ def with_intervals(
     ]
     shared = {name: samples[name] for name in ("counts", "group", "measured")}
     for model, intervals in zip(
-        models, ask_room("metric_intervals.py", {**shared, "jobs": jobs}), strict=True
+        models, ask_room("edgebench.forecasting.intervals", {**shared, "jobs": jobs}), strict=True
     ):
         model["intervals"] = intervals
 
@@ -432,7 +435,9 @@ def predict_all(
         between = {target: spec.get("between_lengths") for target, spec in model["targets"].items()}
         job = {"counts": pairs, "means": {name: values.tolist() for name, values in means.items()}}
         jobs.append({**job, "between": between, "intervals": model["intervals"], "ranges": model["ranges"]})
-    answer: list[dict[str, Any]] = ask_room("metric_intervals.py", {"level": level, "bounds": jobs})
+    answer: list[dict[str, Any]] = ask_room(
+        "edgebench.forecasting.intervals", {"level": level, "bounds": jobs}
+    )
     return answer
 
 

@@ -21,6 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 LABELS = {
     "prefill_ms": "time to the first token [ms]",
     "decode_ms": "decode time [ms]",
@@ -139,8 +141,7 @@ def predict_grid(path: Path, low: Sequence[float], high: Sequence[float]) -> tup
     ]
     pairs = [[prompt, output] for output in axes[1] for prompt in axes[0]]
     command = [
-        sys.executable,
-        str(Path(__file__).resolve().with_name("fit_metrics.py")),
+        *room_command("edgebench.forecasting.fit"),
         "predict",
         str(path),
     ]
@@ -156,8 +157,8 @@ def draw_surface(path: Path, pairs: Mapping[str, Sequence[Mapping[str, Any]]], o
     """Energy over both lengths; nothing to draw for a model without energy."""
     import numpy as np
 
-    checker = Path(__file__).resolve().with_name("check_model.py")
-    done = subprocess.run([sys.executable, str(checker), str(path)], capture_output=True, text=True)
+    checker = room_command("edgebench.forecasting.model_file")
+    done = subprocess.run([*checker, str(path)], capture_output=True, text=True)
     if done.returncode:
         raise PlotError(done.stderr.strip().removeprefix("error: "))
     told = json.loads(done.stdout)

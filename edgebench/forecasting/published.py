@@ -32,6 +32,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 ROOM = Path(__file__).resolve().parent
 ENERGY_TOKENS_LEAST = 64  # shorter outputs are a handful of samples of a 1 Hz sensor
 PAD = 128
@@ -132,9 +134,7 @@ def trials(args: argparse.Namespace) -> list[Trial]:
 
 def run_room(script: str, *flags: object) -> str:
     """stdout of a script of this folder; its error becomes ours."""
-    done = subprocess.run(
-        [sys.executable, str(ROOM / script), *map(str, flags)], capture_output=True, text=True
-    )
+    done = subprocess.run([*room_command(script), *map(str, flags)], capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"{script} ended without a word"]
         raise BenchmarkError(lines[-1].removeprefix("error: "))
@@ -144,7 +144,7 @@ def run_room(script: str, *flags: object) -> str:
 def run_trial(trial: Trial, folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of the table from one file."""
     rows = folder / "rows.jsonl"
-    text = run_room("read_measurements.py", args.data_dir / trial.file)
+    text = run_room("edgebench.forecasting.measurements", args.data_dir / trial.file)
     lines = [
         line for line in text.splitlines() if json.loads(line)["output_tokens"] >= trial.output_tokens_least
     ]
@@ -154,11 +154,11 @@ def run_trial(trial: Trial, folder: Path, args: argparse.Namespace) -> list[dict
     for name in (name for name in PUBLISHED if name in names):
         samples, pairs = folder / "samples.json", folder / "pairs.jsonl"
         samples.write_text(
-            run_room("select_measurements.py", "--rows", rows, "--model", name), encoding="utf-8"
+            run_room("edgebench.forecasting.samples", "--rows", rows, "--model", name), encoding="utf-8"
         )
         print(f"{trial.name}: {name}", file=sys.stderr)
         flags = ("--samples", samples, *trial.flags, "--pairs", pairs, "--json")
-        answer = json.loads(run_room("evaluate_metrics.py", *flags))
+        answer = json.loads(run_room("edgebench.forecasting.evaluate", *flags))
         every = [json.loads(line) for line in pairs.read_text(encoding="utf-8").splitlines()]
         for quantity in trial.quantities:
             mine = [pair for pair in every if pair["quantity"] == quantity]

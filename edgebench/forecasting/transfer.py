@@ -33,6 +33,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 ROOM = Path(__file__).resolve().parent
 METHODS = ("shrunk", "two_parameter", "simple_scaling", "median_ratio", "through_origin")
 ALONE = "alone"  # the board's runs without the base
@@ -44,9 +46,7 @@ class CalibrateError(Exception):
 
 def run_room(script: str, *flags: object) -> str:
     """stdout of a script of this folder; its error becomes ours."""
-    done = subprocess.run(
-        [sys.executable, str(ROOM / script), *map(str, flags)], capture_output=True, text=True
-    )
+    done = subprocess.run([*room_command(script), *map(str, flags)], capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"{script} ended without a word"]
         raise CalibrateError(lines[-1].removeprefix("error: "))
@@ -58,9 +58,9 @@ def read_samples(args: argparse.Namespace, folder: Path) -> Path:
     rows, samples = folder / "rows.jsonl", folder / "samples.json"
     assumed = ["--assume_input_tokens", args.assume_input_tokens] if args.assume_input_tokens else []
     period = [] if args.sample_period_s is None else ["--sample_period_s", args.sample_period_s]
-    run_room("read_measurements.py", *args.data, "--out", rows, *assumed, *period)
+    run_room("edgebench.forecasting.measurements", *args.data, "--out", rows, *assumed, *period)
     board = ["--board", args.board] if args.board else []
-    text = run_room("select_measurements.py", "--rows", rows, "--model", args.model, *board)
+    text = run_room("edgebench.forecasting.samples", "--rows", rows, "--model", args.model, *board)
     samples.write_text(text, encoding="utf-8")
     return samples
 
@@ -75,7 +75,7 @@ def curve(args: argparse.Namespace, samples: Path) -> list[dict[str, Any]]:
             flags += [] if method == ALONE else ["--base", args.base, "--method", method]
             print(f"{size} runs{' per subject' if args.per_subject else ''}, {method}", file=sys.stderr)
             try:
-                answer = json.loads(run_room("evaluate_metrics.py", *flags))
+                answer = json.loads(run_room("edgebench.forecasting.evaluate", *flags))
             except CalibrateError as exc:
                 if method != ALONE:
                     raise
@@ -114,19 +114,19 @@ def write_transfer(args: argparse.Namespace, samples: Path | None) -> Path:
     if samples:
         method = args.method or METHODS[0]
         flags = ("--samples", samples, "--base", args.base, "--method", method, "--out", path)
-        run_room("fit_metrics.py", "fit", *flags)
+        run_room("edgebench.forecasting.fit", "fit", *flags)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         temp = path.with_name("model.json.tmp")
         temp.write_text(json.dumps(scaled_model(args)) + "\n", encoding="utf-8")
         temp.replace(path)
-    run_room("write_model_card.py", path, "--out", folder / "model_card.md")
+    run_room("edgebench.forecasting.card", path, "--out", folder / "model_card.md")
     return path
 
 
 def scaled_model(args: argparse.Namespace) -> dict[str, Any]:
     """The base times a factor the user gives: times and energies alike, no intervals."""
-    run_room("check_model.py", args.base)
+    run_room("edgebench.forecasting.model_file", args.base)
     base = json.loads(args.base.read_text(encoding="utf-8"))
     if base["base"]:
         raise CalibrateError(

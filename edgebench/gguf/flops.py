@@ -40,6 +40,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 # Tensors of which rows are looked up, or which are added or scaled: no matrix multiplication.
 NO_MATMUL = re.compile(
     r"(token_embd|position_embd|token_types)\.weight$|.*norm.*|rope_(freqs|factors).*|.*\.bias$|.*_scale$"
@@ -148,15 +150,12 @@ def told(parts: Sequence[int], method: str, confidence: str, note: str | None) -
 
 def read_model(path: Path) -> Cost:
     """Cost of a GGUF file. CountFlopsError where it is no complete model."""
-    script = Path(__file__).resolve().with_name("gguf_facts.py")
-    if script.is_file():
-        # It says in words what is wrong with a file, where the package raises whatever comes.
-        done = subprocess.run(
-            [sys.executable, str(script), "--json", str(path)], capture_output=True, text=True
-        )
-        facts = json.loads(done.stdout or "{}")
-        if facts.get("error"):
-            raise CountFlopsError(f"{path}: {facts['error']}; check --model")
+    # It says in words what is wrong with a file, where the package raises whatever comes.
+    command = [*room_command("edgebench.gguf.facts"), "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    facts = json.loads(done.stdout or "{}")
+    if facts.get("error"):
+        raise CountFlopsError(f"{path}: {facts['error']}; check --model")
     try:
         import gguf
     except ImportError as exc:

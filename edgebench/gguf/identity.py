@@ -27,6 +27,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 # File-name endings that name a quantization: Q6_K, q4_k_m, IQ3_XXS, F16, BF16, MXFP4.
 QUANTIZATION = re.compile(r"[-_.]((?:IQ|Q|TQ)\d+(?:_[0-9A-Z]+)*|BF16|F16|F32|MXFP4(?:_MOE)?)$", re.IGNORECASE)
 
@@ -85,8 +87,7 @@ def known_models(env_path: Path | None) -> dict[str, Any]:
 
 def read_facts(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """What gguf_facts.py, which stands beside this script, says of each file."""
-    script = Path(__file__).resolve().with_name("gguf_facts.py")
-    command = [sys.executable, str(script), "--json", *map(str, paths)]
+    command = [*room_command("edgebench.gguf.facts"), "--json", *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True)
     facts: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
     if len(facts) != len(paths):

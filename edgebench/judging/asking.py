@@ -47,6 +47,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from edgebench.shell.launch import room_command
+
 LONG_WAIT_S = 3600.0  # an endpoint that asks for more has spent its quota
 BACKOFF_CAP_S = 60.0
 SPENT = (
@@ -325,9 +327,9 @@ class Endpoint:
 class Reader:
     """A script that says what a reply means: JSON line in, JSON line out. Ends with this process."""
 
-    def __init__(self, script: Path) -> None:
+    def __init__(self, module: str) -> None:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.child: Any = subprocess.Popen([sys.executable, str(script)], **pipes)
+        self.child: Any = subprocess.Popen(room_command(module), **pipes)
         self.known: dict[str, Any] = {}  # most replies are one of three words
         self.lock = threading.Lock()
 
@@ -540,7 +542,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--budget", type=int, metavar="N", help="stop after N HTTP requests")
     add("--price_in", type=float, help="price of a million input tokens")
     add("--price_out", type=float, help="price of a million output tokens")
-    add("--reader", type=Path, metavar="SCRIPT", help="script that reads each reply: read_verdict.py")
+    add("--reader", metavar="MODULE", help="module that reads each reply: edgebench.judging.verdict")
     add("--out", type=Path, help="file to append the replies to (default: stdout)")
     add("--lifeline", action="store_true", help="the end of stdin means: stop at once")
     return parser

@@ -28,6 +28,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 LARGEST_N_CTX = 32768  # tokens; on an 8 GB board the KV cache of a 4B model fills the memory about there
 KEY_NAME = "JUDGE_SERVER_KEY"
 CHAT_TOKENS = 128  # what a chat template adds around the messages, rounded up
@@ -157,11 +159,8 @@ def read_requests() -> tuple[list[str], list[str]]:
 
 def run_asker(lines: Sequence[str], flags: Sequence[str], port: int, key: str) -> int:
     """ask_endpoint.py over the lines. Its exit code; SIGTERM is passed on to it."""
-    script = Path(__file__).resolve().parent / "ask_endpoint.py"
-    if not script.is_file():
-        raise ServeError(f"this needs {script.name} beside it")
     where = ["--lifeline", "--api_url", f"http://127.0.0.1:{port}/v1", "--api_key_env", KEY_NAME]
-    command = [sys.executable, str(script), *flags, *where]
+    command = [*room_command("edgebench.judging.asking"), *flags, *where]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, text=True, env={**os.environ, KEY_NAME: key}
     ) as child:

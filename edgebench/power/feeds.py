@@ -37,6 +37,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from edgebench.shell.launch import room_command
+
 MIN_INTERVAL_MS, MAX_INTERVAL_MS = 10, 60_000  # an INA3221 converts its three channels every 6.6 ms
 INA3221_STEP_UV = 40  # over the shunt
 TEMPERATURE_S = 1.0  # thermal zones change slowly and are slow to read: once a second is enough
@@ -435,7 +437,7 @@ def choose(args: argparse.Namespace) -> dict[str, object]:
         reason = f"{NO_TEGRASTATS}; {found['reason']}" if args.source == "auto" else str(found["reason"])
         return {"command": None, "source": "none", "reason": reason}
     source = args.source if args.source.startswith("replay:") else str(found["source"])
-    words = [sys.executable, str(Path(__file__).resolve()), "--source", source]
+    words = [*room_command("edgebench.power.feeds"), "--source", source]
     words += ["--interval", str(args.interval), "--speed", str(args.speed), "--sys", str(args.sys)]
     return {"command": words, "source": found["source"], "reason": None}
 

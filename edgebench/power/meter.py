@@ -37,12 +37,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from edgebench.shell.launch import room_command
+
 HERE = Path(__file__).resolve().parent
-SAMPLER, POWER_FEED, FEED_KEEPER = (
-    HERE.parent / "tegrastats_sampler.py",
-    HERE / "power_feed.py",
-    HERE / "feed_keeper.py",
-)
+SAMPLER = HERE.parents[1] / "tegrastats_sampler.py"
+POWER_FEED, FEED_KEEPER = "edgebench.power.feeds", "edgebench.power.keeper"
 ANNOUNCE, ENDED = "# power_feed ", "# feed_ended: "
 KEEPER_WORDS = ("feed_restarted", "stale_power")
 NO_SAMPLE = {"zero_total", "implausible_power"}
@@ -100,7 +99,7 @@ def choose(args: argparse.Namespace) -> dict[str, Any]:
     """The command that prints power lines: command, source, reason."""
     feed = [] if args.feed is None else [f"--feed={args.feed}"]
     flags = ["--choose", "--source", args.source, "--interval", str(args.interval), *feed]
-    return ask([sys.executable, str(POWER_FEED), *flags])
+    return ask([*room_command(POWER_FEED), *flags])
 
 
 def announced(meter: Meter, line: str) -> None:
@@ -137,7 +136,7 @@ def samples(
 ) -> Iterator[Sample]:
     """Run the feed and yield its valid samples until it ends or `stop` is set."""
     silent_s = max(2.0, 5 * interval_ms / 1000)
-    keep = [sys.executable, str(FEED_KEEPER), "--silent_s", str(silent_s), "--", *command]
+    keep = [*room_command(FEED_KEEPER), "--silent_s", str(silent_s), "--", *command]
     pipe = subprocess.PIPE
     # Own sessions: Ctrl-C is for us; we end the others when we have taken the last sample.
     with (

@@ -26,6 +26,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 ANSWER_LENGTH = 1200  # characters of an answer shown
 SECTIONS = ("Levels", "Prompt or answer", "The judge", "Quality and cost")
 DATA_SECTION = "How good the data are"
@@ -315,11 +317,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
 
 def run_beside(name: str, *arguments: Any) -> str:
     """Run a script beside this one and return what it prints; its own error message becomes ours."""
-    script = Path(__file__).resolve().with_name(name)
-    if not script.is_file():
-        raise ReportError(f"report_page.py needs {name} beside it")
     done = subprocess.run(
-        [sys.executable, script, *arguments], capture_output=True, encoding="utf-8", check=False
+        [*room_command(name), *arguments], capture_output=True, encoding="utf-8", check=False
     )
     if done.returncode:
         raise ReportError(
@@ -332,7 +331,7 @@ def draw(args: argparse.Namespace) -> list[tuple[Row, str]]:
     """The charts, drawn by draw_charts.py."""
     with tempfile.TemporaryDirectory() as room:
         trace = ["--trace", args.trace, "--runs", *args.runs] if args.trace else []
-        run_beside("draw_charts.py", "--analysis", args.analysis, *trace, "--outdir", room)
+        run_beside("edgebench.reporting.charts", "--analysis", args.analysis, *trace, "--outdir", room)
         contents = json.loads(Path(room, "charts.json").read_text(encoding="utf-8"))
         return [(chart, Path(room, f"{chart['name']}.svg").read_text(encoding="utf-8")) for chart in contents]
 
@@ -356,7 +355,7 @@ def stale(analysis: Row, runs: Sequence[Path]) -> list[str]:
 
 def page(args: argparse.Namespace) -> str:
     """The whole document."""
-    tables = json.loads(run_beside("tabulate_analysis.py", "--analysis", args.analysis, "--json"))
+    tables = json.loads(run_beside("edgebench.reporting.tables", "--analysis", args.analysis, "--json"))
     analysis = json.loads(args.analysis.read_text(encoding="utf-8"))
     environments = [record for path in environment_files(args) for _, record in read_jsonl(path) if record]
     body = [

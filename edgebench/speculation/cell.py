@@ -38,6 +38,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 ROOM = Path(__file__).resolve().parent
 WORKER_FIELDS = ("drafter", "adaptive", "draft_tokens", "threshold", "temperature")
 ENGINE_FIELDS = ("n_batch", "n_gpu_layers", "n_threads", "flash_attn")
@@ -54,7 +56,7 @@ class Worker:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOM / "draft_worker.py")],
+            [*room_command("edgebench.engine.draft")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -89,7 +91,7 @@ class Worker:
 
 def read_prompts(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Prompts with their token ids, in a seeded order. Raises SpeculateError."""
-    command = [sys.executable, str(ROOM / "tokenize_prompts.py"), "--model", str(args.model)]
+    command = [*room_command("edgebench.speculation.tokens"), "--model", str(args.model)]
     command += ["--prompt_format", args.prompt_format, "--levels", *args.levels]
     done = subprocess.run([*command, "--prompts", *map(str, args.prompts)], capture_output=True, text=True)
     if done.returncode:
@@ -296,7 +298,7 @@ def cross_check(args: argparse.Namespace, prompts: Sequence[Mapping[str, Any]], 
     requests = batch_of(prompts, 0, args)
     asked = {"model": str(args.model), "n_ctx": n_ctx, "requests": requests}
     asked |= {name: getattr(args, name) for name in (*ENGINE_FIELDS, "draft_tokens")}
-    command = [sys.executable, str(ROOM / "draft_by_engine.py")]
+    command = [*room_command("edgebench.engine.crosscheck")]
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["draft_by_engine.py failed"]

@@ -30,6 +30,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 # The columns of the original's summary, in its order: where they stand in a file of the original.
 CONFIG_COLUMNS = (
     "target_model",
@@ -557,8 +559,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SummaryError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
-    report = [str(Path(__file__).resolve().parent / "report_sweeps.py"), str(args.outdir / "summary.json")]
-    return subprocess.call([sys.executable, *report, *(["--no_plots"] if args.no_plots else [])])
+    report = [*room_command("edgebench.speculation.report"), str(args.outdir / "summary.json")]
+    return subprocess.call([*report, *(["--no_plots"] if args.no_plots else [])])
 
 
 if __name__ == "__main__":

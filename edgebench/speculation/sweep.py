@@ -41,6 +41,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 ROOM = Path(__file__).resolve().parent
 GRIDS = ("adaptive", "early-exit", "oneoff")
 ENGINE_FLAGS = ("n_ctx", "n_batch", "n_gpu_layers", "n_threads", "flash_attn", "prompt_format")
@@ -95,7 +97,7 @@ def ask_plan(args: argparse.Namespace) -> list[Cell]:
     if not args.model:
         raise SweepError("which model? give its file with --model, or set TARGET_MODEL")
     done = subprocess.run(
-        [sys.executable, str(ROOM / "plan_sweep.py")],
+        [*room_command("edgebench.speculation.plan")],
         input=json.dumps(settings_of(args)),
         capture_output=True,
         text=True,
@@ -205,13 +207,13 @@ def log_line(folder: Path, text: str) -> None:
 
 def speculate_command(args: argparse.Namespace) -> list[str]:
     """The process of one cell."""
-    return shlex.split(args.speculate) if args.speculate else [sys.executable, str(ROOM / "speculate.py")]
+    return shlex.split(args.speculate) if args.speculate else [*room_command("edgebench.speculation.cell")]
 
 
 def cell_command(cell: Cell, args: argparse.Namespace, part: Path) -> list[str]:
     """measure_cell.py around speculate.py."""
     trace = part.parent / "power" / f"{cell['name']}.csv"
-    command = [sys.executable, str(ROOM / "measure_cell.py"), "--result", str(part), "--trace", str(trace)]
+    command = [*room_command("edgebench.speculation.weighing"), "--result", str(part), "--trace", str(trace)]
     for name in ("power_source", "interval_ms", "idle_seconds"):
         command += [f"--{name}", str(getattr(args, name))]
     command += ["--idle_flag=--idle_seconds", *([f"--feed={args.feed}"] if args.feed else [])]
@@ -286,7 +288,7 @@ def profile_cell(cell: Cell, args: argparse.Namespace, document: dict[str, Any])
         flags[flags.index(flag) + 1] = str(value)
     with tempfile.TemporaryDirectory() as folder:
         inner = [*speculate_command(args), *flags, "--out", str(Path(folder) / "profiled.json")]
-        outer = [sys.executable, str(ROOM / "profile_memory.py"), "ncu", "--out", str(csv)]
+        outer = [*room_command("edgebench.speculation.traffic"), "ncu", "--out", str(csv)]
         outer += ["--ncu", args.ncu_path]
         done = subprocess.run([*outer, "--", *inner], capture_output=True, text=True)
     try:
@@ -516,7 +518,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run grids, or hand over to the summary."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["summary"]:
-        return subprocess.call([sys.executable, str(ROOM / "summarize_sweeps.py"), *words[1:]])
+        return subprocess.call([*room_command("edgebench.speculation.summary"), *words[1:]])
     args = build_parser().parse_args(words)
     try:
         return sweep(args)

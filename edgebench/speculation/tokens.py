@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 ROOM = Path(__file__).resolve().parent
 
 
@@ -41,11 +43,10 @@ def text_prompts(path: Path) -> list[dict[str, Any]]:
 
 def table_prompts(paths: Sequence[Path], levels: Sequence[str]) -> list[dict[str, Any]]:
     """The prompts of CSV and JSONL files, task by task and level by level. Raises TokenizeError."""
-    script = ROOM / "read_prompts.py"
-    command = [sys.executable, str(script), "--prompts", *map(str, paths), "--levels", *levels]
+    command = [*room_command("edgebench.prompts.tasks"), "--prompts", *map(str, paths), "--levels", *levels]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"{script} failed"])[-1]
+        last = (done.stderr.strip().splitlines() or ["the prompts could not be read"])[-1]
         raise TokenizeError(last.removeprefix("error: "))
     tasks = [json.loads(line) for line in done.stdout.splitlines()]
     return [
@@ -76,7 +77,7 @@ def token_ids(args: argparse.Namespace, prompts: Sequence[dict[str, Any]]) -> li
         asked = {"messages": messages, "format": args.prompt_format, "thinking": args.thinking == "on"}
         requests.append({"op": "count", "prompt": asked, "ids": True})
     lines = "".join(json.dumps(request) + "\n" for request in requests)
-    command = [sys.executable, str(ROOM / "engine_worker.py")]
+    command = [*room_command("edgebench.engine.single")]
     done = subprocess.run(command, input=lines, capture_output=True, text=True)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     refused = [answer["error"]["message"] for answer in answers if not answer["ok"]]

@@ -48,7 +48,7 @@ DURATION = "gpu__time_duration.sum"
 # Nsight Compute scales each column to its largest value unless told --print-units base; both spellings occur.
 PREFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 TIMES_NS = {"nsecond": 1.0, "usecond": 1e3, "msecond": 1e6, "second": 1e9, "ns": 1.0, "us": 1e3, "ms": 1e6}
-SAMPLER = Path(__file__).resolve().parents[1] / "tegrastats_sampler.py"
+SAMPLER = Path(__file__).resolve().parents[2] / "tegrastats_sampler.py"
 NEVER_COUNTERS = ("ID", "Process ID", "Context", "Stream", "Device", "CC")
 
 

@@ -39,8 +39,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 ROOM = Path(__file__).resolve().parent
-SAMPLER = ROOM.parent / "tegrastats_sampler.py"
+SAMPLER = ROOM.parents[1] / "tegrastats_sampler.py"
 FIRST_SAMPLE_S = 20.0  # the recorder itself gives up before that
 POLL_S = 0.1
 LAST_SAMPLE_S = 0.5  # a sample after t1, without which the last batch's end would be a guess
@@ -66,9 +68,7 @@ def feed_command(args: argparse.Namespace) -> list[str]:
     """The power lines' command, from power_feed.py; MeasureError where there is no source."""
     flags = ["--choose", "--source", args.power_source, "--interval", str(args.interval_ms)]
     flags += [f"--feed={args.feed}"] if args.feed else []
-    done = subprocess.run(
-        [sys.executable, str(ROOM / "power_feed.py"), *flags], capture_output=True, text=True
-    )
+    done = subprocess.run([*room_command("edgebench.power.feeds"), *flags], capture_output=True, text=True)
     if done.returncode:
         raise MeasureError((done.stderr.strip().splitlines() or ["power_feed.py failed"])[-1][7:])
     choice = json.loads(done.stdout)
@@ -87,7 +87,7 @@ def recorder(args: argparse.Namespace, notes: dict[str, Any]) -> Iterator[None]:
         return
     log = args.trace.with_suffix(".feed.log")
     try:
-        tee = [sys.executable, str(ROOM / "profile_memory.py"), "tee", "--out", str(log), "--"]
+        tee = [*room_command("edgebench.speculation.traffic"), "tee", "--out", str(log), "--"]
         feed = shlex.join([*tee, *feed_command(args)])
     except MeasureError as exc:
         notes["reason"] = str(exc)
@@ -132,12 +132,12 @@ def wait_for_samples(process: subprocess.Popen[str], trace: Path) -> None:
 def integrate(trace: Path, t0: float, t1: float, idle_mw: float | None) -> dict[str, Any]:
     """Energy of a window of the trace; MeasureError with the reason where it cannot be read."""
     flags = ["--t0", repr(t0), "--t1", repr(t1)] + ([] if idle_mw is None else ["--idle_mw", repr(idle_mw)])
-    return ask([str(SAMPLER), "integrate", str(trace), *flags])
+    return ask([sys.executable, str(SAMPLER), "integrate", str(trace), *flags])
 
 
 def ask(words: Sequence[str]) -> dict[str, Any]:
     """The JSON object that a script of ours prints. Raises MeasureError with its own words."""
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    done = subprocess.run(words, capture_output=True, text=True)
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError as exc:
@@ -211,7 +211,7 @@ def emc_load(trace: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     windows = []
     for batch in result["results"]:
         edges = ["--t0", repr(batch["t0_s"]), "--t1", repr(batch["t1_s"])]
-        windows.append(ask([str(ROOM / "profile_memory.py"), "emc", str(log), *edges]))
+        windows.append(ask([*room_command("edgebench.speculation.traffic"), "emc", str(log), *edges]))
     known = [window for window in windows if window["samples"]]
     samples = sum(window["samples"] for window in known)
     mean = sum(w["emc_load_percent_mean"] * w["samples"] for w in known) / samples if samples else None

@@ -44,8 +44,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 HERE = Path(__file__).resolve().parent
-SAMPLER = HERE.parent / "tegrastats_sampler.py"
+SAMPLER = HERE.parents[1] / "tegrastats_sampler.py"
 CONTEXT_STEP = 256  # the engine pads a sequence's context to a multiple of this
 SETTLE_SECONDS = 1.0  # after loading, before the idle baseline: clocks and power step down
 FEED_START_SECONDS = 15.0  # a feed that gives no second sample by then is none
@@ -140,17 +142,16 @@ def batch_sizes(text: str) -> list[int]:
     return list(dict.fromkeys(sizes))
 
 
-def companion(script: Path, *words: str, text: str = "") -> list[dict[str, Any]]:
+def companion(script: Path | str, *words: str, text: str = "") -> list[dict[str, Any]]:
     """JSON lines another script prints; ThroughputError with its own words where it prints none."""
-    if not script.is_file():
-        raise ThroughputError(f"throughput.py needs {script}; copy it there")
-    done = subprocess.run([sys.executable, str(script), *words], input=text, capture_output=True, text=True)
+    head = room_command(script) if isinstance(script, str) else [sys.executable, str(script)]
+    done = subprocess.run([*head, *words], input=text, capture_output=True, text=True)
     try:
         lines = [json.loads(line) for line in done.stdout.splitlines()]
     except ValueError:
         lines = []
     if not lines:
-        told = done.stderr.strip().splitlines() or [f"{script.name} ended with status {done.returncode}"]
+        told = done.stderr.strip().splitlines() or [f"{script} ended with status {done.returncode}"]
         raise ThroughputError(told[-1].removeprefix("error: "))
     return lines
 
@@ -318,7 +319,7 @@ class Worker:
         pipe = subprocess.PIPE
         with self.told.open("wb") as told:
             self.child = subprocess.Popen(
-                [sys.executable, str(HERE / "batch_worker.py")],
+                [*room_command("edgebench.engine.batch")],
                 stdin=pipe, stdout=pipe, stderr=told, text=True, start_new_session=True,
             )  # fmt: skip
 
@@ -491,10 +492,10 @@ def line_of(record: BatchRecord) -> str:
 def measure_all(args: argparse.Namespace) -> int:
     """Plan, measure, sum up. Returns the exit code."""
     with sole_writer(args.out_jsonl), tempfile.TemporaryDirectory(prefix="throughput") as folder:
-        facts = companion(HERE / "board_facts.py")[0]
+        facts = companion("edgebench.board.facts")[0]
         board = {name: facts.get(name) for name in ("board", "power_mode_name")}
         settings = json.dumps(vars(args) | board, default=str)
-        header, *models = companion(HERE / "plan_throughput.py", text=settings)
+        header, *models = companion("edgebench.throughput.plan", text=settings)
         due, failed = sum(len(model["todo"]) for model in models), 0
         say(f"{due} of {header['total']} measurements to do, {len(header['prompts'])} prompts each")
         if due:
@@ -505,7 +506,7 @@ def measure_all(args: argparse.Namespace) -> int:
             finally:
                 campaign.end()
                 power.end()
-    table = [sys.executable, str(HERE / "tabulate_throughput.py"), "--runs", str(args.out_jsonl)]
+    table = [*room_command("edgebench.throughput.table"), "--runs", str(args.out_jsonl)]
     subprocess.run(table)
     return 1 if failed else 0
 

@@ -32,6 +32,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.shell.launch import room_command
+
 AT_LEAST_ONE = ("repeats", "max_tokens", "n_batch", "n_ubatch", "n_threads", "limit", "n_ctx", "interval")
 KEY_SETTINGS = (
     "prompt_format", "max_tokens", "temperature", "seed", "n_ctx", "n_batch", "n_ubatch", "n_threads",
@@ -58,7 +60,7 @@ def check(flags: Json) -> None:
 
 def lines_of(script: str, *words: str) -> list[dict[str, Any]]:
     """What a script beside this one prints, JSON line by JSON line; its own last words where it fails."""
-    command = [sys.executable, str(Path(__file__).resolve().with_name(script)), *words]
+    command = [*room_command(script), *words]
     done = subprocess.run(command, capture_output=True, text=True)
     if not done.stdout.strip():
         said = done.stderr.strip().splitlines() or [f"{script} ended with status {done.returncode}"]
@@ -72,7 +74,7 @@ def choose_prompts(flags: Json) -> list[dict[str, Any]]:
     words += ["--limit", str(flags["limit"])] if flags.get("limit") else []
     prompts = [
         {"id": task["id"], "level": level, "text": text}
-        for task in lines_of("read_prompts.py", *words)
+        for task in lines_of("edgebench.prompts.tasks", *words)
         for level, text in task["levels"].items()
     ]
     largest = max(flags["batch_sizes"])
@@ -145,7 +147,7 @@ def plan(flags: Json) -> list[dict[str, Any]]:
     except importlib.metadata.PackageNotFoundError:
         engine = None
     settings = {name: flags.get(name) for name in KEY_SETTINGS}
-    models = lines_of("name_models.py", "--models", *flags["models"])
+    models = lines_of("edgebench.gguf.identity", "--models", *flags["models"])
     wanted = cells(flags["batch_sizes"], flags["repeats"])
     for model in models:
         model["todo"] = []

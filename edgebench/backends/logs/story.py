@@ -32,6 +32,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, cast
 
+from edgebench.shell.launch import room_command
+
 LONGEST_LINE = 1 << 20  # bytes; a progress bar without line ends is taken in pieces of this size
 MOST_KEPT_CHARS = 64 << 20  # of lines that may hold a result; a campaign's log has some thousand of them
 MOST_FAILURES = 20_000  # failure lines; beyond it the newest takes the place of the last
@@ -307,12 +309,9 @@ def raw_lines(stream: IO[bytes], limit_byte: int, notes: list[str]) -> Iterator[
 
 def read_by(script_name: str, kept: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
     """What another script makes of the numbered lines: the JSON lines it prints."""
-    script = Path(__file__).resolve().parent / script_name
-    if not script.is_file():
-        raise LogError(f"parse_backend_logs.py needs {script_name} beside it, in {script.parent}")
     lines = "".join(f"{line}\t{text}\n" for line, text in kept).encode("utf-8", "replace")
     done = subprocess.run(
-        [sys.executable, script, "-", "--numbered"], input=lines, capture_output=True, check=False
+        [*room_command(script_name), "-", "--numbered"], input=lines, capture_output=True, check=False
     )
     if done.returncode not in (0, 1):
         raise LogError(
@@ -336,12 +335,12 @@ def collect_events(reader: LogReader) -> list[tuple[int, Any]]:
     if not reader.kept:
         return events
     gpu: dict[str, Any] = {}
-    for event in read_by("read_timing_lines.py", reader.kept):
+    for event in read_by("edgebench.backends.logs.timings", reader.kept):
         is_row = event["kind"] == "row"
         events.append((event["line"], row_from(event) if is_row else event["known"]))
         gpu = gpu or {"gpu": event.get("known", {}).get("gpu")}
     if reader.has_table:
-        tabled = read_by("read_bench_tables.py", reader.kept)
+        tabled = read_by("edgebench.backends.logs.tables", reader.kept)
         events += [(row["source_line"], row_from({**gpu, **row})) for row in tabled]
     # On one line a run starts before it fails.
     return sorted(events, key=lambda event: (event[0], isinstance(event[1], Failure)))

@@ -1,0 +1,1 @@
+"""What the runs and the judgments of a campaign say about prompt lengths."""

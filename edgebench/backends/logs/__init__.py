@@ -1,0 +1,1 @@
+"""What the engines' own logs say."""

@@ -1,0 +1,1 @@
+"""Whether finished runs can be trusted."""

@@ -1,0 +1,1 @@
+"""Models × tasks × levels × repeats, one record per run."""

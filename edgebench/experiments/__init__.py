@@ -1,0 +1,1 @@
+"""Experiments of many cycles: file, conductor, summary."""

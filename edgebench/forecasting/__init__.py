@@ -1,0 +1,1 @@
+"""Time and energy of a request from its token counts."""

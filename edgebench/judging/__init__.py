@@ -1,0 +1,1 @@
+"""Answers compared pairwise by a judge model."""

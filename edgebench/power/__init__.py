@@ -1,0 +1,1 @@
+"""Power lines, their sampler, and energy over a window of time."""

@@ -1,0 +1,1 @@
+"""Tasks at several prompt lengths, and where they come from."""

@@ -1,0 +1,1 @@
+"""Words, tables, charts, page and workbooks of one analysis."""

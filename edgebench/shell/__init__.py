@@ -1,0 +1,1 @@
+"""Care of child processes and of the terminal."""

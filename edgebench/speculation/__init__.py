@@ -1,0 +1,1 @@
+"""Speculative decoding: grids, cells, their energy, their summary."""

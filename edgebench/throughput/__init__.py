@@ -1,0 +1,1 @@
+"""Batches of requests: tokens per second and joule per token."""
