@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from edgebench.backends.campaign import plan
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COMPARE = ROOT / "companions" / "compare_backends.py"
 FAKE = ROOT / "tests" / "fakes" / "fake_engines.py"
 LOGS = ROOT.parent / "shared" / "data" / "backends"

@@ -16,7 +16,7 @@ from edgebench.backends.logs import story as parse_backend_logs
 from edgebench.backends.logs import tables as read_bench_tables
 from edgebench.backends.logs import timings as read_timing_lines
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "companions" / "parse_backend_logs.py"
 SHARED = ROOT.parent / "shared" / "data" / "backends"
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgebench.backends.rows import agreement, common_length
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FAKE = ROOT / "tests" / "fakes" / "fake_engines.py"
 PROMPT = "Tell me of a dog."
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edgebench.backends.table import COLUMNS, interval, show
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TABULATE = ROOT / "edgebench/backends/table.py"
 CONDITIONS = {
     "board": "Jetson AGX Orin", "power_mode_name": "MAXN", "clocks_locked": True, "temp_c": 50.0,

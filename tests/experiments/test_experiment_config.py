@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edgebench.experiments import batch as write_experiments
 from edgebench.experiments import config as experiment_config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def conf(*words: object) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.fakes.judge_stub import JudgeStub
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 90
 
 

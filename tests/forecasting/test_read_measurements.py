@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "edgebench/forecasting/measurements.py"
 
 
@@ -200,7 +200,7 @@ def test_answers_decoded_together_are_no_single_requests(tmp_path: Path) -> None
 
 
 def test_tables_that_name_no_board_are_said_to_be_taken_together(tmp_path: Path) -> None:
-    rows, select = tmp_path / "rows.jsonl", SCRIPT.with_name("select_measurements.py")
+    rows, select = tmp_path / "rows.jsonl", SCRIPT.with_name("samples.py")
     for name in ("server.csv", "jetson.csv"):
         (tmp_path / name).write_text("model,input_tokens,output_tokens,ttft_ms\n8B,10,1,5\n8B,20,1,9\n")
     for files, said in ((["server.csv", "jetson.csv"], True), (["server.csv"], False)):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "companions" / "token2metrics.py"
 SHARED = ROOT.parent / "shared" / "data" / "analytic-model"
 SWEEP = SHARED / "llamacpp_agx_orin_llama32_1b.csv"

@@ -20,7 +20,7 @@ pytest.importorskip("gguf")
 
 from edgebench.engine import draft as draft_worker
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "edgebench/speculation/cell.py"
 PROMPTS = ROOT / "data/writing_prompts_hierarchical.csv"
 

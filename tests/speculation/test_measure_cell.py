@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[1] / "edgebench/speculation/weighing.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "edgebench/speculation/weighing.py"
 RESULT = {"summary": {"per_mode": [{}]}, "results": []}
 
 

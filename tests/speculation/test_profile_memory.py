@@ -10,7 +10,7 @@ import pytest
 
 from edgebench.speculation import traffic as profile_memory
 
-SCRIPT = Path(__file__).resolve().parents[1] / "edgebench/speculation/traffic.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "edgebench/speculation/traffic.py"
 HEADER = (
     '"ID","Process ID","Process Name","Host Name","Kernel Name","Context","Stream","Block Size","Grid Size",'
     '"Device","CC","dram__bytes_read.sum","dram__bytes_write.sum",'

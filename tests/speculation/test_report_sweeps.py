@@ -10,7 +10,7 @@ import pytest
 from edgebench.speculation import report as report_sweeps
 from edgebench.speculation import summary as summarize_sweeps
 
-SCRIPT = Path(__file__).resolve().parents[1] / "edgebench/speculation/report.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "edgebench/speculation/report.py"
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:

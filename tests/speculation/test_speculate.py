@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from edgebench.engine import draft as draft_worker
 from edgebench.speculation import cell as speculate
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "edgebench/speculation/cell.py"
 WORKER = ROOT / "edgebench/engine/draft.py"
 PROMPTS = ROOT / "data/writing_prompts_hierarchical.csv"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgebench.speculation import summary as summarize_sweeps
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = ROOT.parent / "shared" / "data" / "speculative"
 needs_published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published sweeps are not here")
 

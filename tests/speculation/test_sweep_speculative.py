@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "companions" / "sweep_speculative.py"
 FAKE = shlex.join([sys.executable, str(ROOT / "tests" / "fakes" / "fake_speculate.py")])
 FEED = "sh -c 'while :; do echo EMC_FREQ 12%@2133 tj@40C VDD_IN 5000mW/5000mW; sleep 0.02; done'"

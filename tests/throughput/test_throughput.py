@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from edgebench.throughput.plan import cells
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ARCHS = ("llama", "qwen2", "gemma2", "phi3", "qwen3")
 TEXTS = (
     "Hello there",
