@@ -1,0 +1,96 @@
+"""analysis.json: what analyze_levels writes and report_page, show_answer and the workbooks read, as types.
+
+Every row says which model and board it is about. A number that is not known is null, with a `reason` in its row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from edgebench.errors import UserError
+
+Row = Mapping[str, Any]
+
+
+class Settings(TypedDict, total=False):
+    """How the analysis was made."""
+
+    baseline: str
+    placebo: str | None
+    seed: int
+    resamples: int
+    margin: float
+
+
+class Caveat(TypedDict):
+    """Something the reader must know before believing a number."""
+
+    code: str
+    severity: str
+    text: str
+
+
+class LevelMean(TypedDict, total=False):
+    """One metric at one level: the mean over task means, with its interval over tasks."""
+
+    model_id: str
+    board: str
+    level: str
+    metric: str
+    n_runs: int
+    n_tasks: int
+    mean: float | None
+    std: float | None
+    std_tasks: float | None
+    std_within: float | None
+    ci95: list[float] | None
+    reason: str | None
+
+
+class PairedRow(TypedDict, total=False):
+    """One metric at two levels of the same tasks."""
+
+    model_id: str
+    board: str
+    level: str
+    against: str
+    metric: str
+    n_tasks: int
+    mean_difference: float | None
+    ci95: list[float] | None
+    percent: float | None
+    percent_ci95: list[float] | None
+    wilcoxon_p: float | None
+    sign_p: float | None
+    reason: str | None
+
+
+class Analysis(TypedDict, total=False):
+    """The whole file; further lists are rows as their room describes them."""
+
+    schema_version: int
+    settings: Settings
+    models: list[dict[str, Any]]
+    levels: list[str]
+    level_means: list[LevelMean]
+    paired: list[PairedRow]
+    answer: list[str]
+    caveats: list[Caveat]
+
+
+def read_analysis(
+    path: Path, needed: Iterable[str] = ("settings", "levels", "level_means")
+) -> dict[str, Any]:
+    """The content of an analysis.json of format 1 that has the `needed` names. Raises UserError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise UserError(f"cannot read {path}: {problem}; companions/analyze_levels.py writes it") from problem
+    if not isinstance(content, dict) or not set(needed) <= content.keys():
+        raise UserError(f"{path} is no analysis: companions/analyze_levels.py writes one")
+    if content.get("schema_version", 1) != 1:
+        raise UserError(f"{path} is no analysis of format 1: companions/analyze_levels.py writes one")
+    return content

@@ -1,0 +1,184 @@
+"""JSON Lines and whole files: the one reader, the one writer, and the lock that keeps a second writer away.
+
+A line is written whole and fsynced, or not at all: whoever pulls the plug loses the run under way and no
+other. A reader takes what a power cut, a crash or an editor left: a torn line is given as None, with its
+number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from edgebench.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows; the judge runs there, without a lock
+    fcntl = None  # type: ignore[assignment]
+
+Json = Mapping[str, Any]
+Found = TypeVar("Found", bound=Json)
+# What reading a file raises where it cannot be read or, as .gz, is cut short or damaged.
+UNREADABLE = (OSError, EOFError, zlib.error)
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+HASHED_AT_ONCE_BYTE = 1 << 20
+
+
+# --- Reading ---
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too.
+
+    Raises one of UNREADABLE.
+    """
+    # Iterate the file: str.splitlines() would cut a record at U+2028.
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip(BYTE_ORDER_MARK + b" \t\r\n"):
+                continue
+            try:
+                record = json.loads(line.decode("utf-8-sig"))
+            except (ValueError, RecursionError):
+                record = None
+            yield number, record if isinstance(record, dict) else None
+
+
+def records_in(path: Path) -> list[dict[str, Any]]:
+    """All records of a file, without the lines that are none. Raises one of UNREADABLE."""
+    return [record for _, record in read_jsonl(path) if record is not None]
+
+
+def reason_of(problem: BaseException) -> str:
+    """Why a file could not be read, in the system's words: "No such file or directory"."""
+    return str(getattr(problem, "strerror", None) or problem)
+
+
+def last_of_each(records: Iterable[Found], key: Callable[[Found], Hashable]) -> list[Found]:
+    """Of the records with the same key the last one, in the order in which the keys first appear.
+
+    >>> last_of_each([{"k": 1, "v": 1}, {"k": 2, "v": 2}, {"k": 1, "v": 3}], lambda record: record["k"])
+    [{'k': 1, 'v': 3}, {'k': 2, 'v': 2}]
+    """
+    found: dict[Hashable, Found] = {}
+    for record in records:
+        found[key(record)] = record
+    return list(found.values())
+
+
+def sha256_of(content: Path | str | bytes) -> str:
+    """The SHA-256 in hex of a file, a text (as UTF-8) or bytes. A lone surrogate is hashed as its code."""
+    if isinstance(content, str):
+        content = content.encode("utf-8", "surrogatepass")
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    summed = hashlib.sha256()
+    with content.open("rb") as file:
+        while block := file.read(HASHED_AT_ONCE_BYTE):
+            summed.update(block)
+    return summed.hexdigest()
+
+
+# --- Writing ---
+
+
+def append_jsonl(path: Path, record: Json) -> None:
+    """Append one record as one fsynced line; a full disk leaves no half line behind (OSError)."""
+    line = json.dumps(record, allow_nan=False).encode() + b"\n"
+    with path.open("ab", buffering=0) as out:
+        end = out.seek(0, os.SEEK_END)
+        try:
+            if out.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC).lower(), str(path))
+            os.fsync(out.fileno())
+        except OSError:
+            out.truncate(end)
+            raise
+
+
+def heal_tail(path: Path) -> bool:
+    """Cut off the half line that a power cut left at the file's end; whether there was one."""
+    if not path.is_file():
+        return False
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = size
+        last = b""
+        while start and b"\n" not in last:
+            step = min(HASHED_AT_ONCE_BYTE, start)
+            start -= step
+            file.seek(start)
+            last = file.read(step)
+        whole = start + last.rfind(b"\n") + 1
+        if whole == size:
+            return False
+        file.truncate(whole)
+        os.fsync(file.fileno())
+    return True
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: under another name, fsynced, then renamed.
+
+    A text is written as UTF-8 without changing its line ends. OSError where it cannot be; then nothing is
+    left of the attempt, and a file of before is untouched.
+    """
+    with writing_whole(path) as part:
+        part.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def writing_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file to write to, which takes the place of `path` when the block ends without an error."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+# --- One writer ---
+
+
+@contextlib.contextmanager
+def exclusive(
+    path: Path, busy: str = "another start is writing it; wait for it", cure: str = ""
+) -> Iterator[None]:
+    """Hold `path` against a second writer, by a lock on PATH.lock that ends with the process.
+
+    UserError `cannot write PATH: BUSY[, CURE]` where another holds it or the folder cannot be written. `busy`
+    says who it is and what to do, `cure` which flag names another file.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(path.name + ".lock").open("w")
+    except OSError as problem:
+        raise UserError(_cannot_write(path, reason_of(problem), cure)) from None
+    with lock:
+        try:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(_cannot_write(path, busy, cure)) from None
+        except OSError as problem:  # a network folder without locks
+            raise UserError(_cannot_write(path, reason_of(problem), cure)) from None
+        yield
+
+
+def _cannot_write(path: Path, why: str, cure: str) -> str:
+    return f"cannot write {path}: {why}" + (f"; {cure}" if cure else "")

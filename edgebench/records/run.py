@@ -1,0 +1,179 @@
+"""The run record: one line of the collector's output, and the one rule which runs count.
+
+A reader takes a record of any age: unknown fields are ignored, and a record that has only the REQUIRED names
+is read. The task's number stands under id, question_id or task_id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+Json = Mapping[str, Any]
+IDENTITY = ("id", "question_id", "task_id")  # names of the task, by the age and the origin of a file
+REQUIRED = (
+    "id",
+    "model_id",
+    "level",
+    "prompt_tokens",
+    "completion_tokens",
+    "latency_ms",
+    "energy_joule",
+    "output_text",
+)
+# Why a flagged run may not count: no mean holds it, no judge reads it. Every other flag is a remark.
+HARD_FLAG_MEANINGS = {
+    "warm_cache": "part of the prompt came from the cache, so time and energy are too low",
+    "prompt_not_evaluated": "the engine did not compute exactly the tokens of the prompt",
+    "token_mismatch": "the token counts contradict the engine's own",
+    "implausible_rate": "faster than the memory of the board allows",
+    "timeout": "stopped before the answer ended",
+    "interrupted": "stopped before the answer ended",
+}
+HARD_FLAGS = frozenset(HARD_FLAG_MEANINGS)
+# What a window of the power trace gives a record, under the same names (power/energy.py).
+WINDOW_FIELDS = (
+    "energy_joule",
+    "energy_gross_joule",
+    "energy_uncertainty_joule",
+    "power_mw_mean",
+    "power_mw_max",
+    "power_samples",
+    "power_period_ms",
+    "power_max_gap_ms",
+    "power_coverage",
+)
+
+
+# Record format history:
+# 1 - first.
+@dataclass
+class RunRecord:
+    """One run, one line of the output. Missing is None, with a word in flags or a message in error."""
+
+    schema_version: int = 1
+    run_key: str = ""  # hash of everything that defines the run
+    id: int | str = ""  # the task
+    category: str | None = None
+    model_id: str = ""  # file stem without its quantization
+    quantization: str | None = None
+    level: str = ""
+    turn: int = 1  # of the conversation
+    repeat: int = 1
+    started_at: str = ""  # RFC 3339, UTC; a label, never used to compute
+    env_id: str = ""  # line of OUT.env.jsonl
+    prompt_sha256: str = ""  # of the user's text
+    prompt_format: str = "chat"
+    thinking: bool = False
+    temperature: float = 0.0
+    seed: int = 0
+    max_tokens: int = 0
+    n_ctx: int | None = None
+    n_gpu_layers: int = -1  # as asked for; -1 is all
+    offloaded: str | None = None  # layers the engine put on the GPU, as it logs them: "27/27"
+    prompt_tokens: int | None = None
+    prompt_tokens_evaluated: int | None = None  # computed by the engine in this run: equal, or the run failed
+    completion_tokens: int | None = None  # reasoning included, end of sequence not
+    reasoning_tokens: int | None = None
+    reasoning_open: bool | None = None  # the answer ended while still thinking
+    finish_reason: str | None = None  # stop or length
+    t0_s: float | None = None  # monotonic seconds, as in the power trace: first prompt batch handed over
+    first_token_s: float | None = None  # first id sampled
+    t1_s: float | None = None  # last id sampled
+    latency_ms: float | None = None  # t1 - t0
+    ttft_ms: float | None = None  # first token - t0
+    tpot_ms: float | None = None  # (latency - ttft) / (completion_tokens - 1)
+    prefill_tok_per_s: float | None = None  # prompt_tokens / ttft
+    decode_tok_per_s: float | None = None  # decode steps / time after the first token
+    load_ms: float | None = None  # of the model's process
+    overhead_ratio: float | None = None  # 1 - engine time / latency
+    energy_joule: float | None = None  # net of idle, may be negative
+    energy_gross_joule: float | None = None
+    idle_mw: float | None = None
+    idle_std_mw: float | None = None
+    energy_uncertainty_joule: float | None = None
+    energy_prefill_joule: float | None = None
+    energy_decode_joule: float | None = None
+    energy_phase_method: str | None = None  # integrated or block
+    joule_per_output_token: float | None = None
+    energy_missing: str | None = None  # why energy_joule is null
+    power_source: str = "none"
+    power_rail: str | None = None
+    power_scope: str | None = None
+    power_mw_mean: float | None = None
+    power_mw_max: float | None = None
+    power_samples: int | None = None
+    power_period_ms: float | None = None
+    power_max_gap_ms: float | None = None
+    power_coverage: float | None = None  # 0 to 1
+    temp_start_c: float | None = None
+    temp_max_c: float | None = None
+    throttled: bool | None = None  # did a throttle counter move during the run
+    board_start: dict[str, Any] | None = None  # clocks, temperature, counters just before
+    board_end: dict[str, Any] | None = None  # and just after
+    flags: list[str] = field(default_factory=list)
+    error: dict[str, str] | None = None
+    output_text: str | None = None
+    reasoning_text: str | None = None
+
+
+def run_from_dict(record: Json) -> RunRecord:
+    """A record as it stands in a file. Unknown fields are ignored, absent ones have their defaults.
+
+    A required name that is absent stays at its default, too: the caller decides what a record without it is
+    worth.
+    """
+    known = {one.name for one in fields(RunRecord)}
+    given = {name: value for name, value in record.items() if name in known}
+    task = task_of(record)
+    if task is not None:
+        given["id"] = task
+    given["flags"] = flags_of(record)
+    return RunRecord(**given)
+
+
+def task_of(record: Json) -> Any:
+    """The task's number or name as the record has it, under whichever of the three names; None without one.
+
+    >>> task_of({"question_id": 81, "task_id": "ignored"}), task_of({"id": None})
+    (81, None)
+    """
+    return next((record[name] for name in IDENTITY if record.get(name) is not None), None)
+
+
+def flags_of(record: Json) -> list[str]:
+    """The flags of a record of any age: a list, one word, or nothing."""
+    found = record.get("flags") or []
+    return [str(flag) for flag in (found if isinstance(found, list) else [found])]
+
+
+def all_flags_of(record: Json) -> list[str]:
+    """The flags of a record, and those that follow from its other fields: files older than a flag lack it."""
+    flags = flags_of(record)
+    if record.get("power_source") == "replay" and "simulated_power" not in flags:
+        flags.append("simulated_power")
+    evaluated = record.get("prompt_tokens_evaluated")
+    if evaluated not in (None, record.get("prompt_tokens")) and HARD_FLAGS.isdisjoint(flags):
+        flags.append("prompt_not_evaluated")
+    return flags
+
+
+def why_left_out(error: Any, flags: Sequence[str]) -> str | None:
+    """Why no mean may hold a run with this error and these flags, or None.
+
+    >>> why_left_out({"type": "timeout", "message": "no answer within 900 s"}, [])
+    'error: no answer within 900 s'
+    >>> why_left_out(None, ["truncated_output", "warm_cache"]), why_left_out(None, ["truncated_output"])
+    ('flag: warm_cache', None)
+    """
+    if error:
+        named = (error.get("message") or error.get("type") or "unnamed") if isinstance(error, dict) else error
+        return f"error: {named}"
+    hard = [flag for flag in flags if flag in HARD_FLAGS]
+    return f"flag: {', '.join(hard)}" if hard else None
+
+
+def counts(record: Json) -> bool:
+    """Whether a run may stand in means: no error, and no flag that says its numbers are not its own."""
+    return why_left_out(record.get("error"), all_flags_of(record)) is None

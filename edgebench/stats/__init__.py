@@ -1,0 +1,1 @@
+"""Intervals and tests: pure numbers, nothing of files or of the screen."""
