@@ -1,6 +1,7 @@
 """analysis.json: what analyze_levels writes and report_page, show_answer and the workbooks read, as types.
 
-Every row says which model and board it is about. A number that is not known is null, with a `reason` in its row.
+Every row says which model and board it is about. A number that is not known is null, with a `reason` in its
+row.
 """
 
 from __future__ import annotations
