@@ -27,7 +27,6 @@ import hashlib
 import json
 import os
 import random
-import re
 import secrets
 import shlex
 import signal
@@ -42,6 +41,7 @@ from itertools import combinations, groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from edgebench.prompts.thinking import split_reasoning
 from edgebench.shell.launch import room_command
 
 Args = argparse.Namespace
@@ -59,8 +59,6 @@ AS_TEXT = "Reply with that one word and nothing else."
 AS_JSON = 'Reply with JSON and nothing else: {"winner": "A"}, {"winner": "B"} or {"winner": "Tie"}.'
 WINNER = {"winner": {"type": "string", "enum": ["A", "B", "Tie"]}}
 SCHEMA = {"type": "object", "properties": WINNER, "required": ["winner"], "additionalProperties": False}
-# An answer's thinking: closed (its start may stand in the chat template), or cut off by the token limit.
-THINKING = re.compile(r"\A\s*(?:<think>)?(?:(?!<think>).)*?</think>|\A\s*<think>.*", re.S)
 # A verdict alone, in the usual forms: A, [[A]], "Final verdict: B", {"winner": "A"}; [[C]] is FastChat's tie.
 LEAD_IN = r"(?:(?:my |the )?(?:final |better )?(?:verdict|winner|answer|choice)\W+(?:is\W+)?)*"
 PLAIN = rf"(?:```json)?\W*{LEAD_IN}(?:(?:assistant |answer )?(a|b|tie)(?![+-])|\[\[c\]\])\W*"
@@ -193,7 +191,7 @@ def load_answers(root: Path, questions: Mapping[str, Any], left_out: Counter[str
         repeats = units[unit][level]
         repeat = record.get("repeat") or len(repeats) + 1
         cut = record.get("finish_reason") == "length" or "truncated_output" in (record.get("flags") or ())
-        answer = Answer(THINKING.sub("", record["output_text"]).strip(), cut)
+        answer = Answer(split_reasoning(record["output_text"]).answer.strip(), cut)
         left_out["answers that stand twice, the later one taken"] += repeats.get(repeat, answer) != answer
         if at >= began.get((unit, level, repeat), ""):
             repeats[repeat], began[unit, level, repeat] = answer, at

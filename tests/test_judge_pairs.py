@@ -337,6 +337,42 @@ def test_the_judge_sees_the_question_and_reference_never_the_prompt_or_thinking(
     assert Counter(line["rule"] for line in desk.lines()) == {None: 2, "empty_loses": 2}
 
 
+FOREIGN_THINKING = [
+    "<|channel|>analysis<|message|>secret A<|end|><|start|>assistant<|channel|>final<|message|>{}",
+    "analysissecret A.assistantfinal{}",  # the same where the engine hid its control tokens
+    "[THINK]secret A[/THINK]{}",
+    "secret A[/THINK]\n{}",  # the prompt opened it
+    "◁think▷secret A◁/think▷{}",
+    "<seed:think>\nsecret A</seed:think>\n{}",
+    "<|START_THINKING|>secret A<|END_THINKING|><|START_RESPONSE|>{}<|END_RESPONSE|>",
+]
+
+
+def test_thinking_in_any_familys_marks_is_kept_from_the_judge(desk: Desk) -> None:
+    desk.fill(tasks=1)
+    pairs = [(marks, f"answer{n}") for n, marks in enumerate(FOREIGN_THINKING)]
+    records = [
+        run_record(81, f"m{n}", level, text)
+        for n, (marks, word) in enumerate(pairs)
+        for level, text in (("L0", marks.format(word + " QUALITY=1")), ("L1", word + " QUALITY=2"))
+    ]
+    write_jsonl(desk.runs / "runs_llamacpp.jsonl", records)
+    with JudgeStub() as stub:
+        done = desk.judge(stub)
+    assert done.returncode == 0, done.stderr
+    seen = "".join(body["messages"][1]["content"] for body in stub.bodies)
+    assert all(word in seen for _, word in pairs)
+    assert not re.search(r"secret|analysis|final|think|THINK|RESPONSE", seen)
+
+
+@pytest.mark.parametrize("marks", FOREIGN_THINKING)
+def test_a_judge_thinks_in_any_familys_marks_before_its_verdict(marks: str) -> None:
+    for side in ("A", "B", "Tie"):
+        thought = marks.replace("secret A", "A is better. Final verdict: [[A]]. Or B? [[B]]")
+        assert read_verdict.parse_verdict(thought.format(f"Final verdict: [[{side}]]")) == side
+        assert read_verdict.parse_verdict(thought.format(side)) == side
+
+
 def test_rules_need_no_call(desk: Desk) -> None:
     desk.fill(tasks=1)
     texts = {"L0": "same", "L1": " same\n", "L2": "", "L3": "  ", "P": "other"}

@@ -25,6 +25,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.prompts.thinking import without_reasoning
+
 # Every rule below returns a side, AMBIGUOUS (stop looking), or None (try the next rule).
 AMBIGUOUS = "?"
 NOUN = r"(?:assistant|answer|response|option|model|candidate|output|chatbot)"
@@ -127,8 +129,7 @@ def clean_reply(raw: str) -> str:
     """The reply without thinking, invisible characters, markup and end tokens; its marks made uniform."""
     text = unicodedata.normalize("NFKC", html.unescape(raw))
     text = "".join(char for char in text if unicodedata.category(char) != "Cf")
-    thinking = r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)|\A.*</think(?:ing)?>"
-    text = re.sub(thinking, " ", text, flags=re.I | re.S)
+    text = without_reasoning(text)
     text = re.sub(r"<\|[^|<>\n]*\|>|</s>|<(?:end_of_turn|eos)>", " ", text)
     text = re.sub(r"\\boxed\{(?:\\text\{)?\s*([^{}]*?)\s*\}{1,2}", r"[[\1]]", text)
     text = re.sub(r"^\s*(?:```|~~~)\w*\s*?$|\*\*|__|`|^\s{0,3}(?:#+|>)\s", "", text, flags=re.M)
