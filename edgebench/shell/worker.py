@@ -21,10 +21,11 @@ KEPT_LINES = 2000  # of the log, for whoever looks something up in it
 KEPT_CAUSES = 4
 # What a dying engine says of the reason, before dozens of lines of backtrace push it out of the last words.
 CAUSE = re.compile(
-    r"GGML_ASSERT|GGML_ABORT|CUDA error|CUBLAS_STATUS|out of memory|failed to allocate|"
-    r"terminate called|what\(\):|vk::|error while loading shared libraries|Fatal Python error|"
-    r"^\w*(Error|Exception)\b.*:"
+    r"GGML_ASSERT|GGML_ABORT|CUDA error|cudaMalloc|CUBLAS_STATUS|vk::|out of memory|error loading model"
+    r"|(failed|unable) to (allocate|load|create|initialize)|error while loading shared libraries"
+    r"|terminate called|what\(\):|Fatal Python error|^\w*(Error|Exception)\b.*:"
 )
+FRAME = re.compile(r"\s*#\d+\s")  # of a debugger's backtrace; its arguments may quote the cause's format
 READ_BYTE = 1 << 16
 
 
@@ -45,12 +46,12 @@ class Log:
 
     def __init__(self) -> None:
         self.lines: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
-        self.causes: list[str] = []
+        self.causes: collections.deque[str] = collections.deque(maxlen=KEPT_CAUSES)
 
     def add(self, line: str) -> None:
         """Keep one line."""
         self.lines.append(line)
-        if len(self.causes) < KEPT_CAUSES and CAUSE.search(line):
+        if CAUSE.search(line) and not FRAME.match(line):
             self.causes.append(line)
 
     def last_words(self) -> list[str]:

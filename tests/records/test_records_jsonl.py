@@ -1,0 +1,184 @@
+"""Reading what power cuts, editors and crashes leave; writing whole or not at all; one writer at a time."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgebench.errors import UserError
+from edgebench.records import jsonl
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_BYTE = 4096  # of a file, in the tests of a full disk
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text()), max_size=5)
+)
+def test_records_of_any_text_come_back(tmp_path_factory: pytest.TempPathFactory, records: list[Any]) -> None:
+    path = tmp_path_factory.mktemp("jsonl") / "runs.jsonl"
+    path.touch()
+    for record in records:
+        jsonl.append_jsonl(path, record)
+    assert list(jsonl.read_jsonl(path)) == list(enumerate(records, 1))
+    assert jsonl.records_in(path) == records
+
+
+def test_what_editors_and_power_cuts_leave_is_read_around(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_bytes(
+        b'\xef\xbb\xbf{"a": 1}\r\n\r\n  \n{"line separator": "\xe2\x80\xa8"}\n[1]\nnonsense\n'
+        b'{"bytes": "\xff"}\n' + b"[" * 100_000 + b'\n{"b": 2}\n{"torn": '
+    )
+    read = list(jsonl.read_jsonl(path))
+    good = {1: {"a": 1}, 4: {"line separator": "\u2028"}, 9: {"b": 2}}
+    assert read == [(number, good.get(number)) for number in (1, 4, 5, 6, 7, 8, 9, 10)]
+
+
+def test_a_packed_file_is_read_and_a_cut_one_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl.gz"
+    packed = gzip.compress(b'{"a": 1}\n' * 1000)
+    path.write_bytes(packed)
+    assert len(jsonl.records_in(path)) == 1000
+    for broken in (packed[:-20], b"no gzip", packed[:20] + b"\xff\xff" + packed[22:]):
+        path.write_bytes(broken)
+        with pytest.raises(jsonl.UNREADABLE) as caught:
+            jsonl.records_in(path)
+        assert jsonl.reason_of(caught.value)
+    with pytest.raises(jsonl.UNREADABLE) as caught:
+        jsonl.records_in(tmp_path / "absent.jsonl")
+    assert jsonl.reason_of(caught.value) == "No such file or directory"
+
+
+def test_the_last_record_of_each_key_counts() -> None:
+    records = [{"run_key": key, "n": n} for n, key in enumerate("abacb")]
+    last = jsonl.last_of_each(records, lambda record: record["run_key"])
+    assert [(record["run_key"], record["n"]) for record in last] == [("a", 2), ("b", 4), ("c", 3)]
+
+
+def test_hashes_are_the_files_own(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(os.urandom(3 * jsonl.HASHED_AT_ONCE_BYTE + 7))
+    told = subprocess.run(["sha256sum", str(path)], capture_output=True, text=True).stdout.split()[0]
+    assert jsonl.sha256_of(path) == told == jsonl.sha256_of(path.read_bytes())
+    assert jsonl.sha256_of("ä") == jsonl.sha256_of("ä".encode()) and len(jsonl.sha256_of("\ud800")) == 64
+
+
+@pytest.mark.parametrize("tail", [b"", b'{"torn": 1', b"\xff" * (3 << 20), b"\n"])
+@pytest.mark.parametrize("head", [b"", b'{"a": 1}\n'])
+def test_a_half_line_is_cut_off_and_nothing_else(tmp_path: Path, head: bytes, tail: bytes) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_bytes(head + tail)
+    torn = bool(tail) and not tail.endswith(b"\n")
+    assert jsonl.heal_tail(path) is torn
+    assert path.read_bytes() == head + (b"" if torn else tail)
+    assert not jsonl.heal_tail(tmp_path / "absent.jsonl")
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Files of this process cannot grow beyond LIMIT_BYTE; a write that reaches it is cut short there."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)  # Python ignores the signal that would come with it
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTE, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("before_byte", [0, 100, LIMIT_BYTE - 10])
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path, full_disk: None, before_byte: int) -> None:
+    path = tmp_path / "runs.jsonl"
+    whole = b'{"a": 1}\n' * (before_byte // 9)
+    path.write_bytes(whole)
+    with pytest.raises(OSError):
+        jsonl.append_jsonl(path, {"text": "x" * LIMIT_BYTE})
+    assert path.read_bytes() == whole
+    if before_byte < LIMIT_BYTE // 2:
+        jsonl.append_jsonl(path, {"small": 1})
+        assert jsonl.records_in(path)[-1] == {"small": 1}
+
+
+@pytest.mark.parametrize("content", ["x" * 3 * LIMIT_BYTE, b"\0" * 3 * LIMIT_BYTE])
+def test_a_full_disk_leaves_the_file_of_before_and_nothing_else(
+    tmp_path: Path, full_disk: None, content: str | bytes
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("of before")
+    with pytest.raises(OSError):
+        jsonl.write_whole(path, content)
+    assert [one.name for one in tmp_path.iterdir()] == ["report.html"] and path.read_text() == "of before"
+
+
+def test_an_error_while_writing_leaves_the_file_of_before_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "book.xlsx"
+    path.write_text("of before")
+    with pytest.raises(KeyboardInterrupt), jsonl.writing_whole(path) as out:
+        out.write(b"half")
+        raise KeyboardInterrupt
+    assert [one.name for one in tmp_path.iterdir()] == ["book.xlsx"] and path.read_text() == "of before"
+    with pytest.raises(FileNotFoundError):
+        jsonl.write_whole(tmp_path / "no folder" / "a.txt", "text")
+
+
+def test_a_file_is_written_whole_with_its_own_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    jsonl.write_whole(path, "one\r\ntwo\nä")
+    assert path.read_bytes() == "one\r\ntwo\nä".encode()
+    jsonl.write_whole(path, b"\xff")
+    assert path.read_bytes() == b"\xff"
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from edgebench.records.jsonl import exclusive
+with exclusive(Path(sys.argv[1])):
+    print("holds it", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_writer_is_told_and_comes_in_when_the_first_is_gone_however(tmp_path: Path) -> None:
+    out = tmp_path / "new folder" / "runs.jsonl"
+    command = [sys.executable, "-c", HOLDER, str(out)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+    assert holder.stdout is not None and holder.stdout.readline() == b"holds it\n"
+    with (
+        pytest.raises(UserError) as caught,
+        jsonl.exclusive(out, "another collector is writing it", "choose another --out"),
+    ):
+        pass
+    assert str(caught.value) == f"cannot write {out}: another collector is writing it; choose another --out"
+    assert caught.value.exit_code == 1
+    holder.kill()
+    holder.communicate()
+    with jsonl.exclusive(out):
+        jsonl.append_jsonl(out, {"a": 1})
+    with jsonl.exclusive(out):
+        assert jsonl.records_in(out) == [{"a": 1}]
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    cure = "choose another --out_jsonl"
+    with (
+        pytest.raises(UserError, match=r"cannot write .*: (Not a directory|File exists); choose"),
+        jsonl.exclusive(tmp_path / "file" / "runs.jsonl", cure=cure),
+    ):
+        pass
+
+
+def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        jsonl.append_jsonl(tmp_path / "runs.jsonl", {"energy_joule": float("nan")})
+    assert not (tmp_path / "runs.jsonl").exists()
