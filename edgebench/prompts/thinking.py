@@ -170,6 +170,15 @@ def opens_reasoning(prompt: str) -> bool:
     return any(found.end() == len(end) and not is_answer_head(found) for found in heads)
 
 
+def marks_in(text: str) -> list[str]:
+    """The marks of thinking that a text spells, as they stand there.
+
+    >>> marks_in("Write </think> once, and <think> once.")
+    ['<think>', '</think>']
+    """
+    return [found[0] for pattern in (OPENING, CLOSING_ALONE) for found in pattern.finditer(text)]
+
+
 def split_pieces(pieces: Sequence[Piece], opened_by_prompt: bool = False) -> ReasonedTokens:
     """Part an output by its tokens; control tokens that are no marks are left out of both texts.
 
