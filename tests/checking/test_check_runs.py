@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from edgebench.checking import limits as run_limits
 from edgebench.checking import verdicts as check_runs
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "companions/check_runs.py"
 LEVELS = ("L0", "L1", "L2", "L3", "P")
 EIGHT = (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgebench.checking import limits as run_limits
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # gemma-2-2b Q6_K on an Orin Nano Super at 102.4 GB/s.
 WEIGHTS, CACHE = 2_140_000_000, 106_496
 ENV: dict[str, Any] = {

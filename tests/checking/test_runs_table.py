@@ -13,7 +13,7 @@ import pytest
 
 from edgebench.checking import table as runs_table
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def record(level: str = "L0", **changes: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edgebench.collecting import plan as plan_runs
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TASKS = [
     {"id": i, "category": None, "second": None, "levels": dict.fromkeys("ABCDE", "text")} for i in range(10)
 ]
