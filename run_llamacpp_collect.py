@@ -34,6 +34,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgebench.checking.report import check_runs
 from edgebench.shell.launch import room_command
 
 try:
@@ -483,9 +484,7 @@ def collect(args: argparse.Namespace) -> int:
     for error in header["errors"]:
         say(f"error: {error}")
     if header["total"]:
-        print(
-            run_companion("edgebench.checking.verdicts", "--runs", str(args.out_jsonl))[1], end="", flush=True
-        )
+        print(check_runs(args.out_jsonl).as_text(), flush=True)
     return 1 if failed or header["errors"] else 0
 
 

@@ -1,38 +1,20 @@
-#!/usr/bin/env python3
-"""Is each run possible by itself? Physical limits and tests, one JSON line per run.
+"""Is each run possible by itself? Physical limits and tests of one record.
 
-Joins the run records with the environment record of their campaign
-(runs_llamacpp.jsonl -> runs_llamacpp.env.jsonl beside it, or --env) and prints
-for each run, by its line in the runs file:
-
-  decode_tok_per_s         decode rate after the first token; without a TTFT the
-                           rate of the whole run, which is never higher
-  decode_bound_tok_per_s   highest decode rate the memory bandwidth allows
-  power_low_w, power_high_w              power this board's rail can show [W]
-  joule_per_token_low, joule_per_token_high  gross energy per output token [J]
-  tests  check, severity, fault (null: cannot tell) and a message that says what
-         a fault means or why it cannot be told
-  env    power mode, L4T, clocks, engine and model file of the run, or null
-
-check_runs.py collects these lines, compares the runs with each other and prints
-the verdicts. Failed runs and simulated power are not judged here.
-
-Example:
-  python companions/run_limits.py --runs results/runs_llamacpp.jsonl
+Owns what a single run can be held against: the rate that the memory bandwidth allows, the power that the
+board's rail can show, and what a record says against itself. Runs are compared with each other in
+verdicts.py. Failed runs and simulated power are not judged here. Rates in tokens per second, power in watt,
+energy in joule.
 """
 
 from __future__ import annotations
 
-import argparse
-import gzip
-import json
 import math
-import sys
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeGuard
+
+from edgebench.records.environment import ENGINE_CHOICES
+from edgebench.records.run import flags_of
 
 # Weights that fit into a last-level cache are not read from memory for each token, and a model that small is
 # bound by launch overhead: the bound says nothing about it.
@@ -61,28 +43,28 @@ SIMULATED_SOURCES = ("replay", "simulated")
 Record = Mapping[str, Any]
 
 
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
+@dataclass(frozen=True)
+class TestAnswer:
+    """What one test says of one run."""
+
+    check: str
+    severity: str  # of a fault: error or warn
+    fault: bool | None  # None: cannot be told
+    message: str  # what a fault means, or why it cannot be told
 
 
-def load_envs(path: Path | None, runs_path: Path) -> dict[str, dict[str, Any]]:
-    """Environment records by env_id; {} when none stands beside the runs and none was asked for."""
-    stem = runs_path.name.removesuffix(".gz").removesuffix(".jsonl")
-    beside = path or runs_path.with_name(f"{stem}.env.jsonl")
-    if path is None and not beside.exists():
-        return {}
-    return {str(env.get("env_id")): env for _, env in read_jsonl(beside) if env}
+@dataclass(frozen=True)
+class Limits:
+    """What a run is held against, and how it stands it. None where it is not known."""
+
+    decode_tok_per_s: float | None = None  # after the first token; without a TTFT of the whole run
+    decode_bound_tok_per_s: float | None = None  # highest rate that the memory bandwidth allows
+    power_low_w: float | None = None  # what this board's rail can show
+    power_high_w: float | None = None
+    joule_per_token_low: float | None = None  # gross energy per output token
+    joule_per_token_high: float | None = None
+    env: Mapping[str, Any] | None = None  # what must be equal for two runs to be comparable
+    tests: tuple[TestAnswer, ...] = ()
 
 
 def section(env: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
@@ -95,11 +77,10 @@ def section(env: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
 
 def positive(value: Any) -> float:
     """A usable size, count or rate; 0.0 for anything else (missing, null, text, NaN, negative)."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0 < value < float("inf") else 0.0
+    return float(value) if is_number(value) and value > 0 else 0.0
 
 
-def env_of(record: Record, envs: Mapping[str, dict[str, Any]]) -> Mapping[str, Any]:
+def env_of(record: Record, envs: Mapping[str, Record]) -> Mapping[str, Any]:
     """The run's environment; of several, one that the record does not name is not guessed."""
     if record.get("env_id") is None:
         return next(iter(envs.values())) if len(envs) == 1 else {}
@@ -152,21 +133,28 @@ def environment(record: Record, env: Record) -> dict[str, Any] | None:
     if not env:
         return None
     board, model = section(env, "board"), str(record.get("model_id"))
-    return {
+    conditions = {
         "power mode": board.get("power_mode_name"),
         "L4T": board.get("l4t"),
         "locked clocks": board.get("clocks_locked"),
         "engine": section(env, "engine").get("version") or section(board, "engine").get("version"),
         f"file of {model}": section(env, "models", model).get("sha256"),
     }
+    for name, choice in section(env, "resolved", model).items():
+        told = ("; ".join(map(str, choice)) or "none") if isinstance(choice, list) else choice
+        conditions[f"{ENGINE_CHOICES.get(name, name)} of {model}"] = told
+    return conditions
 
 
 def number(record: Record, name: str) -> float | None:
-    """A finite number of a record; NaN, Infinity and true, which a JSON reader lets through, are none."""
+    """A finite number of a record, or None."""
     value = record.get(name)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        return None
-    return float(value)
+    return float(value) if is_number(value) else None
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """A finite number; NaN, Infinity and true, which a JSON reader lets through, are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def decode_rate(record: Record) -> float | None:
@@ -183,55 +171,69 @@ def decode_rate(record: Record) -> float | None:
 # --- tests of one run: True is a fault, None cannot be told ---
 
 
-def is_warm(record: Record, limit: Record) -> bool | None:
+def is_warm(record: Record, limit: Limits) -> bool | None:
     """Every prompt token must have been computed inside the timed run."""
     asked, done = number(record, "prompt_tokens"), number(record, "prompt_tokens_evaluated")
-    if "warm_cache" in flags(record):
+    if "warm_cache" in flags_of(record):
         return True
     return None if asked is None or done is None else asked != done
 
 
-def is_above_bound(record: Record, limit: Record) -> bool | None:
-    rate, bound = limit["decode_tok_per_s"], limit["decode_bound_tok_per_s"]
+def share_of_bound(record: Record, limit: Limits) -> float | None:
+    """The decode rate over its bound; None where one of them is not known, or there was nothing to decode."""
+    rate, bound = limit.decode_tok_per_s, limit.decode_bound_tok_per_s
     if rate is None or bound is None or (number(record, "completion_tokens") or 0) < 2:
         return None
-    return bool(rate > bound)
+    return rate / bound
 
 
-def is_far_below_bound(record: Record, limit: Record) -> bool | None:
+def is_above_bound(record: Record, limit: Limits) -> bool | None:
+    """Faster than the weights can be read from memory."""
+    share = share_of_bound(record, limit)
+    return None if share is None else share > 1
+
+
+def is_far_below_bound(record: Record, limit: Limits) -> bool | None:
+    """So slow that something else than the memory holds it up."""
     # Without TTFT the rate counts the prefill too, so a low one proves nothing.
     timed = number(record, "ttft_ms") is not None or number(record, "decode_tok_per_s") is not None
-    if is_above_bound(record, limit) is None or not timed:
+    share = share_of_bound(record, limit)
+    return None if share is None or not timed else share < FAR_BELOW_BOUND
+
+
+def draws_wrong_power(record: Record, limit: Limits) -> bool | None:
+    """Mean power outside what the board's rail can show."""
+    power_mw, low_w, high_w = number(record, "power_mw_mean"), limit.power_low_w, limit.power_high_w
+    if power_mw is None or low_w is None or high_w is None:
         return None
-    return bool(limit["decode_tok_per_s"] < FAR_BELOW_BOUND * limit["decode_bound_tok_per_s"])
+    return not low_w <= power_mw / 1000 <= high_w
 
 
-def draws_wrong_power(record: Record, limit: Record) -> bool | None:
-    power, low, high = number(record, "power_mw_mean"), limit["power_low_w"], limit["power_high_w"]
-    return None if power is None or low is None else not low <= power / 1000 <= high
-
-
-def takes_wrong_energy(record: Record, limit: Record) -> bool | None:
+def takes_wrong_energy(record: Record, limit: Limits) -> bool | None:
     """Gross J per output token against its range; net energy is below gross, so only the upper limit holds.
 
     Answers shorter than a quarter of the prompt are not judged: their energy is that of the prefill.
     """
-    low, high = limit["joule_per_token_low"], limit["joule_per_token_high"]
-    gross, net = number(record, "energy_gross_joule"), number(record, "energy_joule")
+    low, high = limit.joule_per_token_low, limit.joule_per_token_high
     tokens = number(record, "completion_tokens") or 0
-    if low is None or (gross is None and net is None):
+    if low is None or high is None:
         return None
     if tokens < DECODE_TOKENS or tokens * PROMPT_SHARE < (number(record, "prompt_tokens") or 0):
         return None
-    return bool((net or 0) / tokens > high) if gross is None else not low <= gross / tokens <= high
+    gross_joule, net_joule = number(record, "energy_gross_joule"), number(record, "energy_joule")
+    if gross_joule is not None:
+        return not low <= gross_joule / tokens <= high
+    return None if net_joule is None else net_joule / tokens > high
 
 
-def is_negative(record: Record, limit: Record) -> bool | None:
+def is_negative(record: Record, limit: Limits) -> bool | None:
+    """Less than idle power, beyond what is uncertain."""
     energy = number(record, "energy_joule")
     return None if energy is None else energy < -(number(record, "energy_uncertainty_joule") or 0)
 
 
-def has_thin_power(record: Record, limit: Record) -> bool | None:
+def has_thin_power(record: Record, limit: Limits) -> bool | None:
+    """Too few samples, or too far apart, to stand for the run."""
     gap, period = number(record, "power_max_gap_ms"), number(record, "power_period_ms")
     samples, coverage = number(record, "power_samples"), number(record, "power_coverage")
     tests = [] if gap is None or not period else [gap > GAP_PERIODS * period]
@@ -240,17 +242,20 @@ def has_thin_power(record: Record, limit: Record) -> bool | None:
     return any(tests) if tests else None
 
 
-def is_throttled(record: Record, limit: Record) -> bool | None:
+def is_throttled(record: Record, limit: Limits) -> bool | None:
+    """A throttle counter moved during the run."""
     value = record.get("throttled")
     return value if isinstance(value, bool) else None
 
 
 @dataclass(frozen=True)
 class RunTest:
+    """A question to one run."""
+
     check: str
     severity: str  # of a fault: error or warn
     of_power: bool  # not for simulated power
-    ask: Callable[[Record, Record], bool | None]
+    ask: Callable[[Record, Limits], bool | None]
     fault: str
     why_unknown: str
 
@@ -298,19 +303,13 @@ TESTS = (
 )  # fmt: skip
 
 
-def flags(record: Record) -> list[str]:
-    value = record.get("flags")
-    return list(map(str, value)) if isinstance(value, list) else []
-
-
 def has_simulated_power(record: Record) -> bool:
-    return "simulated_power" in flags(record) or record.get("power_source") in SIMULATED_SOURCES
+    """The power was replayed or made up."""
+    return "simulated_power" in flags_of(record) or record.get("power_source") in SIMULATED_SOURCES
 
 
-def run_test(
-    test: RunTest, record: Record, limit: Record, missing: Mapping[str, str | None]
-) -> dict[str, Any]:
-    """One entry of `tests`. A missing limit is named before a missing field."""
+def run_test(test: RunTest, record: Record, limit: Limits, missing: Mapping[str, str | None]) -> TestAnswer:
+    """What the test says. A missing limit is named before a missing field."""
     answer = None
     if test.of_power and has_simulated_power(record):
         message = "the power is simulated, so it is not judged"
@@ -319,61 +318,31 @@ def run_test(
     else:
         answer = test.ask(record, limit)
         message = test.fault if answer else missing.get(test.check) or test.why_unknown
-    return {"check": test.check, "severity": test.severity, "fault": answer, "message": message}
+    return TestAnswer(test.check, test.severity, answer, message)
 
 
-def limits(line: int, record: Record, envs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The output line of one run."""
+def limits_of(record: Record, envs: Mapping[str, Record]) -> Limits:
+    """The limits of one run and its tests; `envs` by env_id."""
     env = env_of(record, envs)
     bound, no_bound = decode_bound(record, env)
     watts = watt_range(record, env)
+    low_w, high_w = watts if watts is not None else (None, None)
+    limit = Limits(
+        decode_tok_per_s=decode_rate(record),
+        decode_bound_tok_per_s=bound,
+        power_low_w=low_w,
+        power_high_w=high_w,
+        joule_per_token_low=FLOOR_FACTOR * low_w / bound if low_w and bound else None,
+        joule_per_token_high=CEILING_FACTOR * high_w / (SLOWEST_SHARE * bound) if high_w and bound else None,
+        env=environment(record, env),
+    )
+    if record.get("error"):  # it is counted as failed; its leftovers are no measurement
+        return limit
     no_watts = None if watts else "no power range is known for this board and rail"
-    limit: dict[str, Any] = {
-        "line": line,
-        "decode_tok_per_s": decode_rate(record),
-        "decode_bound_tok_per_s": bound,
-        "power_low_w": watts[0] if watts else None,
-        "power_high_w": watts[1] if watts else None,
-        "joule_per_token_low": FLOOR_FACTOR * watts[0] / bound if watts and bound else None,
-        "joule_per_token_high": CEILING_FACTOR * watts[1] / (SLOWEST_SHARE * bound)
-        if watts and bound
-        else None,
-        "env": environment(record, env),
+    missing = {
+        "decode rate, upper bound": no_bound,
+        "decode rate, lower bound": no_bound,
+        "power": no_watts,
+        "J per token": no_bound or no_watts,
     }
-    missing = {"decode rate, upper bound": no_bound, "decode rate, lower bound": no_bound}
-    missing |= {"power": no_watts, "J per token": no_bound or no_watts}
-    # A failed run is counted as such; its leftovers are no measurement.
-    judged = TESTS if not record.get("error") else ()
-    return {**limit, "tests": [run_test(test, record, limit, missing) for test in judged]}
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", required=True, type=Path, metavar="JSONL", help="run records")
-    parser.add_argument(
-        "--env", type=Path, metavar="JSONL", help="environment records (default: beside the runs)"
-    )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        envs = load_envs(args.env, args.runs)
-        for line, record in read_jsonl(args.runs):
-            if record:
-                print(json.dumps(limits(line, record, envs)))
-    except (OSError, EOFError, zlib.error) as problem:
-        reason = getattr(problem, "strerror", None) or problem
-        print(
-            f"error: {getattr(problem, 'filename', None) or args.runs}: {reason}; see --runs, --env",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return replace(limit, tests=tuple(run_test(test, record, limit, missing) for test in TESTS))

@@ -1,194 +1,52 @@
-#!/usr/bin/env python3
-"""Can these measurements be true? A table per model and level, then verdicts.
+"""Can these measurements be true? Runs of a campaign held against each other and against physics.
 
-Reads run records (.jsonl or .jsonl.gz) and, for the limits of the board, the
-environment records beside them (runs_llamacpp.jsonl -> runs_llamacpp.env.jsonl,
-or --env). A record that has only the eight required fields is read too; what
-needs a missing field is `?`, with the reason, never a guess. The table is that
-of runs_table.py, the tests of a run by itself are those of run_limits.py; both
-stand beside this script.
-
-Verdicts, each with the lines of the file it concerns:
+Owns the verdicts, each with the lines of the file it concerns:
   error  a number that physics or the design forbids; the runs must be repeated
   warn   a number to explain before it is published
   ok     looked at, nothing found
   ?      cannot tell, and why
-Simulated power is named and not judged.
-
-Exit status 1 if there is an error, else 0.
-
-Example:
-  python companions/check_runs.py --runs results/runs_llamacpp.jsonl
+What needs a missing field is `?`, never a guess. Simulated power is named and not judged. The tests of a
+run by itself are those of limits.py.
 """
 
 from __future__ import annotations
 
-import argparse
-import gzip
-import json
 import math
-import subprocess
-import sys
-import textwrap
-import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from itertools import pairwise
 
-from edgebench.shell.launch import room_command
+from edgebench.checking.limits import TestAnswer
+from edgebench.checking.reading import Rows, Run, blocks, good, grouped, text
+from edgebench.stats.intervals import mean_std
 
-SCHEMA_VERSION = 1
-WIDTH, ROWS_SHOWN = 80, 12
 CAP_SHARE = 0.30  # of runs ended by max_tokens: beyond it, output length measures the cap
 TEMP_RISE_C = 10.0
 DRIFT_SHARE, DRIFT_ERRORS = 0.05, 3.0  # of the mean, and standard errors it must exceed
+IDLE_SHARE = 0.03  # of idle power: two baselines that differ by less are the same
 REPEAT_SPREAD = 0.10  # standard deviation over mean of one prompt's repeats
 PROMPT_SPREAD = 1.5  # longest over shortest prompt: closer ones cannot show growth
-SIMULATED = "simulated_power"
+SIMULATED, IDLE_DRIFT = "simulated_power", "idle_drift"
+# Failures that come again in every further try, and what may help.
+LASTING_FAILURES = {
+    "not_a_generation": "another model file or build of the engine",
+}
 SEVERITIES = ("error", "warn", "?", "ok")
 NO_RUN = "no finished run"
-Rows = Sequence["Run"]
-Test = Callable[["Run"], "bool | None"]
+Test = Callable[[Run], "bool | None"]
 Check = Callable[[Rows], "list[Verdict]"]
-
-
-class CheckRunsError(Exception):
-    """What the user can fix."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One record: who it is, and its finite numbers by their names in the record (units in the names)."""
-
-    line: int
-    model_id: str
-    cell: tuple[str, str, str]  # task, level, turn: runs of one cell answer one prompt
-    key: str  # of the run; the same key twice is the same run twice
-    order: str  # started_at
-    error: str | None
-    flags: tuple[str, ...]
-    numbers: Mapping[str, float]
-    words: Mapping[str, Any]  # everything else
-    limits: Mapping[str, Any]  # the line of run_limits.py for it
-
-    def __getitem__(self, name: str) -> float | None:
-        return self.numbers.get(name)
-
-    @property
-    def decode_rate(self) -> float | None:
-        """Tokens per second after the first, as run_limits.py derives it [1/s]."""
-        rate: float | None = self.limits.get("decode_tok_per_s")
-        return rate
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """What one check says of the campaign."""
+
     check: str
     severity: str  # error, warn, ok or ?
     message: str
     lines: tuple[int, ...] = ()  # of the runs file
-
-
-# --- reading ---
-
-
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
-
-
-# Copied from runs_table.mean_std
-def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation (n - 1). No values: (None, None); one value: (mean, None)."""
-    if not values:
-        return None, None
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return mean, None
-    return mean, (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-
-
-def text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def to_run(line: int, record: Mapping[str, Any], limits: Mapping[str, Any]) -> Run:
-    """A record of any version. NaN, Infinity and true, which a JSON reader lets through, are no numbers."""
-    numbers = {
-        name: float(value)
-        for name, value in record.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
-    task = next((record[key] for key in ("id", "question_id", "task_id") if record.get(key) is not None), "?")
-    cell = (text(task), text(record.get("level")), text(record.get("turn")))
-    model, error, flags = text(record.get("model_id")) or "?", record.get("error"), record.get("flags")
-    if isinstance(error, Mapping):
-        error = error.get("type") or error.get("message") or "error"
-    names = [text(record.get(name)) for name in ("repeat", "started_at")]
-    return Run(
-        line=line,
-        model_id=model,
-        cell=cell,
-        # A record without any of these cannot be told from a repeat: its line is its key.
-        key=text(record.get("run_key"))
-        or (" ".join([model, *cell, *names]) if any(names) else f"line {line}"),
-        order=names[1],
-        error=text(error) or None,
-        flags=tuple(map(str, flags)) if isinstance(flags, list) else (),
-        numbers=numbers,
-        words={name: value for name, value in record.items() if name not in numbers},
-        limits=limits,
-    )
-
-
-def load_runs(path: Path, limits: Mapping[int, Mapping[str, Any]]) -> tuple[list[Run], list[int]]:
-    """The runs to judge, and the numbers of unreadable lines."""
-    runs, broken = [], []
-    for line, record in read_jsonl(path):
-        if record is None:
-            broken.append(line)
-        else:
-            runs.append(to_run(line, record, limits.get(line, {})))
-    return select(runs), broken
-
-
-def select(runs: Rows) -> list[Run]:
-    """Runs in the order of their start, without failures that were done again."""
-    last = {run.key: run.line for run in runs}
-    kept = [run for run in runs if not (run.error and last[run.key] > run.line)]
-    # RFC 3339 in UTC sorts as text; records without a start keep the order of the file.
-    return sorted(kept, key=lambda run: run.order)
-
-
-def load_anchors(runs_path: Path) -> list[Run]:
-    """The collector's anchor runs (one prompt, again and again) from OUT.anchors.jsonl, [] without it."""
-    stem = runs_path.name.removesuffix(".gz").removesuffix(".jsonl")
-    path = runs_path.with_name(f"{stem}.anchors.jsonl")
-    records = [(line, record) for line, record in read_jsonl(path) if record] if path.exists() else []
-    # Their decode rate is their own: they have no limits, and no minimal form that lacks it.
-    return select([to_run(line, record, record) for line, record in records])
-
-
-def ask(script: str, arguments: Sequence[str]) -> str:
-    """What another script beside this one prints; its own `error:` is passed on."""
-    child = subprocess.run([*room_command(script), *arguments], capture_output=True, text=True, timeout=600)
-    if child.returncode:
-        reason = (child.stderr.strip().splitlines() or [f"{script} failed"])[-1]
-        raise CheckRunsError(reason.removeprefix("error: "))
-    return child.stdout.rstrip()
 
 
 # --- checks: runs in, verdicts out ---
@@ -204,25 +62,18 @@ def judge_each(name: str, severity: str, rows: Rows, test: Test, message: str, w
     return Verdict(name, "ok", f"{judged} runs") if judged else Verdict(name, "?", why)
 
 
-def good(runs: Rows) -> list[Run]:
-    return [run for run in runs if not run.error]
-
-
-def grouped(runs: Rows, key: Callable[[Run], Any]) -> dict[Any, list[Run]]:
-    groups: dict[Any, list[Run]] = defaultdict(list)
-    for run in runs:
-        groups[key(run)].append(run)
-    return groups
-
-
 def check_failed(runs: Rows) -> list[Verdict]:
-    kinds = Counter(run.error for run in runs if run.error).most_common(3)
-    message = (
-        f"failed ({', '.join(f'{kind} x {count}' for kind, count in kinds)}); collect with --retry_errors"
-    )
-    return [
-        judge_each("failed runs", "error", runs, lambda run: bool(run.error), message, "no run in the file")
-    ]
+    """Failed runs by kind, and what can be done about each."""
+    kinds = Counter(run.error for run in runs if run.error).most_common()
+    message = f"failed ({', '.join(f'{kind} x {count}' for kind, count in kinds)})"
+    found = {kind for kind, _ in kinds}
+    if found - LASTING_FAILURES.keys():
+        message += "; collect with --retry_errors"
+    for kind in LASTING_FAILURES:
+        if kind in found:
+            message += f"; {kind}: {LASTING_FAILURES[kind]}"
+    why = "no run in the file"
+    return [judge_each("failed runs", "error", runs, lambda run: bool(run.error), message, why)]
 
 
 def check_duplicates(runs: Rows) -> list[Verdict]:
@@ -238,31 +89,58 @@ def look_up(fault_of: Mapping[int, bool | None], run: Run) -> bool | None:
 
 
 def check_each_run(runs: Rows) -> list[Verdict]:
-    """What run_limits.py found in each run by itself, one verdict per test."""
+    """What limits.py found in each run by itself, one verdict per test."""
     verdicts = []
-    answers = [(run, test) for run in good(runs) for test in run.limits.get("tests", ())]
-    for name in dict.fromkeys(test["check"] for _, test in answers):
-        mine = {run.line: test for run, test in answers if test["check"] == name}
+    answers = [(run, test) for run in good(runs) for test in run.limits.tests]
+    for name in dict.fromkeys(test.check for _, test in answers):
+        mine: dict[int, TestAnswer] = {run.line: test for run, test in answers if test.check == name}
         rows = [run for run in runs if run.line in mine]
-        faults = [test for test in mine.values() if test["fault"]]
-        why = Counter(test["message"] for test in mine.values()).most_common(1)[0][0]
-        severity, message = (faults[0]["severity"], faults[0]["message"]) if faults else ("ok", "")
-        fault_of = {line: test["fault"] for line, test in mine.items()}
+        faults = [test for test in mine.values() if test.fault]
+        why = Counter(test.message for test in mine.values()).most_common(1)[0][0]
+        severity, message = (faults[0].severity, faults[0].message) if faults else ("ok", "")
+        fault_of = {line: test.fault for line, test in mine.items()}
         verdicts.append(judge_each(name, severity, rows, partial(look_up, fault_of), message, why))
     return verdicts
 
 
+def is_first_turn(run: Run) -> bool:
+    """A second turn's prompt contains the first answer, so it is another one each time."""
+    return run.cell[2] in ("", "1")
+
+
+def prompt_ids(run: Run) -> str:
+    """Hash of what the model read; "" in files that are older than this field."""
+    return text(run.words.get("prompt_ids_sha256"))
+
+
 def check_prompt_length(runs: Rows) -> list[Verdict]:
-    """One prompt has one length in every repeat (a second turn contains the first answer, so not there)."""
-    rows = [run for run in good(runs) if run.cell[2] in ("", "1") and run["prompt_tokens"]]
+    """One prompt has one length, and the same tokens, in every repeat."""
+    rows = [run for run in good(runs) if is_first_turn(run) and run["prompt_tokens"]]
     cells = grouped(rows, lambda run: (run.model_id, run.cell))
-    wrong = {key for key, cell in cells.items() if len({run["prompt_tokens"] for run in cell}) > 1}
+    longer = {key for key, cell in cells.items() if len({run["prompt_tokens"] for run in cell}) > 1}
+    other = {key for key, cell in cells.items() if len({prompt_ids(run) for run in cell} - {""}) > 1}
     repeated = [run for cell in cells.values() if len(cell) > 1 for run in cell]
     message = "repeats of one prompt differ in prompt_tokens: prompts or template changed meanwhile"
-    why = "no prompt was run twice"
-    return [
-        judge_each("prompt length", "error", repeated, lambda r: (r.model_id, r.cell) in wrong, message, why)
-    ]
+    if other and not longer:
+        message = (
+            "repeats of one prompt differ in their tokens: prompts or template changed, by a date perhaps"
+        )
+    wrong = longer | other
+    at_fault: Test = lambda run: (run.model_id, run.cell) in wrong  # noqa: E731
+    return [judge_each("prompt length", "error", repeated, at_fault, message, "no prompt was run twice")]
+
+
+def check_prompt_text(runs: Rows) -> list[Verdict]:
+    """Different texts must reach the model as different prompts; files without the hashes have no verdict."""
+    rows = [run for run in good(runs) if is_first_turn(run) and prompt_ids(run)]
+    if not rows:
+        return []
+    texts_of: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for run in rows:
+        texts_of[run.model_id, prompt_ids(run)].add(text(run.words.get("prompt_sha256")))
+    message = "texts that differ reached the model as one prompt: its chat template drops them"
+    at_fault: Test = lambda run: len(texts_of[run.model_id, prompt_ids(run)] - {""}) > 1  # noqa: E731
+    return [judge_each("prompt text", "error", rows, at_fault, message, NO_RUN)]
 
 
 def check_output_cap(runs: Rows) -> list[Verdict]:
@@ -277,11 +155,20 @@ def check_output_cap(runs: Rows) -> list[Verdict]:
     rows = [run for run in good(runs) if capped(run) is not None]
     cells = grouped(rows, lambda run: (run.model_id, run.cell[1]))
     full = {key for key, cell in cells.items() if sum(map(bool, map(capped, cell))) >= CAP_SHARE * len(cell)}
-    where = ", ".join(sorted({f"{model} {level}" for model, level in full})[:4])
+    levels = grouped_levels(full)
+    where = "; ".join(f"{model} {' '.join(names)}" for model, names in levels.items())
     message = f"cut off at max_tokens, as {CAP_SHARE:.0%} or more are of {where}: raise --max_tokens"
     why = "the records have neither finish_reason nor max_tokens"
     at_fault: Test = lambda run: bool(capped(run)) and (run.model_id, run.cell[1]) in full  # noqa: E731
     return [judge_each("output cap", "warn", rows, at_fault, message, why)]
+
+
+def grouped_levels(cells: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Levels by model, both in order."""
+    levels: dict[str, list[str]] = defaultdict(list)
+    for model, level in sorted(cells):
+        levels[model].append(level)
+    return levels
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
@@ -342,6 +229,7 @@ def anchor_drift(anchors: Rows) -> list[Verdict]:
 
 
 def drift_verdict(model: str, ratios: Sequence[float], lines: tuple[int, ...]) -> Verdict:
+    """The last third of these times over their means against the first third."""
     third = len(ratios) // 3
     if third < 3:
         return Verdict("drift", "?", f"{model}: too few comparable runs")
@@ -349,10 +237,52 @@ def drift_verdict(model: str, ratios: Sequence[float], lines: tuple[int, ...]) -
     change = (last or 0) - (first or 0)
     # Standard error of the difference of two means of `third` runs each.
     noise = math.hypot(spread0 or 0, spread1 or 0) / math.sqrt(third)
-    message = f"{model}: time per token {100 * change:+.1f} % from the first to the last third"
+    message = f"{model}: time per token {signed(100 * change, 1)} % from the first to the last third"
     if abs(change) > DRIFT_SHARE and abs(change) > DRIFT_ERRORS * noise:
         return Verdict("drift", "warn", message, lines)
     return Verdict("drift", "ok", message)
+
+
+def check_idle(runs: Rows) -> list[Verdict]:
+    """Idle power that moved between two baselines; nothing to say where no run has one."""
+    rows = [run for run in good(runs) if run["idle_mw"] is not None and run["energy_joule"] is not None]
+    if not rows:
+        return []
+    if any(SIMULATED in run.flags for run in rows):
+        return [Verdict("idle power", "?", "the power is simulated, so it is not judged")]
+    seen = [run for run in rows if IDLE_DRIFT in run.flags]
+    verdicts = []
+    if seen:
+        moved_mw = max((run["idle_drift_mw"] or 0.0 for run in seen), key=abs)
+        message = (
+            f"{len(seen)} of {len(rows)} runs: idle power moved by up to {signed(moved_mw, 0)} mW between the"
+            " baselines before and after them; it is interpolated, and their energy is known less well:"
+            " lower --idle_every, and let the board warm up"
+        )
+        verdicts.append(Verdict("idle power", "warn", message, tuple(run.line for run in seen)))
+    unseen = unseen_drift([run for run in rows if IDLE_DRIFT not in run.flags])
+    if unseen:
+        moved_mw = max(unseen.values(), key=abs)
+        message = (
+            f"{len(unseen)} of {len(rows)} runs: idle power had moved by up to {signed(moved_mw, 0)} mW when"
+            " it was measured again, and they keep the baseline before: their net energy is off by that much"
+        )
+        verdicts.append(Verdict("idle power", "warn", message, tuple(unseen)))
+    count = sum(1 for _ in blocks(rows))
+    return verdicts or [Verdict("idle power", "ok", f"{len(rows)} runs, {count} baselines")]
+
+
+def unseen_drift(rows: Rows) -> dict[int, float]:
+    """Line -> how far idle power had moved [mW] by the model's next baseline, where that is too far."""
+    moved: dict[int, float] = {}
+    for block, after in pairwise(blocks(rows)):
+        if after[0].model_id != block[0].model_id:
+            continue
+        before_mw, after_mw = block[0]["idle_mw"] or 0.0, after[0]["idle_mw"] or 0.0
+        noise_mw = max(run["idle_std_mw"] or 0.0 for run in (block[0], after[0]))
+        if abs(after_mw - before_mw) > max(IDLE_SHARE * abs(before_mw), noise_mw):
+            moved |= {run.line: after_mw - before_mw for run in block}
+    return moved
 
 
 def check_temperature(runs: Rows) -> list[Verdict]:
@@ -388,7 +318,7 @@ def check_repeats(runs: Rows) -> list[Verdict]:
 
 def check_environment(runs: Rows) -> list[Verdict]:
     """One table must not mix power modes, engines or model files."""
-    known = [env for run in runs if (env := run.limits.get("env"))]
+    known = [run.limits.env for run in runs if run.limits.env]
     values: dict[str, set[str]] = defaultdict(set)
     for env in known:
         for name, value in env.items():
@@ -403,12 +333,22 @@ def check_environment(runs: Rows) -> list[Verdict]:
 
 
 CHECKS: tuple[Check, ...] = (
-    check_failed, check_duplicates, check_each_run, check_prompt_length, check_output_cap,
-    check_ttft, check_drift, check_temperature, check_repeats, check_environment,
-)  # fmt: skip
+    check_failed,
+    check_duplicates,
+    check_each_run,
+    check_prompt_length,
+    check_prompt_text,
+    check_output_cap,
+    check_ttft,
+    check_drift,
+    check_idle,
+    check_temperature,
+    check_repeats,
+    check_environment,
+)
 
 
-def judge(runs: Rows, broken: Sequence[int], anchors: Rows = ()) -> list[Verdict]:
+def judge(runs: Rows, broken: Sequence[int] = (), anchors: Rows = ()) -> list[Verdict]:
     """All verdicts, errors first."""
     verdicts = [verdict for check in CHECKS for verdict in check(runs)] + anchor_drift(anchors)
     if broken:
@@ -419,68 +359,11 @@ def judge(runs: Rows, broken: Sequence[int], anchors: Rows = ()) -> list[Verdict
     return sorted(verdicts, key=lambda verdict: SEVERITIES.index(verdict.severity))
 
 
-# --- output ---
+def signed(value: float, places: int) -> str:
+    """A change with its sign; one that rounds to zero is +0.
 
-
-def format_verdict(verdict: Verdict) -> str:
-    shown = ", ".join(map(str, verdict.lines[:ROWS_SHOWN])) + (
-        ", ..." if len(verdict.lines) > ROWS_SHOWN else ""
-    )
-    message = f"{verdict.check}: {verdict.message}" + (f" [lines {shown}]" if shown else "")
-    lines = textwrap.wrap(message, WIDTH - 7, break_on_hyphens=False)
-    return "\n".join([f"{verdict.severity:5}  {lines[0]}"] + ["       " + line for line in lines[1:]])
-
-
-def counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", required=True, type=Path, metavar="JSONL", help="run records")
-    parser.add_argument(
-        "--env", type=Path, metavar="JSONL", help="environment records (default: beside the runs)"
-    )
-    parser.add_argument("--json", action="store_true", help="table, verdicts and counts as one JSON line")
-    return parser
-
-
-def make_report(args: argparse.Namespace) -> dict[str, Any]:
-    """The JSON report; `table` is the printed text instead of rows unless --json asks for it."""
-    where = ["--runs", str(args.runs)]
-    answers = ask("edgebench.checking.limits", [*where, *(["--env", str(args.env)] if args.env else [])])
-    table = ask("edgebench.checking.table", [*where, *(["--json"] if args.json else [])])
-    limits = {line["line"]: line for line in map(json.loads, answers.splitlines())}
-    runs, broken = load_runs(args.runs, limits)
-    verdicts = judge(runs, broken, load_anchors(args.runs))
-    counts = Counter(verdict.severity for verdict in verdicts)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "runs": str(args.runs),
-        "n_runs": len(runs),
-        "flags": dict(Counter(flag for run in runs for flag in run.flags).most_common()),
-        "counts": {severity: counts[severity] for severity in SEVERITIES},
-        "table": json.loads(table) if args.json else table,
-        "verdicts": verdicts,
-    }
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        report = make_report(args)
-    except (CheckRunsError, OSError, EOFError, zlib.error, subprocess.TimeoutExpired) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 1
-    if args.json:
-        print(json.dumps({**report, "verdicts": [asdict(verdict) for verdict in report["verdicts"]]}))
-    else:
-        print(report["table"], *map(format_verdict, report["verdicts"]), sep="\n")
-        print(f"flags: {counted(report['flags'])}\nverdicts: {counted(report['counts'])}")
-    return 1 if report["counts"]["error"] else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    >>> signed(-0.004, 1), signed(480.2, 0), signed(-1.25, 1)
+    ('+0.0', '+480', '-1.2')
+    """
+    shown = f"{value:+.{places}f}"
+    return shown if shown.strip("+-0.") else shown.replace("-", "+")

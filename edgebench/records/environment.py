@@ -22,6 +22,21 @@ STABLE_BOARD = (
 )
 CONDITIONS = ("power_scope", "simulated_power", "power_mode", "quantization", "model_sha256")  # one per mean
 
+# What the engine chooses by itself when it loads a model -> its name for people. A difference makes another env_id
+# and must not be mixed: flash attention alone was seen to change one greedy answer in seven.
+ENGINE_CHOICES = {
+    "flash_attn": "flash attention",
+    "n_ctx": "context",
+    "n_batch": "batch",
+    "n_ubatch": "micro-batch",
+    "n_threads": "threads",
+    "n_threads_batch": "threads of the prefill",
+    "kv_type_k": "key cache",
+    "kv_type_v": "value cache",
+    "offloaded": "layers on the GPU",
+    "warnings": "engine warnings",
+}
+
 
 class EnvRecord(TypedDict, total=False):
     """Where and how runs were made; RunRecord.env_id names the line."""
@@ -33,6 +48,9 @@ class EnvRecord(TypedDict, total=False):
     engine: dict[str, Any]  # version, gpu_offload, system_info
     models: dict[str, dict[str, Any]]  # by model_id
     settings: dict[str, Any]  # the flags, without the command
+    resolved: dict[
+        str, dict[str, Any] | None
+    ]  # by model_id: ENGINE_CHOICES; None where it could not be loaded
     power: dict[str, Any]  # source, rail, scope, period; or {"missing": reason}
     command_line: list[str]
 

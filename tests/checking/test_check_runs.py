@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import random
@@ -13,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgebench.checking import limits as run_limits
-from edgebench.checking import verdicts as check_runs
+from edgebench.checking import limits, reading, report, verdicts
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "companions/check_runs.py"
@@ -60,7 +60,8 @@ def campaign(repeats: int = 2, tasks: int = 3) -> list[Record]:
                 records.append({
                     "schema_version": 1, "run_key": f"k{len(records)}", "id": task, "model_id": "gemma",
                     "level": LEVELS[level], "repeat": repeat, "turn": 1, "env_id": "e1",
-                    "started_at": f"2026-01-01T00:{len(records):02d}:00Z", "prompt_tokens": prompt,
+                    "started_at": f"2026-01-01T00:{len(records):02d}:00Z", "t0_s": 10.0 * len(records),
+                    "prompt_tokens": prompt,
                     "prompt_tokens_evaluated": prompt, "completion_tokens": output, "finish_reason": "stop",
                     "latency_ms": latency, "ttft_ms": ttft, "decode_tok_per_s": rate,
                     "energy_joule": 0.008 * latency, "energy_gross_joule": 0.013 * latency,
@@ -85,18 +86,21 @@ def ask(path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def judge(records: list[Record], *envs: Record) -> list[check_runs.Verdict]:
-    """The verdicts without the processes: what main() does between the other scripts' answers."""
+def runs_of(records: list[Record], *envs: Record) -> list[reading.Run]:
     by_id = {str(env["env_id"]): env for env in envs}
-    limits = {line: run_limits.limits(line, record, by_id) for line, record in enumerate(records, 1)}
-    runs = [check_runs.to_run(line, record, limits[line]) for line, record in enumerate(records, 1)]
-    return check_runs.judge(check_runs.select(runs), [])
+    lines = enumerate(records, 1)
+    return [reading.to_run(line, record, limits.limits_of(record, by_id)) for line, record in lines]
+
+
+def judge(records: list[Record], *envs: Record) -> list[verdicts.Verdict]:
+    """The verdicts without a file."""
+    return verdicts.judge(reading.select(runs_of(records, *envs)))
 
 
 def found(records: list[Record], *envs: Record) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Check -> severity and lines, of the errors and warnings."""
-    verdicts = judge(records, *(envs or (ENV,)))
-    return {v.check: (v.severity, v.lines) for v in verdicts if v.severity in ("error", "warn")}
+    judged = judge(records, *(envs or (ENV,)))
+    return {v.check: (v.severity, v.lines) for v in judged if v.severity in ("error", "warn")}
 
 
 def test_a_sound_campaign(tmp_path: Path) -> None:
@@ -109,9 +113,9 @@ def test_a_sound_campaign(tmp_path: Path) -> None:
 
 def test_eight_fields_are_enough_and_nothing_is_made_up(tmp_path: Path) -> None:
     done = ask(write(tmp_path, [{name: record[name] for name in EIGHT} for record in campaign()]), "--json")
-    report = json.loads(done.stdout)
-    assert done.returncode == 0 and report["counts"]["error"] == report["counts"]["warn"] == 0
-    by_check = {verdict["check"]: verdict for verdict in report["verdicts"]}
+    told = json.loads(done.stdout)
+    assert done.returncode == 0 and told["counts"]["error"] == told["counts"]["warn"] == 0
+    by_check = {verdict["check"]: verdict for verdict in told["verdicts"]}
     for check in ("cold prefill", "decode rate, upper bound", "power", "TTFT", "temperature", "output cap"):
         assert by_check[check]["severity"] == "?" and by_check[check]["message"], check
     assert by_check["failed runs"]["severity"] == by_check["prompt length"]["severity"] == "ok"
@@ -199,6 +203,135 @@ def test_the_order_is_that_of_the_clock_not_of_the_file() -> None:
     assert found(records)["drift"][0] == "warn"
 
 
+def test_a_clock_that_a_time_server_sets_back_changes_nothing() -> None:
+    """started_at jumps back by a day in the middle; the drift is found, and a sound campaign stays sound."""
+    for change, verdict in ((0.2, "warn"), (0.0, "ok")):
+        records = campaign(repeats=3)
+        for index, record in enumerate(records):
+            record["decode_tok_per_s"] *= 1 - change * index / len(records)
+            day = 2 if index < len(records) // 2 else 1
+            record["started_at"] = f"2026-01-0{day}T00:{index:02d}:00Z"
+        assert next(v for v in judge(records, ENV) if v.check == "drift").severity == verdict
+
+
+def test_a_reboot_sets_the_monotonic_clock_back_and_the_order_is_that_of_the_file() -> None:
+    records = campaign(repeats=3)
+    for index, record in enumerate(records):
+        record["decode_tok_per_s"] *= 1 - 0.2 * index / len(records)
+        record["t0_s"] = 10.0 * index if index < 20 else 10.0 * (index - 20)
+    assert found(records)["drift"][0] == "warn"
+    assert [run.line for run in reading.select(runs_of(records))] == list(range(1, len(records) + 1))
+
+
+def test_without_stamps_the_order_is_that_of_the_file() -> None:
+    records = campaign(repeats=3)
+    for index, record in enumerate(records):
+        record["decode_tok_per_s"] *= 1 - 0.2 * index / len(records)
+        del record["t0_s"], record["started_at"]
+    assert found(records)["drift"][0] == "warn"
+
+
+def test_the_output_cap_names_every_cell() -> None:
+    """Five levels of three models: all fifteen, and not the one that was not cut."""
+    records = [{**record, "model_id": model} for model in ("gemma", "llama", "qwen") for record in campaign()]
+    for index, record in enumerate(records):
+        spared = record["model_id"] == "llama" and record["level"] == "L3"
+        record.update(finish_reason="stop" if spared else "length", run_key=f"k{index}")
+    verdict = next(v for v in judge(records) if v.check == "output cap")
+    assert "of gemma L0 L1 L2 L3 P; llama L0 L1 L2 P; qwen L0 L1 L2 L3 P: raise" in verdict.message
+    assert verdict.message.count("--max_tokens") == 1
+    assert max(map(len, report.format_verdict(verdict).splitlines())) <= 80
+
+
+def test_failed_runs_are_named_by_every_kind_with_a_cure_that_can_help() -> None:
+    kinds = ("timeout", "engine_crash", "not_cold", "not_a_generation", "power_lost")
+    records = campaign()
+    for record, kind in zip(records, kinds, strict=False):
+        record["error"] = {"type": kind, "message": "why"}
+    message = next(v for v in judge(records, ENV) if v.check == "failed runs").message
+    assert all(f"{kind} x 1" in message for kind in kinds) and message.count("--retry_errors") == 1
+    for record in records[5:]:
+        record["error"] = None
+    broken = [{**record, "error": {"type": "not_a_generation", "message": "why"}} for record in campaign()]
+    message = next(v for v in judge(broken, ENV) if v.check == "failed runs").message
+    assert "not_a_generation x 30" in message and "model file" in message and "--retry_errors" not in message
+
+
+def idle(records: list[Record], *idle_mw: float, std: float = 20.0) -> list[Record]:
+    """The campaign in as many blocks of equal size, each with its baseline."""
+    size = -(-len(records) // len(idle_mw))
+    for index, record in enumerate(records):
+        record.update(idle_mw=idle_mw[index // size], idle_std_mw=std, idle_drift_mw=None)
+    return records
+
+
+def test_idle_power_that_moved_beside_the_records_is_named() -> None:
+    """Files of before the closing baseline: +480 mW halfway gave +2.5 J a run, and every check said ok."""
+    severity, lines = found(idle(campaign(), 5000, 5480))["idle power"]
+    assert severity == "warn" and lines == tuple(range(1, 16))  # those before the second baseline
+    for steady in ((5000, 5060), (5000,), (5000, 5001, 4999)):
+        assert "idle power" not in found(idle(campaign(), *steady))
+    assert "idle power" not in found(idle(campaign(), 5000, 5480, std=600))  # less than its own unrest
+    two_models = [*campaign(), *({**record, "model_id": "qwen", "run_key": None} for record in campaign())]
+    assert "idle power" not in found(
+        idle(two_models, 5000, 5480)
+    )  # another model is resident: another idle power
+
+
+def test_idle_drift_that_the_collector_saw_is_told_with_its_size() -> None:
+    records = idle(campaign(), 5000, 5000)
+    for index, record in enumerate(records[:15]):
+        record.update(idle_mw=5000 + 32 * index, idle_drift_mw=480.0, flags=["idle_drift"])
+    verdict = next(v for v in judge(records, ENV) if v.check == "idle power")
+    assert verdict.severity == "warn" and verdict.lines == tuple(range(1, 16))
+    assert "15 of 30 runs" in verdict.message and "+480 mW" in verdict.message
+    assert "--idle_every" in verdict.message
+
+
+def test_texts_that_reached_the_model_as_one_prompt_are_an_error() -> None:
+    """A template that drops the user's text: all levels the same 15 tokens, and the campaign looks clean."""
+    records = campaign()
+    for record in records:
+        record.update(
+            prompt_sha256=f"text of {record['id']} {record['level']}", prompt_ids_sha256="always the same"
+        )
+    severity, lines = found(records)["prompt text"]
+    assert severity == "error" and len(lines) == 30
+    for record in records:
+        record["prompt_ids_sha256"] = f"ids of {record['prompt_sha256']}"
+    assert "prompt text" not in found(records)
+
+
+def test_a_template_that_prints_the_date_is_an_error_between_repeats() -> None:
+    records = campaign()
+    for record in records:
+        record["prompt_ids_sha256"] = f"ids of {record['id']} {record['level']} on day {record['repeat']}"
+    severity, lines = found(records)["prompt length"]
+    assert severity == "error" and len(lines) == 30
+
+
+@pytest.mark.parametrize(
+    ("choice", "values"),
+    [
+        ("flash_attn", ("on", "off")),
+        ("n_ctx", (512, 1024)),
+        ("n_threads", (4, 6)),
+        ("warnings", ([], ["missing pre-tokenizer type"])),
+        ("offloaded", ("27/27", "0/27")),
+    ],
+)
+def test_other_choices_of_the_engine_are_another_environment(choice: str, values: tuple) -> None:
+    envs = [
+        {**ENV, "env_id": f"e{n}", "resolved": {"gemma": {"flash_attn": "on", "n_ctx": 512, choice: value}}}
+        for n, value in enumerate(values, 1)
+    ]
+    records = campaign()
+    assert "one environment" not in found(records, *envs)
+    records[-1]["env_id"] = "e2"
+    verdict = next(v for v in judge(records, *envs) if v.check == "one environment")
+    assert verdict.severity == "warn" and "of gemma (" in verdict.message
+
+
 def test_output_cap() -> None:
     records = campaign()
     placebo = [record for record in records if record["level"] == "P"]
@@ -226,10 +359,10 @@ def test_simulated_power_is_named_and_not_judged(tmp_path: Path) -> None:
         record.update(
             power_source="replay", flags=["simulated_power"], power_mw_mean=900_000.0, energy_joule=-5.0
         )
-    verdicts = {v.check: v for v in judge(records, ENV)}
-    assert verdicts["simulated power"].severity == "warn"
+    by_check = {v.check: v for v in judge(records, ENV)}
+    assert by_check["simulated power"].severity == "warn"
     for check in ("power", "J per token", "energy sign", "power samples"):
-        assert verdicts[check].severity == "?" and "simulated" in verdicts[check].message
+        assert by_check[check].severity == "?" and "simulated" in by_check[check].message
     done = ask(write(tmp_path, records, ENV))
     assert "~" in done.stdout and "flags: 30 simulated_power" in done.stdout
 
@@ -254,21 +387,21 @@ def test_env_option_gz_and_torn_line(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress((lines + '{"id": 3, "mod').encode()))
     (tmp_path / "elsewhere.jsonl").write_text(json.dumps(ENV) + "\n")
     done = ask(path, "--env", tmp_path / "elsewhere.jsonl", "--json")
-    report = json.loads(done.stdout)
-    by_check = {verdict["check"]: verdict for verdict in report["verdicts"]}
+    told = json.loads(done.stdout)
+    by_check = {verdict["check"]: verdict for verdict in told["verdicts"]}
     assert by_check["unreadable lines"]["lines"] == [31] and done.returncode == 0
-    assert by_check["decode rate, upper bound"]["severity"] == "ok" and report["n_runs"] == 30
+    assert by_check["decode rate, upper bound"]["severity"] == "ok" and told["n_runs"] == 30
     # The same environment is found by itself when it has the usual name.
     shutil.copy(tmp_path / "elsewhere.jsonl", tmp_path / "runs.env.jsonl")
     again = json.loads(ask(path, "--json").stdout)
-    assert again["verdicts"] == report["verdicts"]
+    assert again["verdicts"] == told["verdicts"]
 
 
 def test_an_empty_file_has_no_verdict(tmp_path: Path) -> None:
     (tmp_path / "runs.jsonl").touch()
     done = ask(tmp_path / "runs.jsonl", "--json")
-    report = json.loads(done.stdout)
-    assert done.returncode == 0 and {v["severity"] for v in report["verdicts"]} == {"?"}
+    told = json.loads(done.stdout)
+    assert done.returncode == 0 and {v["severity"] for v in told["verdicts"]} == {"?"}
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
@@ -292,9 +425,11 @@ VALUES = (
 )
 
 
+# How long it takes to draw examples is the machine's affair.
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.dictionaries(st.sampled_from([*campaign(1, 1)[0], "max_tokens"]), VALUES), max_size=12))
 def test_any_record_is_survived(changes: list[Record]) -> None:
     records = [{**record, **change} for record, change in zip(campaign(), changes, strict=False)]
     for verdict in judge(records, ENV):
-        json.dumps(check_runs.asdict(verdict), allow_nan=False)
-        assert check_runs.format_verdict(verdict)
+        json.dumps(dataclasses.asdict(verdict), allow_nan=False)
+        assert report.format_verdict(verdict)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgebench.checking import limits as run_limits
+from edgebench.checking import reading
+from edgebench.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
 # gemma-2-2b Q6_K on an Orin Nano Super at 102.4 GB/s.
 WEIGHTS, CACHE = 2_140_000_000, 106_496
 ENV: dict[str, Any] = {
@@ -36,18 +36,18 @@ RUN: dict[str, Any] = {
 }  # fmt: skip
 
 
-def limits(env: dict[str, Any] | None = ENV, **changes: Any) -> dict[str, Any]:
-    return run_limits.limits(1, {**RUN, **changes}, {"e1": env} if env else {})
+def limits(env: dict[str, Any] | None = ENV, **changes: Any) -> run_limits.Limits:
+    return run_limits.limits_of({**RUN, **changes}, {"e1": env} if env else {})
 
 
 def faults(env: dict[str, Any] | None = ENV, **changes: Any) -> dict[str, bool | None]:
-    return {test["check"]: test["fault"] for test in limits(env, **changes)["tests"]}
+    return {test.check: test.fault for test in limits(env, **changes).tests}
 
 
 def test_the_bound_is_bandwidth_over_bytes_per_token() -> None:
-    bound = limits()["decode_bound_tok_per_s"]
+    bound = limits().decode_bound_tok_per_s
     assert bound == pytest.approx(102.4e9 / (WEIGHTS + CACHE * 200))  # mean depth 100 + 200 / 2
-    short = limits(prompt_tokens=0, completion_tokens=2)["decode_bound_tok_per_s"]
+    short = limits(prompt_tokens=0, completion_tokens=2).decode_bound_tok_per_s
     assert short == pytest.approx(47.8, abs=0.1)  # 102.4 GB/s over 2.14 GB
 
 
@@ -57,8 +57,8 @@ def test_a_sound_run_has_no_fault() -> None:
 
 def test_range_of_joule_per_token_is_6_w_at_the_bound_to_25_w_at_a_fifth_of_it() -> None:
     found = limits(prompt_tokens=0, completion_tokens=0)
-    assert found["joule_per_token_low"] == pytest.approx(6 / 47.85, rel=1e-3)
-    assert found["joule_per_token_high"] == pytest.approx(25 / (0.2 * 47.85), rel=1e-3)
+    assert found.joule_per_token_low == pytest.approx(6 / 47.85, rel=1e-3)
+    assert found.joule_per_token_high == pytest.approx(25 / (0.2 * 47.85), rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def test_the_decode_rate_of_a_record_without_one() -> None:
     assert run_limits.decode_rate({"completion_tokens": 0, "latency_ms": 5000}) is None
     # 420 tokens in 1.83 s is impossible on this board even with the prefill counted in.
     eight = {"model_id": "gemma", "prompt_tokens": 350, "completion_tokens": 420, "latency_ms": 1830.5}
-    found = run_limits.limits(
-        1, {**eight, "id": 1, "level": "L2", "energy_joule": 2.7, "output_text": ""}, {"e1": ENV}
+    found = run_limits.limits_of(
+        {**eight, "id": 1, "level": "L2", "energy_joule": 2.7, "output_text": ""}, {"e1": ENV}
     )
-    assert {test["check"] for test in found["tests"] if test["fault"]} == {"decode rate, upper bound"}
+    assert {test.check for test in found.tests if test.fault} == {"decode rate, upper bound"}
 
 
 def test_a_low_rate_with_the_prefill_in_it_proves_nothing() -> None:
@@ -127,14 +127,14 @@ def test_a_low_rate_with_the_prefill_in_it_proves_nothing() -> None:
     ],
 )
 def test_without_limits_there_is_no_verdict_but_a_reason(change: dict[str, Any], why: str) -> None:
-    tests = {test["check"]: test for test in limits({**ENV, **change})["tests"]}
+    tests = {test.check: test for test in limits({**ENV, **change}).tests}
     upper = tests["decode rate, upper bound"]
-    assert upper["fault"] is None and why in upper["message"]
+    assert upper.fault is None and why in upper.message
 
 
 def test_no_environment_at_all() -> None:
     found = limits(None)
-    assert found["env"] is None and found["decode_bound_tok_per_s"] is None
+    assert found.env is None and found.decode_bound_tok_per_s is None
     assert faults(None)["cold prefill"] is False  # needs no limit
     assert faults(None)["power"] is None and faults(None)["J per token"] is None
 
@@ -174,19 +174,18 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(list(RUN)), JSON), st.dictionaries(st.sampled_from(list(ENV)), JSON))
 def test_any_record_and_environment_is_survived(changes: dict[str, Any], env: dict[str, Any]) -> None:
-    json.dumps(run_limits.limits(1, {**RUN, **changes}, {"e1": {**ENV, **env}}))
+    json.dumps(dataclasses.asdict(run_limits.limits_of({**RUN, **changes}, {"e1": {**ENV, **env}})))
 
 
-def test_the_command_line_joins_by_line_and_skips_failed_runs(tmp_path: Path) -> None:
+def test_a_file_joins_by_line_and_skips_failed_runs(tmp_path: Path) -> None:
     runs = tmp_path / "runs.jsonl"
     failed = {**RUN, "error": {"type": "oom", "message": "killed"}}
     runs.write_text(json.dumps(RUN) + "\n\nno json\n" + json.dumps(failed) + "\n")
     (tmp_path / "runs.env.jsonl").write_text(json.dumps(ENV) + "\n")
-    command = [sys.executable, str(ROOT / "edgebench/checking/limits.py"), "--runs", str(runs)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    first, second = map(json.loads, done.stdout.splitlines())
-    assert (first["line"], second["line"]) == (1, 4)
-    assert first["decode_bound_tok_per_s"] > 40 and first["env"]["power mode"] == "MAXN_SUPER"
-    assert second["tests"] == []
-    done = subprocess.run([*command, "--env", "/none"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and done.stderr.startswith("error: /none: No such file")
+    found = reading.read_runs_file(runs)
+    first, second = found.runs
+    assert (first.line, second.line) == (1, 4) and found.broken == [3]
+    assert first.limits.decode_bound_tok_per_s > 40 and first.limits.env["power mode"] == "MAXN_SUPER"
+    assert second.limits.tests == ()
+    with pytest.raises(UserError, match=r"^/none: No such file"):
+        reading.read_runs_file(runs, Path("/none"))
