@@ -18,20 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgebench.checking import limits, reading, report, verdicts
+from edgebench.records.run import REQUIRED
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "companions/check_runs.py"
 LEVELS = ("L0", "L1", "L2", "L3", "P")
-EIGHT = (
-    "id",
-    "model_id",
-    "level",
-    "prompt_tokens",
-    "completion_tokens",
-    "latency_ms",
-    "energy_joule",
-    "output_text",
-)
 ENV: dict[str, Any] = {
     "schema_version": 1,
     "env_id": "e1",
@@ -112,7 +103,9 @@ def test_a_sound_campaign(tmp_path: Path) -> None:
 
 
 def test_eight_fields_are_enough_and_nothing_is_made_up(tmp_path: Path) -> None:
-    done = ask(write(tmp_path, [{name: record[name] for name in EIGHT} for record in campaign()]), "--json")
+    done = ask(
+        write(tmp_path, [{name: record[name] for name in REQUIRED} for record in campaign()]), "--json"
+    )
     told = json.loads(done.stdout)
     assert done.returncode == 0 and told["counts"]["error"] == told["counts"]["warn"] == 0
     by_check = {verdict["check"]: verdict for verdict in told["verdicts"]}
