@@ -1,20 +1,20 @@
-"""The rules that keep the scripts standalone, short and documented."""
+"""The rules that keep functions short and the README true. The shape of the house: test_architecture.py."""
 
 import ast
 import dataclasses
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted([*ROOT.glob("*.py"), *ROOT.glob("companions/*.py"), *ROOT.glob("models/*.py")])
-ALLOWED_SIBLINGS = {"run_llamacpp_collect.py": {"tegrastats_sampler.py"}}
-LINES_PER_SCRIPT, LINES_PER_FUNCTION, LINES_PER_MAIN = 600, 60, 30
+ROOMS = sorted(ROOT.glob("edgebench/**/*.py"))
+LINES_PER_FUNCTION, LINES_PER_MAIN = 60, 30
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -26,66 +26,12 @@ def functions(path: Path) -> list[ast.FunctionDef]:
     return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=name)
-def test_a_script_is_one_room_of_short_functions(script: Path) -> None:
-    assert len(script.read_text().splitlines()) <= LINES_PER_SCRIPT
-    long = {
-        f.name: size for f in functions(script) if (size := f.end_lineno - f.lineno + 1) > LINES_PER_FUNCTION
-    }
-    assert not {
-        key: size for key, size in long.items() if key != "build_parser"
-    }  # a list of flags is no logic
-    sizes = [f.end_lineno - f.lineno + 1 for f in functions(script) if f.name == "main"]
-    assert sizes and max(sizes) <= LINES_PER_MAIN
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=name)
-def test_help_works_for_a_lone_copy_without_third_party_packages(script: Path, tmp_path: Path) -> None:
-    for needed in {script.name} | ALLOWED_SIBLINGS.get(script.name, set()):
-        shutil.copy(script.with_name(needed), tmp_path)
-    command = [sys.executable, "-S", str(tmp_path / script.name), "--help"]  # -S: no site-packages
-    done = subprocess.run(command, cwd="/", capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "Example:" in done.stdout
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=name)
-def test_scripts_are_commands_to_each_other_and_not_modules(script: Path) -> None:
-    stems = {path.stem for path in SCRIPTS}
-    imported = set()
-    for node in ast.walk(ast.parse(script.read_text())):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imported.add(node.module.split(".")[0])
-    allowed = {Path(sibling).stem for sibling in ALLOWED_SIBLINGS.get(script.name, set())}
-    assert imported & stems <= allowed
-    assert not imported & {"utils", "common"}
-
-
-def marked_copies() -> list[tuple[str, str, Path]]:
-    """(origin script, function, file) of every function under a `# Copied from script.function` comment."""
-    found = []
-    for path in SCRIPTS:
-        found += [
-            (*match.groups(), path)
-            for match in re.finditer(r"^# Copied from (\w+)\.(\w+)$", path.read_text(), re.M)
-        ]
-    return found
-
-
-def source_of(path: Path, function: str) -> str:
-    (node,) = [node for node in functions(path) if node.name == function]
-    return ast.get_source_segment(path.read_text(), node) or ""
-
-
-@pytest.mark.parametrize(
-    ("origin", "function", "path"), marked_copies(), ids=lambda value: getattr(value, "name", value)
-)
-def test_copied_functions_have_not_drifted(origin: str, function: str, path: Path) -> None:
-    (script,) = [candidate for candidate in SCRIPTS if candidate.stem == origin]
-    assert source_of(path, function) == source_of(script, function)
-    assert len(source_of(path, function).splitlines()) <= 15
+@pytest.mark.parametrize("path", [*SCRIPTS, *ROOMS], ids=name)
+def test_a_function_fits_a_screen(path: Path) -> None:
+    sizes = [(function.name, function.end_lineno - function.lineno + 1) for function in functions(path)]
+    # A list of flags is no logic.
+    assert not [(f, size) for f, size in sizes if size > LINES_PER_FUNCTION and f != "build_parser"]
+    assert not [(f, size) for f, size in sizes if size > LINES_PER_MAIN and f == "main"]
 
 
 def readme_commands() -> list[str]:
@@ -96,7 +42,48 @@ def readme_commands() -> list[str]:
     return [line for line in lines if re.match(r"(\.venv/bin/)?python3? \S+\.py", line)]
 
 
-@pytest.mark.parametrize("command", readme_commands())
+# Scripts that became rooms, and which the README still shows as commands: to be emptied with it.
+BECAME_ROOMS = {
+    "backend_commands.py",
+    "board_facts.py",
+    "count_flops.py",
+    "draw_charts.py",
+    "drive_llama_server.py",
+    "drive_tinygrad.py",
+    "gather_campaign.py",
+    "gguf_facts.py",
+    "judge_summary.py",
+    "list_devices.py",
+    "prepare_backends.py",
+    "profile_memory.py",
+    "read_bench_tables.py",
+    "read_prompts.py",
+    "read_timing_lines.py",
+    "read_verdict.py",
+    "run_backend.py",
+    "run_limits.py",
+    "runs_table.py",
+    "show_answer.py",
+    "speculate.py",
+    "summarize_sweeps.py",
+    "tabulate_analysis.py",
+    "tabulate_backends.py",
+    "tabulate_throughput.py",
+}
+
+
+def marked(command: str) -> Any:
+    script = Path(shlex.split(command, comments=True)[1]).name
+    marks = [pytest.mark.xfail(strict=True, reason="became a room")] if script in BECAME_ROOMS else []
+    return pytest.param(command, marks=marks)
+
+
+def test_the_list_of_scripts_that_became_rooms_shrinks_with_the_readme() -> None:
+    gone = {script for script in BECAME_ROOMS if f"companions/{script}" not in README}
+    assert not gone, f"take them out of BECAME_ROOMS: {sorted(gone)}"
+
+
+@pytest.mark.parametrize("command", [marked(each) for each in readme_commands()])
 def test_readme_commands_are_real(command: str) -> None:
     """Each command's script exists and its parser takes the flags."""
     words = shlex.split(re.split(r" [|<>] ", command)[0], comments=True)
