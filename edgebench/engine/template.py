@@ -395,10 +395,10 @@ def prove_in_text(turns: Sequence[Turn], text: str, frame: str) -> None:
     Each must be there more often than in the frame alone: a short one might be a word of the template's.
     """
     whole = squashed(text)
-    around = re.sub(rf"{PROBE}[a-z]+?q", "\0", squashed(frame))
+    around = re.split(rf"{PROBE}[a-z]+?q", squashed(frame))
     for turn in turns:
         forms = [squashed(form) for form in allowed_forms(turn)]
-        if any(not form or whole.count(form) > around.count(form) for form in forms):
+        if any(not form or whole.count(form) > sum(part.count(form) for part in around) for form in forms):
             continue
         missing = next((word for word in turn.content.split() if squashed(word) not in whole), "")
         which = f", among it {missing[:40]!r}" if missing else ""
