@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What will a campaign cost? Prompts, a model file for its tokenizer, a trained model of token2metrics.py.
 
 Every prompt of every level is counted with the model's own tokenizer and chat template, as the collector
@@ -18,61 +17,32 @@ Example:
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
-import subprocess
 import sys
-import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.errors import UserError
+from edgebench.forecasting.fit import predict
+from edgebench.forecasting.quantities import BOUNDS
+from edgebench.forecasting.trained import choose_trained
+from edgebench.prompts.tasks import wanted_tasks
+from edgebench.records.jsonl import read_jsonl
+from edgebench.shell import lifeline
 from edgebench.shell.launch import room_command
 
-ROOM = Path(__file__).resolve().parent
 MAX_TOKENS = 512  # the collector's default length of an answer
-BOUNDS = ("mean", "low", "high")
 JOULE_PER_WH = 3600
 FIGURES = {"latency_s": ("total_ms", 1e-3), "energy_joule": ("total_energy_joule", 1.0)}
 
 
-class PlanError(Exception):
-    """Something the user can put right."""
-
-
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
-
-
-def run_room(script: str, *flags: object) -> str:
-    """stdout of a script of this folder; its error becomes ours."""
-    done = subprocess.run([*room_command(script), *map(str, flags)], capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"{script} ended without a word"]
-        raise PlanError(lines[-1].removeprefix("error: "))
-    return done.stdout
-
-
 def read_levels(args: argparse.Namespace) -> dict[str, list[str]]:
     """Level -> its prompts, in the order of the file."""
-    flags: list[object] = ["--prompts", args.prompts]
-    flags += ["--levels", *args.levels] if args.levels else []
-    flags += ["--limit", args.limit] if args.limit else []
     levels = defaultdict(list)
-    for line in run_room("edgebench.prompts.tasks", *flags).splitlines():
-        for level, text in json.loads(line)["levels"].items():
+    for task in wanted_tasks([args.prompts], args.levels, limit=args.limit):
+        for level, text in task.levels.items():
             levels[level].append(text)
     return dict(levels)
 
@@ -94,14 +64,14 @@ def count_tokens(args: argparse.Namespace, levels: Mapping[str, Sequence[str]]) 
             requests.append({"op": "count", "prompt": prompt})
     text = "".join(json.dumps(request) + "\n" for request in requests)
     command = [*room_command("edgebench.engine.single")]
-    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    done = lifeline.run(command, input=text, capture_output=True, text=True)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     refused = [answer["error"]["message"] for answer in answers if not answer["ok"]]
     if refused:
-        raise PlanError(f"{refused[0]}; check --gguf")
+        raise UserError(f"{refused[0]}; check --gguf")
     if len(answers) != len(requests):
         last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        raise PlanError(f"the engine could not count tokens: {last.removeprefix('error: ')}")
+        raise UserError(f"the engine could not count tokens: {last.removeprefix('error: ')}")
     counts = iter(answer["prompt_tokens"] for answer in answers[1:])
     return {level: [next(counts) for _ in prompts] for level, prompts in levels.items()}
 
@@ -125,7 +95,7 @@ def output_lengths(args: argparse.Namespace, levels: Sequence[str]) -> tuple[dic
             seen[str(record.get("level"))].append(record["completion_tokens"])
     lacking = [level for level in levels if not seen[level]]
     if lacking and not args.output_tokens:
-        raise PlanError(f"{args.runs} has no run at {', '.join(lacking)}; give --output-tokens for them")
+        raise UserError(f"{args.runs} has no run at {', '.join(lacking)}; give --output-tokens for them")
     lengths = {
         level: max(1, round(sum(seen[level]) / len(seen[level]))) if seen[level] else args.output_tokens
         for level in levels
@@ -138,18 +108,12 @@ def output_lengths(args: argparse.Namespace, levels: Sequence[str]) -> tuple[dic
 
 def predict_all(
     args: argparse.Namespace, pairs: Sequence[tuple[int, int]]
-) -> dict[tuple[int, int], dict[str, Any]]:
-    """Prediction of each different pair of token counts."""
+) -> tuple[dict[tuple[int, int], dict[str, Any]], dict[str, Any]]:
+    """Prediction of each different pair of token counts, and the model they are of."""
     distinct = sorted(set(pairs))
-    with tempfile.TemporaryDirectory(prefix="plan-budget-") as folder:
-        path = Path(folder) / "requests.jsonl"
-        lines = [json.dumps({"input_tokens": one, "output_tokens": two}) + "\n" for one, two in distinct]
-        path.write_text("".join(lines), encoding="utf-8")
-        flags = ["--model", args.model, "--model-path", args.model_path, "--level", args.level]
-        text = run_room(
-            "edgebench.forecasting.commands", "--log-level", "warning", "batch-predict", path, *flags
-        )
-    return dict(zip(distinct, (json.loads(line) for line in text.splitlines()), strict=True))
+    trained = choose_trained(args.model_path, args.model)
+    rows = predict(trained.model, distinct, args.level)
+    return dict(zip(distinct, rows, strict=True)), trained.model
 
 
 def add_up(rows: Sequence[Mapping[str, Any]], repeats: int) -> dict[str, Any]:
@@ -172,7 +136,7 @@ def make_plan(args: argparse.Namespace) -> dict[str, Any]:
     counts = count_tokens(args, levels)
     lengths, warnings = output_lengths(args, list(levels))
     pairs = {level: [(count, lengths[level]) for count in counts[level]] for level in levels}
-    found = predict_all(args, [pair for of_level in pairs.values() for pair in of_level])
+    found, model = predict_all(args, [pair for of_level in pairs.values() for pair in of_level])
     rows = {level: [found[pair] for pair in of_level] for level, of_level in pairs.items()}
     every = [row for of_level in rows.values() for row in of_level]
     beyond = sum(bool(row["extrapolated"]) for row in every)
@@ -180,12 +144,12 @@ def make_plan(args: argparse.Namespace) -> dict[str, Any]:
         warnings.append(f"{beyond} of {len(every)} prompts are outside the lengths the model was trained on")
     total = add_up(every, args.repeats)
     if total["energy_joule"]["mean"] is None:
-        warnings.append(f"no energy: {every[0].get('no_energy_reason') or 'the model has none'}")
-    if every[0].get("simulated_power"):
+        warnings.append(f"no energy: {model.get('no_energy_reason') or 'the model has none'}")
+    if model.get("simulated_power"):
         warnings.append("energies are of simulated power, not of a measurement")
     if total["latency_s"]["low"] is None:
         warnings.append("no intervals: the model was trained on too few lengths")
-    plan: dict[str, Any] = {"model": every[0]["model"], "level": args.level, "repeats": args.repeats}
+    plan: dict[str, Any] = {"model": model["model"], "level": args.level, "repeats": args.repeats}
     plan["levels"] = {
         level: {
             **add_up(rows[level], args.repeats),
@@ -294,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         plan = make_plan(args)
-    except (PlanError, OSError, EOFError) as exc:
+    except (UserError, OSError, EOFError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     print(json.dumps(plan) if args.json else format_plan(plan))

@@ -1,26 +1,14 @@
-#!/usr/bin/env python3
 """A model of token2metrics.py -> its model card: a Markdown page a colleague can judge it by.
 
 Says what it was trained on (files with hashes, board, rows, ranges), its coefficients with standard errors,
-its errors on held-out rows, what was left out and why, and what it must not be used for. --scores takes the
-JSON of evaluate_metrics.py for the full table of a cross-validation.
-
-Example:
-    python companions/write_model_card.py outputs/llama_analytic/models/model.json --out card.md
+its errors on held-out rows, what was left out and why, and what it must not be used for. The answer of
+evaluate.py adds the full table of a cross-validation.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from edgebench.shell.launch import room_command
 
 TEXT = {
     "prefill_ms": "time to the first token [ms]",
@@ -40,10 +28,6 @@ MEANING = {
     "minus_ramp_after_short_prefill": "the same, after a short prefill",
     "per_step_and_prompt_doubling": "per step and doubling of the prompt",
 }
-
-
-class CardError(Exception):
-    """The model or the scores cannot be read."""
 
 
 def figure(value: float | None) -> str:
@@ -116,7 +100,7 @@ def score_part(model: Mapping[str, Any], scores: Mapping[str, Any] | None) -> li
     ]
 
 
-def write_card(model: Mapping[str, Any], scores: Mapping[str, Any] | None) -> str:
+def card_of(model: Mapping[str, Any], scores: Mapping[str, Any] | None) -> str:
     """The page."""
     low, high = model["ranges"]["low"], model["ranges"]["high"]
     lines = [f"# {model['model']}", ""]
@@ -150,48 +134,3 @@ def write_card(model: Mapping[str, Any], scores: Mapping[str, Any] | None) -> st
         "",
     ]
     return "\n".join(lines)
-
-
-def read_inputs(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The checked model, and the scores if there are some."""
-    checker = room_command("edgebench.forecasting.model_file")
-    done = subprocess.run([*checker, str(args.model)], capture_output=True, text=True)
-    if done.returncode:
-        raise CardError(done.stderr.strip().removeprefix("error: "))
-    try:
-        scores = json.loads(args.scores.read_text(encoding="utf-8")) if args.scores else None
-    except ValueError as exc:
-        raise CardError(f"{args.scores} is not JSON ({exc}); check --scores") from exc
-    return json.loads(args.model.read_text(encoding="utf-8")), scores
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", type=Path, metavar="MODEL.json", help="of token2metrics.py train")
-    parser.add_argument("--scores", type=Path, metavar="JSON", help="of evaluate_metrics.py --json")
-    parser.add_argument("--out", type=Path, metavar="MD", help="(default: print it)")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the card."""
-    args = build_parser().parse_args(argv)
-    try:
-        card = write_card(*read_inputs(args))
-        if args.out:
-            temp = args.out.with_name(f"{args.out.name}.tmp")
-            temp.write_text(card, encoding="utf-8")
-            os.replace(temp, args.out)  # noqa: PTH105  one call, and the old card stays whole until then
-        else:
-            print(card)
-    except (CardError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

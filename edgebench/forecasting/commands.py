@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Time, energy and power of a request from its token counts: train on measured runs, predict before the next.
 
   train          measurements -> one model per name, as JSON, each with a model card
@@ -11,7 +10,7 @@
   models         the trained models there are
 
 Data: run records of run_llamacpp_collect.py, CSV, Excel and JSON tables of requests. Times in ms, energy in
-Joule, power in mW. This script starts the others of this folder, each of which does one of the jobs.
+Joule, power in mW.
 
 Example:
     python companions/token2metrics.py train --data results/runs_llamacpp.jsonl --all-models
@@ -27,19 +26,24 @@ import difflib
 import json
 import logging
 import re
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgebench.shell.launch import room_command
+from edgebench.errors import UserError
+from edgebench.forecasting import budget, plots, published, transfer
+from edgebench.forecasting.card import card_of
+from edgebench.forecasting.evaluate import HoldOut, format_table
+from edgebench.forecasting.evaluate import evaluate as score_held_out
+from edgebench.forecasting.fit import REGRESSIONS, Settings, fit_all
+from edgebench.forecasting.fit import predict as predict_pairs
+from edgebench.forecasting.measurements import Reading, read_measurements
+from edgebench.forecasting.model_file import slug, write_model
+from edgebench.forecasting.samples import list_models, samples_of
+from edgebench.forecasting.trained import choose_trained, trained_models
+from edgebench.records.jsonl import write_whole
 
-ROOM = Path(__file__).resolve().parent
-LOG = logging.getLogger("token2metrics")
-REGRESSIONS = ("analytic", "linear", "polynomial", "random_forest", "xgboost")
 UNITS = {"ms": "ms", "joule": "J"}
 # Other words people have for token columns of a batch file.
 COLUMNS = {
@@ -48,94 +52,10 @@ COLUMNS = {
 }
 
 
-class Token2MetricsError(Exception):
-    """Something the user can put right."""
-
-
-# --- the other scripts ---
-
-
-def run_room(script: str, *flags: object, text: str = "") -> str:
-    """stdout of a script of this folder; its error becomes ours, its remarks go on to stderr."""
-    command = [*room_command(script), *map(str, flags)]
-    LOG.debug("running %s", " ".join(command[1:]))
-    done = subprocess.run(command, input=text, capture_output=True, text=True)
-    said = done.stderr.strip()
-    if done.returncode:
-        lines = said.splitlines() or [f"{script} ended without a word"]
-        raise Token2MetricsError(lines[-1].removeprefix("error: "))
-    for line in said.splitlines():
-        LOG.info("%s", line)
-    return done.stdout
-
-
-@contextmanager
-def gathered(args: argparse.Namespace) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
-    """A file of tidy rows of all --data, and the models in it."""
-    with tempfile.TemporaryDirectory(prefix="token2metrics-") as folder:
-        rows, flags = Path(folder) / "rows.jsonl", []
-        if args.assume_input_tokens is not None:
-            flags += ["--assume_input_tokens", args.assume_input_tokens]
-        if args.sample_period_s is not None:
-            flags += ["--sample_period_s", args.sample_period_s]
-        run_room("edgebench.forecasting.measurements", *args.data, "--out", rows, *flags)
-        listed = run_room("edgebench.forecasting.samples", "--rows", rows, "--list")
-        yield rows, [json.loads(line) for line in listed.splitlines()]
-
-
-def select(rows: Path, model: str, board: str | None) -> tuple[Path, dict[str, Any]]:
-    """Samples of one model as a file beside the rows, and their content."""
-    flags = ["--board", board] if board else []
-    text = run_room("edgebench.forecasting.samples", "--rows", rows, "--model", model, *flags)
-    path = rows.with_name("samples.json")
-    path.write_text(text, encoding="utf-8")
-    return path, json.loads(text)
-
-
-def slug(name: str) -> str:
-    """A folder's name from a model's.
-
-    >>> slug("Llama-3.2-1B Q6_K")
-    'llama-3.2-1b-q6_k'
-    """
-    return re.sub(r"[^a-z0-9._]+", "-", name.casefold()).strip("-.") or "model"
-
-
-# --- trained models ---
-
-
-def trained_models(path: Path) -> dict[str, Path]:
-    """Label -> file of all models in a file or below a folder; a broken one is named and passed over."""
-    if not path.exists():
-        raise Token2MetricsError(f"no trained models at {path}; train some, or name them with --model-path")
-    files = [path] if path.is_file() else sorted(path.rglob("model.json"))
-    found: dict[str, Path] = {}
-    for file in files:
-        try:
-            told = json.loads(run_room("edgebench.forecasting.model_file", file))
-        except Token2MetricsError as exc:
-            if path.is_file():
-                raise
-            LOG.warning("%s", exc)
-            continue
-        found[f"{told['model']} ({told['regression']})"] = file
-    if not found:
-        raise Token2MetricsError(f"no trained model below {path}; train one first, or see --model-path")
-    return found
-
-
-def choose_trained(args: argparse.Namespace) -> Path:
-    """The one trained model --model means; analytic where several regressions of it are there."""
-    found = trained_models(args.model_path)
-    names = sorted({label.rsplit(" (", 1)[0] for label in found})
-    name = json.loads(
-        run_room("edgebench.forecasting.samples", "--choose", args.model, text=json.dumps(names))
-    )
-    kinds = [kind for kind in (*REGRESSIONS, "transfer") if f"{name} ({kind})" in found]
-    kind = getattr(args, "regression", None) or kinds[0]
-    if kind not in kinds:
-        raise Token2MetricsError(f"{name} was not trained with {kind}; there is {', '.join(kinds)}")
-    return found[f"{name} ({kind})"]
+def read_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Tidy rows of all --data."""
+    reading = Reading(assume_input_tokens=args.assume_input_tokens, sample_period_s=args.sample_period_s)
+    return read_measurements(args.data, reading)
 
 
 # --- train, evaluate ---
@@ -144,56 +64,38 @@ def choose_trained(args: argparse.Namespace) -> Path:
 def train(args: argparse.Namespace) -> int:
     """Train the models asked for; one that cannot be trained does not keep the others from it."""
     failed = 0
-    with gathered(args) as (rows, listed):
-        names = sorted({entry["model"] for entry in listed}) if args.all_models else [args.model]
-        for name in names:
-            try:
-                train_one(args, rows, name)
-            except Token2MetricsError as exc:
-                if not args.all_models:
-                    raise
-                failed += 1
-                print(f"error: {exc}", file=sys.stderr)
+    rows = read_rows(args)
+    names = sorted({entry["model"] for entry in list_models(rows)}) if args.all_models else [args.model]
+    for name in names:
+        try:
+            train_one(args, rows, name)
+        except UserError as exc:
+            if not args.all_models:
+                raise
+            failed += 1
+            print(f"error: {exc}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def train_one(args: argparse.Namespace, rows: Path, name: str) -> None:
+def train_one(args: argparse.Namespace, rows: Sequence[dict[str, Any]], name: str) -> None:
     """Fit, evaluate, model card, plots."""
-    samples, content = select(rows, name, args.board)
-    folder = args.output / f"{slug(content['model'])}_{args.regression}"
-    model, scores = folder / "models" / "model.json", rows.with_name("scores.json")
-    run_room(
-        "edgebench.forecasting.fit",
-        "fit",
-        "--samples",
-        samples,
-        "--regression",
-        args.regression,
-        "--out",
-        model,
-    )
-    flags: list[object] = []
+    samples = samples_of(rows, name, args.board)
+    folder = args.output / f"{slug(samples['model'])}_{args.regression}"
+    path, card = folder / "models" / "model.json", folder / "model_card.md"
+    settings = Settings(args.regression)
+    model = fit_all(samples, settings)
+    write_model(path, model)
+    scores = None
     if args.cross_validate or args.plots:
-        pairs = rows.with_name("pairs.jsonl")
-        asked = ["--samples", samples, "--regression", args.regression, "--pairs", pairs]
-        scores.write_text(
-            run_room("edgebench.forecasting.evaluate", *asked, "--folds", args.folds, "--json"),
-            encoding="utf-8",
-        )
-        flags = ["--scores", scores]
+        scores, pairs = score_held_out(samples, HoldOut(folds=args.folds, settings=settings))
         if args.plots:
-            drawn = args.plots / slug(content["model"])
-            run_room(
-                "edgebench.forecasting.plots", "--pairs", pairs, "--model_file", model, "--outdir", drawn
-            )
-    card = folder / "model_card.md"
-    run_room("edgebench.forecasting.card", model, "--out", card, *flags)
-    print_trained(model, card)
+            plots.draw_all(pairs, args.plots / slug(samples["model"]), model)
+    write_whole(card, card_of(model, scores))
+    print_trained(path, model, card)
 
 
-def print_trained(path: Path, card: Path) -> None:
+def print_trained(path: Path, model: Mapping[str, Any], card: Path) -> None:
     """What came of a training, in a few lines."""
-    model = json.loads(path.read_text(encoding="utf-8"))
     print(
         f"{model['model']} ({model['regression']}): {model['rows']} rows, {model['groups']} cells -> {path}"
     )
@@ -210,37 +112,24 @@ def print_trained(path: Path, card: Path) -> None:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Score a trained model on rows it has not seen, or fits of the data's own held-out parts."""
-    with gathered(args) as (rows, _):
-        samples, content = select(rows, args.model, args.board)
-        pairs = rows.with_name("pairs.jsonl")
-        flags: list[object] = [
-            "--samples",
-            samples,
-            "--split",
-            args.split,
-            "--folds",
-            args.folds,
-            "--pairs",
-            pairs,
-        ]
-        flags += [
-            "--train_rows",
-            args.train_rows,
-            "--seeds",
-            args.seeds,
-            "--level",
-            args.level,
-            "--seed",
-            args.seed,
-        ]
-        if args.model_path:
-            args.model = content["model"]
-            flags += ["--model_file", choose_trained(args)]
-        else:
-            flags += ["--regression", args.regression or REGRESSIONS[0]]
-        print(run_room("edgebench.forecasting.evaluate", *flags, *(["--json"] if args.json else [])), end="")
-        if args.plots:
-            run_room("edgebench.forecasting.plots", "--pairs", pairs, "--outdir", args.plots)
+    samples = samples_of(read_rows(args), args.model, args.board)
+    wanted = HoldOut(
+        split=args.split,
+        folds=args.folds,
+        seed=args.seed,
+        train_rows=args.train_rows,
+        seeds=args.seeds,
+        level=args.level,
+        settings=Settings(args.regression or REGRESSIONS[0]),
+    )
+    if args.model_path:
+        trained = choose_trained(args.model_path, samples["model"], args.regression)
+        answer, pairs = score_held_out(samples, wanted, trained.model, str(trained.path))
+    else:
+        answer, pairs = score_held_out(samples, wanted)
+    print(json.dumps(answer) if args.json else format_table(answer))
+    if args.plots:
+        plots.draw_all(pairs, args.plots)
     return 0
 
 
@@ -249,12 +138,10 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def predict(args: argparse.Namespace) -> int:
     """One request."""
-    path = choose_trained(args)
-    told = json.loads(run_room("edgebench.forecasting.model_file", path))
-    tokens = ("--tokens", args.input_tokens, args.output_tokens)
-    row = json.loads(run_room("edgebench.forecasting.fit", "predict", path, *tokens, "--level", args.level))
-    row = {"model": told["model"], **with_power(row)}
-    row |= {name: told[name] for name in ("regression", "board", "no_energy_reason", "simulated_power")}
+    model = choose_trained(args.model_path, args.model, args.regression).model
+    (row,) = predict_pairs(model, [(args.input_tokens, args.output_tokens)], args.level)
+    row = {"model": model["model"], **with_power(row)}
+    row |= {name: model.get(name) for name in ("regression", "board", "no_energy_reason", "simulated_power")}
     print(json.dumps(row) if args.json else format_prediction(row))
     return 0
 
@@ -296,20 +183,15 @@ def batch_predict(args: argparse.Namespace) -> int:
     for place, request in enumerate(requests):
         name = request.get("model") or args.model
         if not name:
-            raise Token2MetricsError(f"{args.file}: no column model; name one model with --model")
+            raise UserError(f"{args.file}: no column model; name one model with --model")
         by_model.setdefault(name, []).append(place)
     answers: list[dict[str, Any]] = [{} for _ in requests]
     for name, places in by_model.items():
-        args.model = name
-        text = "".join(f"{json.dumps([requests[p][column] for column in COLUMNS])}\n" for p in places)
-        path = choose_trained(args)
-        told = json.loads(run_room("edgebench.forecasting.model_file", path))
-        lines = run_room(
-            "edgebench.forecasting.fit", "predict", path, "--level", args.level, text=text
-        ).splitlines()
-        for place, line in zip(places, lines, strict=True):
-            answers[place] = {"model": told["model"], **with_power(json.loads(line))}
-            answers[place] |= {name: told[name] for name in ("no_energy_reason", "simulated_power")}
+        model = choose_trained(args.model_path, name, args.regression).model
+        pairs = [[requests[place][column] for column in COLUMNS] for place in places]
+        for place, row in zip(places, predict_pairs(model, pairs, args.level), strict=True):
+            answers[place] = {"model": model["model"], **with_power(row)}
+            answers[place] |= {key: model.get(key) for key in ("no_energy_reason", "simulated_power")}
     for answer in answers:
         print(json.dumps(answer))
     return 0
@@ -323,9 +205,9 @@ def read_requests(path: Path) -> list[dict[str, Any]]:
         jsonl = path.suffix == ".jsonl"
         rows = [json.loads(line) for line in lines] if jsonl else list(csv.DictReader(lines))
     except ValueError as exc:
-        raise Token2MetricsError(f"{path}: not readable ({exc}); save it as CSV or JSONL in UTF-8") from exc
+        raise UserError(f"{path}: not readable ({exc}); save it as CSV or JSONL in UTF-8") from exc
     if not rows:
-        raise Token2MetricsError(f"{path} holds no requests; it needs input_tokens and output_tokens")
+        raise UserError(f"{path} holds no requests; it needs input_tokens and output_tokens")
     requests, used = [], [name for names in COLUMNS.values() for name in names]
     for number, row in enumerate(rows, 1):
         request: dict[str, Any] = {"model": row.get("model") if isinstance(row, dict) else None}
@@ -335,11 +217,9 @@ def read_requests(path: Path) -> list[dict[str, Any]]:
                 there = [name for name in (row if isinstance(row, dict) else ()) if name not in used]
                 near = difflib.get_close_matches(column, there, 1, 0.7)
                 hint = f"; is it {near[0]}? Rename that column" if near else ""
-                raise Token2MetricsError(f"{path} request {number}: no {column} ({', '.join(names)}){hint}")
+                raise UserError(f"{path} request {number}: no {column} ({', '.join(names)}){hint}")
             if not re.fullmatch(r"[1-9]\d{0,8}", str(value).strip()):
-                raise Token2MetricsError(
-                    f"{path} request {number}: {column} is {value!r}, not a number above 0"
-                )
+                raise UserError(f"{path} request {number}: {column} is {value!r}, not a number above 0")
             request[column] = int(str(value))
         requests.append(request)
     return requests
@@ -347,8 +227,8 @@ def read_requests(path: Path) -> list[dict[str, Any]]:
 
 def list_trained(args: argparse.Namespace) -> int:
     """Names and files."""
-    for label, path in trained_models(args.model_path).items():
-        print(f"{label}: {path}")
+    for label, trained in trained_models(args.model_path).items():
+        print(f"{label}: {trained.path}")
     return 0
 
 
@@ -356,20 +236,21 @@ def list_trained(args: argparse.Namespace) -> int:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that, where a command is another script's, leaves all flags to that script."""
+    """A parser that, where a command is another room's, leaves all flags to that room."""
 
-    script: str | None = None
+    room: Callable[[Sequence[str]], int] | None = None
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Namespace and what is left over."""
-        if self.script is None:
+        if self.room is None:
             return super().parse_known_args(args, namespace)
-        return argparse.Namespace(run=hand_on, script=self.script, flags=list(args)), []
+        return argparse.Namespace(run=hand_on, room=self.room, flags=list(args)), []
 
 
 def hand_on(args: argparse.Namespace) -> int:
-    """Run the script whose command this is."""
-    return subprocess.run([*room_command(args.script), *args.flags]).returncode
+    """Run the room whose command this is. What it reads it tells in its own words, not in the log."""
+    logging.getLogger("token2metrics").setLevel(logging.WARNING)
+    return int(args.room(args.flags))
 
 
 def add_data_flags(sub: argparse.ArgumentParser) -> None:
@@ -432,13 +313,9 @@ def build_parser() -> argparse.ArgumentParser:
     for name in ("predict", "evaluate"):
         commands.choices[name].add_argument("--json", action="store_true", help="one JSON object")
     add("models", list_trained, "the trained models there are")
-    rooms = {
-        "calibrate": "edgebench.forecasting.transfer",
-        "benchmark": "edgebench.forecasting.published",
-        "plan": "edgebench.forecasting.budget",
-    }
-    for name, script in rooms.items():
-        commands.add_parser(name, help=f"see {script} --help").script = script
+    rooms = {"calibrate": transfer.main, "benchmark": published.main, "plan": budget.main}
+    for name, room in rooms.items():
+        commands.add_parser(name, help=f"see {name} --help").room = room
     return parser
 
 
@@ -448,7 +325,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=args.log_level.upper(), format="%(message)s", stream=sys.stderr)
     try:
         return int(args.run(args))
-    except (Token2MetricsError, OSError) as exc:
+    except ImportError as exc:
+        print(f"error: {exc}; run ./run_all.sh --setup", file=sys.stderr)
+        return 1
+    except (UserError, OSError, EOFError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

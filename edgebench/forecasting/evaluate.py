@@ -1,49 +1,41 @@
-#!/usr/bin/env python3
 """How good are the predictions on rows the model has not seen? Errors, coverage, per phase and total.
 
-  --split cells     each cell (same prompt and output length) is held out once, in --folds parts
-  --split lengths   each prompt length is held out once, with all its rows
-  --split rows      --train_rows random rows train, all cells without one of them test; --seeds times
-With --model_file, that model's predictions of the rows it was not fitted on; if it was fitted on all of them,
-its kind of regression is held out by --split instead, and the answer says so. Repeats of a cell never stand
+  split cells     each cell (same prompt and output length) is held out once, in `folds` parts
+  split lengths   each prompt length is held out once, with all its rows
+  split rows      `train_rows` random rows train, all cells without one of them test; `seeds` times
+Of a trained model, its predictions of the rows it was not fitted on; if it was fitted on all of them,
+its kind of regression is held out by the split instead, and the answer says so. Repeats of a cell never stand
 on both sides. A row that most fits it took part in call an outlier is named, and left out of all scores but
 mape_all_percent.
 
-Output: a table, or with --json one object {"how", "rows", "quantities": {name: scores}, "outliers"}; --pairs
-writes one JSON line per held-out prediction. Errors are relative to the measurement, in percent.
-
-Example:
-    python companions/evaluate_metrics.py --samples samples.json --split lengths
-    python companions/evaluate_metrics.py --samples samples.json --split rows --train_rows 50 --seeds 20
+The answer is {"how", "rows", "quantities": {name: scores}, "outliers"}; the pairs are one row per held-out
+prediction. Errors are relative to the measurement, in percent.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edgebench.shell.launch import room_command
-
-QUANTITIES = (
-    "prefill_ms",
-    "decode_ms",
-    "total_ms",
-    "prefill_energy_joule",
-    "decode_energy_joule",
-    "total_energy_joule",
-)
-LEVELS = (0.5, 0.8, 0.9, 0.95)
-ROOM = Path(__file__).resolve().parent
+from edgebench.errors import UserError
+from edgebench.forecasting import fit
+from edgebench.forecasting.quantities import BOUNDS, TARGETS
 
 
-class EvaluateError(Exception):
-    """Something the user can put right."""
+@dataclass(frozen=True)
+class HoldOut:
+    """What is held out, and how the predictions of it are made."""
+
+    split: str = "cells"  # cells, lengths, rows
+    folds: int = 6  # parts of split cells
+    seed: int = 0  # of split cells
+    train_rows: int = 50  # of split rows
+    per_subject: int | None = None  # of split rows: so many rows of each subject instead
+    seeds: int = 10  # draws of split rows
+    level: float = 0.9  # of the intervals
+    settings: fit.Settings = field(default_factory=fit.Settings)
 
 
 # --- splits ---
@@ -67,20 +59,20 @@ def length_splits(samples: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [make_split(f"{length} prompt tokens", lengths == length) for length in np.unique(lengths)]
 
 
-def row_splits(samples: Mapping[str, Any], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Random rows train, --train_rows of all or --per_subject of each; the test is every cell none is of."""
+def row_splits(samples: Mapping[str, Any], wanted: HoldOut) -> list[dict[str, Any]]:
+    """Random rows train, train_rows of all or per_subject of each; the test is every cell none is of."""
     import numpy as np
 
     group = np.array(samples["group"])
     _, subject = np.unique([str(name) for name in samples["subject"]], return_inverse=True)
-    if args.train_rows >= len(group) and not args.per_subject:
-        raise EvaluateError(f"--train_rows {args.train_rows}: there are only {len(group)} rows")
+    if wanted.train_rows >= len(group) and not wanted.per_subject:
+        raise UserError(f"--train_rows {wanted.train_rows}: there are only {len(group)} rows")
     splits = []
-    for seed in range(args.seeds):
+    for seed in range(wanted.seeds):
         order = np.random.default_rng(seed).permutation(len(group))
-        train = order[: args.train_rows]
-        if args.per_subject:
-            of_each = [order[subject[order] == one][: args.per_subject] for one in np.unique(subject)]
+        train = order[: wanted.train_rows]
+        if wanted.per_subject:
+            of_each = [order[subject[order] == one][: wanted.per_subject] for one in np.unique(subject)]
             train = np.concatenate(of_each)
         test = ~np.isin(group, group[train])
         splits.append(
@@ -96,41 +88,23 @@ def make_split(name: str, test: Any) -> dict[str, Any]:
     return {"split": name, "train": np.flatnonzero(~test).tolist(), "test": np.flatnonzero(test).tolist()}
 
 
-# --- the fits, in another process ---
+# --- the fits ---
 
 
-def run_room(command: Sequence[str], text: str) -> list[dict[str, Any]]:
-    """JSON lines of a script beside this one."""
-    full = [*room_command(command[0]), *command[1:]]
-    done = subprocess.run(full, input=text, capture_output=True, text=True)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"{command[0]} ended without a word"]
-        raise EvaluateError(said[-1].removeprefix("error: "))
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def crossed(args: argparse.Namespace, splits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def crossed(samples: Mapping[str, Any], wanted: HoldOut, fits: fit.Settings) -> list[dict[str, Any]]:
     """Predictions of each split's test rows by a model of its training rows."""
+    splits = {
+        "cells": lambda: cell_splits(samples, wanted.folds, wanted.seed),
+        "lengths": lambda: length_splits(samples),
+        "rows": lambda: row_splits(samples, wanted),
+    }[wanted.split]()
     splits = [split for split in splits if split["train"] and split["test"]]
     if not splits:
-        raise EvaluateError("nothing to hold out: all rows are of one cell; measure other lengths")
-    command = [
-        "edgebench.forecasting.fit",
-        "cross",
-        "--samples",
-        str(args.samples),
-        "--level",
-        str(args.level),
-    ]
-    command += ["--regression", args.regression]
-    if args.base:
-        command += ["--base", str(args.base), "--method", args.method]
-    return run_room(command, json.dumps(splits))
+        raise UserError("nothing to hold out: all rows are of one cell; measure other lengths")
+    return fit.cross(samples, splits, fits, wanted.level)
 
 
-def unseen(
-    args: argparse.Namespace, samples: Mapping[str, Any], model: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def unseen(samples: Mapping[str, Any], model: Mapping[str, Any], level: float) -> list[dict[str, Any]]:
     """A trained model's predictions of the rows it was not fitted on, as one split; none if there are none.
 
     Their cells may have been seen; rows of the same values in another file count as seen.
@@ -140,13 +114,10 @@ def unseen(
     if not places:
         return []
     pairs = [[samples["counts"][place][0], samples["counts"][place][1] + 1] for place in places]
-    text = "".join(json.dumps(pair) + "\n" for pair in pairs)
-    rows = run_room(
-        ["edgebench.forecasting.fit", "predict", str(args.model_file), "--level", str(args.level)], text
-    )
+    rows = fit.predict(model, pairs, level)
     predicted = {
-        name: {bound: [row[name][bound] for row in rows] for bound in ("mean", "low", "high")}
-        for name in QUANTITIES
+        name: {bound: [row[name][bound] for row in rows] for bound in BOUNDS}
+        for name in TARGETS
         if name in rows[0]
     }
     return [{"split": "rows the model has not seen", "test": places, "outliers": [], "predicted": predicted}]
@@ -221,55 +192,35 @@ def score(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Everything: answer and pairs."""
-    samples, how, answers = read_json(args.samples), "", []
-    if args.model_file:
-        (told,) = run_room(["edgebench.forecasting.model_file", str(args.model_file)], "")
-        if told["model"].casefold() != samples["model"].casefold():
-            raise EvaluateError(
-                f"{args.model_file} is a model of {told['model']}, the rows are of {samples['model']}"
-            )
-        model = read_json(args.model_file)
-        answers = unseen(args, samples, model)
+def evaluate(
+    samples: Mapping[str, Any], wanted: HoldOut, model: Mapping[str, Any] | None = None, where: str = ""
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Everything: answer and pairs. `model` is scored instead of fits, `where` its file. Raises UserError."""
+    how, answers, fits = "", [], wanted.settings
+    if model is not None:
+        if model["model"].casefold() != samples["model"].casefold():
+            raise UserError(f"{where} is a model of {model['model']}, the rows are of {samples['model']}")
+        answers = unseen(samples, model, wanted.level)
         how = "the model in the file, on rows it was not fitted on"
         if not answers:
-            fits = args.regression = "analytic" if model["base"] else model["regression"]
-            how = f"all rows trained the model in the file, so {fits} models were fitted anew: "
+            fits = replace(fits, regression="analytic" if model["base"] else model["regression"])
+            how = f"all rows trained the model in the file, so {fits.regression} models were fitted anew: "
     if not answers:
-        splits = {
-            "cells": lambda: cell_splits(samples, args.folds, args.seed),
-            "lengths": lambda: length_splits(samples),
-            "rows": lambda: row_splits(samples, args),
-        }[args.split]()
-        answers = crossed(args, splits)
-        how += f"{args.split} held out, {len(answers)} fits"
+        answers = crossed(samples, wanted, fits)
+        how += f"{wanted.split} held out, {len(answers)} fits"
     pairs = make_pairs(samples, answers)
-    scores = {
-        name: score(mine) for name in QUANTITIES if (mine := [p for p in pairs if p["quantity"] == name])
-    }
+    scores = {name: score(mine) for name in TARGETS if (mine := [p for p in pairs if p["quantity"] == name])}
     named = [
         {"quantity": name, "where": samples["where"][row], "value": samples["measured"][name][row]}
         | {"input_tokens": samples["counts"][row][0], "output_tokens": samples["counts"][row][1] + 1}
         for name, row in sorted(outliers_of(answers))
     ]
     facts = {name: samples[name] for name in ("model", "board", "no_energy_reason", "simulated_power")}
-    answer = {**facts, "how": how, "regression": args.regression, "level": args.level}
+    answer = {**facts, "how": how, "regression": fits.regression, "level": wanted.level}
     return {**answer, "rows": len(samples["counts"]), "quantities": scores, "outliers": named}, pairs
 
 
 # --- output ---
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as exc:
-        raise EvaluateError(f"{path} is not JSON ({exc}); check the path") from exc
-    if not isinstance(found, dict):
-        raise EvaluateError(f"{path} holds no object; check the path")
-    return found
 
 
 def shown(value: float | None) -> str:
@@ -301,49 +252,3 @@ def format_table(answer: Mapping[str, Any]) -> str:
     return "\n".join(
         [*lines, f"cover: rows inside their {answer['level']:.0%} interval, ± % of the prediction"]
     )
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--samples", type=Path, required=True, metavar="JSON", help="of select_measurements.py"
-    )
-    parser.add_argument("--model_file", type=Path, metavar="JSON", help="score this model instead of fitting")
-    parser.add_argument("--regression", default="analytic", metavar="KIND", help="(default: analytic)")
-    parser.add_argument("--base", type=Path, metavar="JSON", help="transfer this model of another machine")
-    parser.add_argument("--method", default="shrunk", help="of the transfer (default: shrunk)")
-    parser.add_argument(
-        "--split", choices=("cells", "lengths", "rows"), default="cells", help="(default: cells)"
-    )
-    parser.add_argument("--folds", type=int, default=6, metavar="N", help="parts of --split cells (6)")
-    parser.add_argument("--seed", type=int, default=0, help="of --split cells (0)")
-    parser.add_argument("--train_rows", type=int, default=50, metavar="N", help="of --split rows (50)")
-    parser.add_argument(
-        "--per_subject", type=int, metavar="N", help="of --split rows: N rows of each subject"
-    )
-    parser.add_argument("--seeds", type=int, default=10, metavar="N", help="of --split rows (10)")
-    parser.add_argument("--level", type=float, choices=LEVELS, default=0.9, help="of the intervals (0.9)")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    parser.add_argument("--pairs", type=Path, metavar="JSONL", help="write every held-out prediction here")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluate, print."""
-    args = build_parser().parse_args(argv)
-    try:
-        answer, pairs = evaluate(args)
-        if args.pairs:
-            args.pairs.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
-    except (EvaluateError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    print(json.dumps(answer) if args.json else format_table(answer))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
-"""Fits time and energy of a request from its token counts, and predicts them: rows in, JSON out.
+"""Fits time and energy of a request from its token counts, and predicts them.
 
-  fit      rows of read_measurements.py -> one model as JSON (no pickles), with intervals from held-out rows
-  predict  a model and token counts -> one JSON line per request, with intervals, extrapolation flagged
-  cross    a model per split, fitted on its training rows, predicting its test rows: for evaluations
+  fit_all      samples -> one model of plain numbers (no pickles), with intervals from held-out rows
+  predict      a model and token counts -> one row per request, with intervals, extrapolation flagged
+  cross        a model per split, fitted on its training rows, predicting its test rows: for evaluations
 
 The default regression, `analytic`, is the machine's own arithmetic, fitted by non-negative least squares on
 relative errors (I prompt tokens, padded as the engine pads them; S decode steps = output tokens - 1):
@@ -12,31 +11,23 @@ relative errors (I prompt tokens, padded as the engine pads them; S decode steps
   energy   as its phase, less what a power that starts low has not drawn yet: d (1 - exp(-T_decode / tau)),
            and more of it after a short prefill: d' exp(-T_prefill / tau'); per step more after a long one
 Neighbouring bands are drawn together as strongly as held-out rows like it. All coefficients are >= 0, so a
-longer prompt or answer never takes less time. Other regressions (fit_regressors.py, which stands beside this
-script): linear, polynomial, random_forest, xgboost.
-With --base, a model of another machine is transferred: base prediction x ratio + constant per token, and, as
-far as held-out rows ask for it (method `shrunk`), the columns above for what that does not explain.
-
-Example:
-    python companions/fit_metrics.py fit --rows rows.jsonl --model "Llama-3.2-1B Q6_K" --out model.json
-    python companions/fit_metrics.py predict model.json --tokens 512 128
+longer prompt or answer never takes less time. Other regressions (regressors.py): linear, polynomial,
+random_forest, xgboost. With a base, a model of another machine is transferred: base prediction x ratio +
+constant per token, and, as far as held-out rows ask for it (method `shrunk`), the columns above for what
+that does not explain.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import functools
-import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgebench.shell.launch import room_command
+from edgebench.errors import UserError
+from edgebench.forecasting import intervals, regressors, solve
+from edgebench.forecasting.model_file import KIND, SCHEMA_VERSION
+from edgebench.forecasting.quantities import BOUNDS, PARTS, TARGETS, TIMES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,13 +36,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-KIND, SCHEMA_VERSION = "token2metrics_model", 1
-TIMES, ENERGIES = ("prefill_ms", "decode_ms"), ("prefill_energy_joule", "decode_energy_joule")
-TOTALS = ("total_ms", "total_energy_joule")
-TARGETS = (*TIMES, TOTALS[0], *ENERGIES, TOTALS[1])  # times first: the ramp of an energy needs them
-PARTS = {TOTALS[0]: TIMES, TOTALS[1]: ENERGIES}
-LEVELS = (0.5, 0.8, 0.9, 0.95)
-BOUNDS = ("mean", "low", "high")
 # Band edges at powers of two: attention kernels, batch and cache sizes change there.
 EDGES = (0, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 1 << 40)
 PADS = (128, 1)  # tensor-core tiles and paged caches round the prompt up, mostly to 128
@@ -65,8 +49,13 @@ METHODS = ("shrunk", "two_parameter", "simple_scaling", "median_ratio", "through
 FACTS = ("model", "board", "data", "energy_scope", "no_energy_reason", "simulated_power")
 
 
-class FitError(Exception):
-    """Something the user can put right: too few rows, a damaged model."""
+@dataclass(frozen=True)
+class Settings:
+    """What a fit is told."""
+
+    regression: str = REGRESSIONS[0]
+    base: Mapping[str, Any] | None = None  # transfer this model of another machine
+    method: str = METHODS[0]  # of the transfer
 
 
 # --- designs: token counts -> columns that the coefficients multiply ---
@@ -141,7 +130,7 @@ def design_options(target: str, lengths: Floats, hints: Mapping[str, Any]) -> li
     return [{"tau_s": tau, "prefill_tau_s": prefill} for tau, prefill in RAMPS_S]
 
 
-# --- the analytic fit, whose least squares are solve_metrics.py's ---
+# --- the analytic fit, whose least squares are solve.py's ---
 
 
 def fit_analytic(
@@ -167,18 +156,28 @@ def fit_analytic(
                 columns = np.column_stack([base, -tokens_of(target, rows), columns])
                 names = ["base", "minus_per_token", *names]
             kinds.append({"options": options, "names": names})
-            designs.append({"columns": columns.tolist(), "named": len(names), "free": 2 * lean})
-    job = {"designs": designs, "place": place.reshape(-1).tolist(), "y": y.tolist(), "fold": fold.tolist()}
-    job |= {
-        "tokens": tokens_of(target, rows).tolist(),
-        "length": rows[:, 0].tolist(),
-        "bands": len(EDGES) - 1,
-        "tolerant": len(leaning) == 1,
+            designs.append(solve.Design(columns, named=len(names), free=2 * lean))
+    problem = solve.Problem(
+        designs=designs,
+        place=place.reshape(-1),
+        y=y,
+        fold=fold,
+        tokens=tokens_of(target, rows),
+        length=rows[:, 0],
+        bands=len(EDGES) - 1,
+        tolerant=len(leaning) == 1,
+    )
+    solution = solve.solve_problem(problem)
+    spec = {
+        "regressor": "analytic",
+        "edges": list(EDGES),
+        **kinds[solution.design],
+        "smoothing": solution.smoothing,
+        "coefficients": solution.coefficients,
+        "standard_errors": solution.standard_errors,
+        "between_lengths": solution.between_lengths,
     }
-    answer = ask_lasting("edgebench.forecasting.solve", job)
-    spec = {"regressor": "analytic", "edges": list(EDGES), **kinds[answer.pop("design")]}
-    held_out = np.asarray(answer.pop("held_out"), float)
-    return {**spec, **answer}, held_out
+    return spec, solution.held_out
 
 
 def gross_outliers(predicted: Floats, y: Floats) -> NDArray[np.bool_]:
@@ -265,24 +264,23 @@ def predict_parts(model: Mapping[str, Any], counts: Floats) -> dict[str, Floats]
 # --- training ---
 
 
-def fit_model(samples: Mapping[str, Any], rows: Sequence[int], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The model of some rows of a samples file, its intervals still to come from "held_out".
-
-    settings: regression, base (model to transfer, or None), method of the transfer.
-    """
+def fit_model(samples: Mapping[str, Any], rows: Sequence[int], settings: Settings) -> dict[str, Any]:
+    """The model of some rows of a samples file, its intervals still to come from "held_out"."""
     import numpy as np
 
     chosen = np.asarray(rows)
-    counts, base = np.array(samples["counts"], float)[chosen], settings["base"]
+    counts, base = np.array(samples["counts"], float)[chosen], settings.base
     _, group = np.unique(np.array(samples["group"])[chosen], return_inverse=True)
     count = int(group.max()) + 1
     if base is None and count < GROUPS_LEAST:
-        raise FitError(f"{samples['model']}: only {count} different lengths; measure at least {GROUPS_LEAST}")
+        raise UserError(
+            f"{samples['model']}: only {count} different lengths; measure at least {GROUPS_LEAST}"
+        )
     # Repeats of one cell are never in two folds.
     fold = np.random.default_rng(0).permutation(count)[group] % min(FOLDS, count)
     lengths = counts + np.array([0, 1])
     model: dict[str, Any] = {"kind": KIND, "schema_version": SCHEMA_VERSION, "base": base, "targets": {}}
-    model |= {"regression": "transfer" if base else settings["regression"], "outliers": [], "intervals": {}}
+    model |= {"regression": "transfer" if base else settings.regression, "outliers": [], "intervals": {}}
     model["ranges"] = {"low": lengths.min(axis=0).tolist(), "high": lengths.max(axis=0).tolist()}
     if len(distinct := np.unique(counts[:, 0])) <= LENGTHS_MOST:
         model["ranges"]["lengths"] = distinct.tolist()
@@ -306,7 +304,7 @@ def fit_model(samples: Mapping[str, Any], rows: Sequence[int], settings: Mapping
             values[place] = value
         held_out[target] = values
     if not model["targets"]:
-        raise FitError(
+        raise UserError(
             f"{samples['model']}: no time and no energy was measured at {GROUPS_LEAST} lengths or more"
         )
     facts = {name: samples[name] for name in FACTS}
@@ -322,25 +320,24 @@ def fit_model(samples: Mapping[str, Any], rows: Sequence[int], settings: Mapping
 
 
 def fit_target(
-    target: str, x: Floats, y: Floats, fold: Ints, model: Mapping[str, Any], settings: Mapping[str, Any]
+    target: str, x: Floats, y: Floats, fold: Ints, model: Mapping[str, Any], settings: Settings
 ) -> tuple[dict[str, Any], Floats, NDArray[np.bool_]]:
     """One target without its gross outliers: spec, held-out predictions of the kept rows, which were kept."""
     import numpy as np
 
     kept = np.ones(len(y), bool)
     base = predict_parts(model["base"], x[:, :2]) if model["base"] else None
-    kind = settings["method"] if base else settings["regression"]
+    kind = settings.method if base else settings.regression
     if kind not in (REGRESSIONS[0], METHODS[0]):
         seen = x[:, :2] if base is None else np.column_stack([base[target], tokens_of(target, x)])
-        job = {"regression": kind, "x": seen.tolist(), "y": y.tolist(), "fold": fold.tolist()}
-        answer = ask_lasting("edgebench.forecasting.regressors", job)
-        found = apply_spec(answer["spec"], x, target, base)
-        # What the room hands over must predict here what it predicted there.
-        if not np.allclose(found, np.maximum(answer["predicted"], 0), rtol=1e-3, atol=1e-9):
-            raise FitError(
+        trained = regressors.train(kind, seen, y, fold)
+        found = apply_spec(trained.spec, x, target, base)
+        # Its plain numbers must predict what the library itself predicts.
+        if not np.allclose(found, np.maximum(trained.predicted, 0), rtol=1e-3, atol=1e-9):
+            raise UserError(
                 f"{kind} hands over a model that predicts otherwise here; choose another --regression"
             )
-        return answer["spec"], np.asarray(answer["held_out"], float), kept
+        return trained.spec, trained.held_out, kept
     hints: dict[str, Any] = {"pad": model["targets"].get("prefill_ms", {}).get("options", {}).get("pad")}
     if base:
         hints["options"] = model["base"]["targets"][target].get("options")
@@ -354,145 +351,60 @@ def fit_target(
     return spec, held_out, kept
 
 
-# --- files ---
+# --- what others ask for ---
 
 
-def read_model(path: Path) -> dict[str, Any]:
-    """A model that check_model.py has found usable; FitError says what is wrong with another."""
-    done = subprocess.run(
-        [*room_command("edgebench.forecasting.model_file"), str(path)], capture_output=True, text=True
-    )
-    if done.returncode:
-        raise FitError(done.stderr.strip().removeprefix("error: "))
-    model: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return model
+def with_interval(samples: Mapping[str, Any], rows: Sequence[int], model: dict[str, Any]) -> dict[str, Any]:
+    """The model with the intervals that its held-out rows allow."""
+    held_out = model.pop("held_out")
+    return {**model, "intervals": intervals.intervals_of(samples, rows, held_out)}
 
 
-def read_samples(path: Path) -> dict[str, Any]:
-    """A samples file of select_measurements.py."""
-    try:
-        samples = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as exc:
-        raise FitError(f"{path} is not JSON ({exc}); select_measurements.py makes samples files") from exc
-    if not isinstance(samples, dict) or samples.get("kind") != "token2metrics_samples":
-        raise FitError(f"{path} is no samples file; select_measurements.py makes one")
-    return samples
+def fit_all(samples: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """The model of all rows of a samples file. Raises UserError."""
+    rows = range(len(samples["counts"]))
+    return with_interval(samples, rows, fit_model(samples, rows, settings))
 
 
-@functools.cache
-def lasting_room(script: str) -> subprocess.Popen[str]:
-    """A script beside this one, started once: its libraries take seconds to import. It ends with our pipe."""
-    command = room_command(script)
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def ask_lasting(script: str, job: Mapping[str, Any]) -> dict[str, Any]:
-    """One line of JSON to a lasting room, one back. FitError with its reason."""
-    room, line = lasting_room(script), ""
-    with contextlib.suppress(BrokenPipeError):
-        print(json.dumps(job), file=room.stdin, flush=True)
-        line = room.stdout.readline() if room.stdout else ""
-    answer: dict[str, Any] = json.loads(line) if line else {"error": "ended without a word"}
-    if "error" in answer:
-        raise FitError(f"{script}, which must stand beside this script: {answer['error']}")
-    return answer
-
-
-def ask_room(script: str, asked: Any) -> Any:
-    """JSON in, JSON out of a script beside this one."""
-    command = room_command(script)
-    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or ["it ended without a word"]
-        raise FitError(f"{script}, which must stand beside this script: {said[-1].removeprefix('error: ')}")
-    return json.loads(done.stdout)
-
-
-def with_intervals(
-    samples: Mapping[str, Any], rows: Sequence[Sequence[int]], models: list[dict[str, Any]]
-) -> None:
-    """Give each model the intervals that its held-out rows allow."""
-    jobs = [
-        {"rows": [*chosen], "held_out": model.pop("held_out")}
-        for chosen, model in zip(rows, models, strict=True)
-    ]
-    shared = {name: samples[name] for name in ("counts", "group", "measured")}
-    for model, intervals in zip(
-        models, ask_room("edgebench.forecasting.intervals", {**shared, "jobs": jobs}), strict=True
-    ):
-        model["intervals"] = intervals
-
-
-def predict_all(
-    models: Sequence[dict[str, Any]], counts: Sequence[Any], level: float
-) -> list[dict[str, Any]]:
-    """Per model: quantity -> {"mean", "low", "high"} lists, low and high null where there is no interval."""
+def predict_quantities(model: Mapping[str, Any], counts: Sequence[Any], level: float) -> dict[str, Any]:
+    """Quantity -> {"mean", "low", "high"} lists for counts [prompt tokens, decode steps]."""
     import numpy as np
 
-    jobs = []
-    for model, pairs in zip(models, counts, strict=True):
-        means = predict_parts(model, np.array(pairs, float).reshape(-1, 2))
-        between = {target: spec.get("between_lengths") for target, spec in model["targets"].items()}
-        job = {"counts": pairs, "means": {name: values.tolist() for name, values in means.items()}}
-        jobs.append({**job, "between": between, "intervals": model["intervals"], "ranges": model["ranges"]})
-    answer: list[dict[str, Any]] = ask_room(
-        "edgebench.forecasting.intervals", {"level": level, "bounds": jobs}
-    )
-    return answer
+    pairs = np.array(counts, float).reshape(-1, 2)
+    return intervals.bounds(model, pairs, predict_parts(model, pairs), level)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write the file whole: temp file, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temp.write_text(text, encoding="utf-8")
-        temp.replace(path)
-    finally:
-        temp.unlink(missing_ok=True)
+def cross(
+    samples: Mapping[str, Any], splits: Sequence[Mapping[str, Any]], settings: Settings, level: float
+) -> list[dict[str, Any]]:
+    """Fit each split's training rows; per split its outliers and the predictions of its test rows.
 
-
-# --- commands ---
-
-
-def read_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What the fit is told: regression, base, method."""
-    base = read_model(args.base) if args.base else None
-    if base and base.get("base"):
-        raise FitError(f"{args.base} is itself a transfer; give the model that was trained on the server")
-    return {"regression": args.regression, "base": base, "method": args.method}
-
-
-def run_fit(args: argparse.Namespace) -> None:
-    """Fit all rows of a samples file."""
-    samples = read_samples(args.samples)
-    rows = list(range(len(samples["counts"])))
-    model = fit_model(samples, rows, read_settings(args))
-    with_intervals(samples, [rows], [model])
-    write_text(args.out, json.dumps(model) + "\n")
-
-
-def run_cross(args: argparse.Namespace) -> None:
-    """Fit each split's training rows; one JSON line per split with predictions of its test rows."""
-    samples, settings = read_samples(args.samples), read_settings(args)
-    splits = json.loads(sys.stdin.read())
+    A split: {"split": its name, "train": [row ..], "test": [row ..]}. Raises UserError.
+    """
     models = [fit_model(samples, split["train"], settings) for split in splits]
-    with_intervals(samples, [split["train"] for split in splits], models)
-    counts = [[samples["counts"][row] for row in split["test"]] for split in splits]
-    for split, model, found in zip(splits, models, predict_all(models, counts, args.level), strict=True):
-        answer = {name: split[name] for name in split if name != "train"}
-        print(json.dumps({**answer, "outliers": model["outliers"], "predicted": found}))
+    answers = []
+    for split, half_done in zip(splits, models, strict=True):
+        model = with_interval(samples, split["train"], half_done)
+        found = predict_quantities(model, [samples["counts"][row] for row in split["test"]], level)
+        named = {name: split[name] for name in split if name != "train"}
+        answers.append({**named, "outliers": model["outliers"], "predicted": found})
+    return answers
 
 
-def run_predict(args: argparse.Namespace) -> None:
-    """One JSON line per request: a pair of --tokens, or a line [input, output] of stdin."""
-    model = read_model(args.model)
-    pairs = [args.tokens] if args.tokens else [json.loads(line) for line in sys.stdin if line.strip()]
+def predict(
+    model: Mapping[str, Any], pairs: Sequence[Sequence[int]], level: float = 0.9
+) -> list[dict[str, Any]]:
+    """One row per request [input tokens, output tokens], both at least 1. Raises UserError.
+
+    A row: input_tokens, output_tokens, level, quantity -> {"mean", "low", "high"} (low and high None where
+    there is no interval), and extrapolated: what lies beyond the lengths the model was trained on.
+    """
     if not all(len(pair) == 2 and all(type(v) is int and v >= 1 for v in pair) for pair in pairs):
-        raise FitError("token counts are whole numbers of at least 1; check --tokens")
-    (found,) = predict_all([model], [[[prompt, output - 1] for prompt, output in pairs]], args.level)
+        raise UserError("token counts are whole numbers of at least 1; check --tokens")
+    found = predict_quantities(model, [[prompt, output - 1] for prompt, output in pairs], level)
+    rows = []
     for place, pair in enumerate(pairs):
-        row: dict[str, Any] = {"input_tokens": pair[0], "output_tokens": pair[1], "level": args.level}
+        row: dict[str, Any] = {"input_tokens": pair[0], "output_tokens": pair[1], "level": level}
         row |= {
             name: {bound: values[bound] and values[bound][place] for bound in BOUNDS}
             for name, values in found.items()
@@ -505,56 +417,5 @@ def run_predict(args: argparse.Namespace) -> None:
         own = [
             name for name, values in found.items() if values.get("beyond") and values["beyond"][place] > 1e-9
         ]
-        row["extrapolated"] = beyond or own
-        print(json.dumps(row))
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, run, help_ in (
-        ("fit", run_fit, "samples to a model"),
-        ("cross", run_cross, "many splits, from stdin"),
-    ):
-        sub = commands.add_parser(name, help=help_)
-        sub.add_argument(
-            "--samples", type=Path, required=True, metavar="JSON", help="of select_measurements.py"
-        )
-        sub.add_argument("--regression", choices=REGRESSIONS, default="analytic", help="(default: analytic)")
-        sub.add_argument(
-            "--base", type=Path, metavar="MODEL.json", help="transfer this model of another machine"
-        )
-        sub.add_argument(
-            "--method", choices=METHODS, default=METHODS[0], help=f"of the transfer ({METHODS[0]})"
-        )
-        sub.set_defaults(run=run)
-    commands.choices["fit"].add_argument("--out", type=Path, required=True, metavar="JSON", help="the model")
-    sub = commands.add_parser("predict", help="a model and token counts to predictions")
-    sub.add_argument("model", type=Path, metavar="MODEL.json", help="of fit")
-    sub.add_argument(
-        "--tokens", type=int, nargs=2, metavar=("IN", "OUT"), help="(default: JSON pairs on stdin)"
-    )
-    sub.set_defaults(run=run_predict)
-    for name in ("cross", "predict"):
-        commands.choices[name].add_argument(
-            "--level", type=float, choices=LEVELS, default=0.9, help="of intervals"
-        )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command."""
-    args = build_parser().parse_args(argv)
-    try:
-        args.run(args)
-    except (FitError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        rows.append({**row, "extrapolated": beyond or own})
+    return rows

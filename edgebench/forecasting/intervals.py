@@ -1,11 +1,4 @@
-#!/usr/bin/env python3
 """How far off is a prediction? Intervals for a model of token2metrics.py, from rows it was not fitted on.
-
-Made:    stdin   {"counts": [[prompt tokens, decode steps] ..], "group": [..], "measured": {quantity: [..]},
-                  "jobs": [{"rows": [place ..], "held_out": {quantity: [prediction or null ..]}} ..]}
-         stdout  an object per job: quantity -> log_spread, quantiles, held_out_mape_percent, rows
-Applied: stdin   {"level": 0.9, "bounds": [{"counts", "means", "intervals", "between", "ranges"} ..]}
-         stdout  an object per entry: quantity -> {"mean", "low", "high", "beyond": doublings}
 
 The relative error of held-out rows is divided by a spread that may grow or shrink with the lengths
 (log-linear, fitted on the cells); the quantiles of what remains are the half widths (split conformal with a
@@ -14,19 +7,15 @@ out with it, so the error has both the noise of one run and the misfit of the mo
 sums of held-out parts. Two things widen an interval: a prompt length that was not measured (by the errors of
 measured ones left out whole), and lengths at which that quantity was not measured (twice as wide per
 doubling beyond, a guess).
-
-Example:
-    python companions/metric_intervals.py < held_out.json
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from edgebench.forecasting.quantities import LEVELS, PARTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,12 +24,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-LEVELS = (0.5, 0.8, 0.9, 0.95)
 SAME_LENGTH = 0.02  # as a share: closer than this to a measured prompt length is that length
-PARTS = {
-    "total_ms": ("prefill_ms", "decode_ms"),
-    "total_energy_joule": ("prefill_energy_joule", "decode_energy_joule"),
-}
 GROUPS_LEAST, GROUPS_FOR_SLOPES = 3, 12
 PULL = 0.05  # of the slopes towards zero, per cell
 SPREAD_LEAST = 1e-6  # relative; repeats that agree to the last digit have no logarithm
@@ -92,14 +76,20 @@ def as_numbers(values: Sequence[float | None]) -> Floats:
     return np.array([math.nan if value is None else value for value in values], float)
 
 
-def job_intervals(shared: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
-    """The intervals of one model; a quantity held out at fewer than three lengths gets none."""
+def intervals_of(
+    samples: Mapping[str, Any], chosen: Sequence[int], held_out: Mapping[str, Sequence[float | None]]
+) -> dict[str, Any]:
+    """Quantity -> its interval, for a model of the `chosen` rows of a samples file.
+
+    `held_out`: quantity -> prediction of each chosen row by a fit without it, None where there is none. A
+    quantity held out at fewer than three lengths gets no interval.
+    """
     import numpy as np
 
-    rows = np.asarray(job["rows"])
-    counts, group = np.array(shared["counts"], float)[rows], np.array(shared["group"])[rows]
-    predicted = {name: as_numbers(values) for name, values in job["held_out"].items()}
-    measured = {name: as_numbers(values)[rows] for name, values in shared["measured"].items()}
+    rows = np.asarray(chosen)
+    counts, group = np.array(samples["counts"], float)[rows], np.array(samples["group"])[rows]
+    predicted = {name: as_numbers(values) for name, values in held_out.items()}
+    measured = {name: as_numbers(values)[rows] for name, values in samples["measured"].items()}
     for total, (first, second) in PARTS.items():
         if total not in predicted and first in predicted and second in predicted:
             predicted[total] = predicted[first] + predicted[second]
@@ -116,22 +106,23 @@ def job_intervals(shared: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str
     return intervals
 
 
-def unmeasured(job: Mapping[str, Any], target: str, counts: Floats, level: float) -> Floats:
+def unmeasured(model: Mapping[str, Any], target: str, counts: Floats, level: float) -> Floats:
     """Least relative half width (n,) at prompt lengths that were not measured; 0 at those that were."""
     import numpy as np
 
-    errors, lengths = job["between"].get(target), job["ranges"].get("lengths")
+    errors = model["targets"][target].get("between_lengths")
+    lengths = model["ranges"].get("lengths")
     if not errors or not lengths:
         return np.zeros(len(counts))
     nearest = np.abs(counts[:, :1] / np.asarray(lengths) - 1).min(axis=1)
     return np.where(nearest > SAME_LENGTH, errors[LEVELS.index(level)], 0.0)
 
 
-def doublings_beyond(job: Mapping[str, Any], target: str, counts: Floats, mean: Floats) -> Floats:
+def doublings_beyond(model: Mapping[str, Any], target: str, counts: Floats, mean: Floats) -> Floats:
     """How often (n,) lengths double beyond those this quantity was measured at; a prefill has no answer."""
     import numpy as np
 
-    interval = job["intervals"].get(target)
+    interval = model["intervals"].get(target)
     if not interval:
         return np.zeros(len(counts))
     logs = log_lengths(counts)
@@ -142,51 +133,31 @@ def doublings_beyond(job: Mapping[str, Any], target: str, counts: Floats, mean: 
     return np.where(mean > 0, beyond.sum(axis=1), 0.0)  # of no decoding, nothing is beyond
 
 
-def bounds(job: Mapping[str, Any], level: float) -> dict[str, Any]:
-    """Quantity -> {"mean", "low", "high"}; low and high null where no interval could be made."""
+def bounds(
+    model: Mapping[str, Any], counts: Floats, means: Mapping[str, Floats], level: float
+) -> dict[str, Any]:
+    """Quantity -> {"mean", "low", "high"} lists; low and high None where no interval could be made.
+
+    `counts` (n, 2): prompt tokens and decode steps; `means`: quantity -> the model's predictions (n,). A
+    quantity that is fitted by itself also says how often its lengths double "beyond" the measured ones.
+    """
     import numpy as np
 
-    counts = np.array(job["counts"], float).reshape(-1, 2)
-    means = {name: np.array(values, float) for name, values in job["means"].items()}
     found: dict[str, Any] = {}
     for name, mean in means.items():
-        interval = job["intervals"].get(name)
+        interval = model["intervals"].get(name)
         if not interval:
             found[name] = {"mean": mean.tolist(), "low": None, "high": None}
             continue
         logs = np.clip(log_lengths(counts), interval["log2_low"], interval["log2_high"])
         start, *slopes = interval["log_spread"]
         half = mean * interval["quantiles"][str(level)] * np.exp(start + logs @ np.array(slopes))
-        parts = [name] if name in job["between"] else PARTS[name]
-        least = sum(means[part] * unmeasured(job, part, counts, level) for part in parts)
-        beyond = np.max([doublings_beyond(job, part, counts, means[part]) for part in parts], axis=0)
+        parts = [name] if name in model["targets"] else PARTS[name]
+        least = sum(means[part] * unmeasured(model, part, counts, level) for part in parts)
+        beyond = np.max([doublings_beyond(model, part, counts, means[part]) for part in parts], axis=0)
         half = np.maximum(half, least) * 2**beyond
         ends = {"low": np.maximum(mean - half, 0), "high": mean + half}
         found[name] = {"mean": mean.tolist(), **{end: values.tolist() for end, values in ends.items()}}
-        if name in job["between"]:
+        if name in model["targets"]:
             found[name]["beyond"] = beyond.tolist()
     return found
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The only flag is --help: the held-out rows come on stdin."""
-    return argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """All jobs."""
-    build_parser().parse_args(argv)
-    try:
-        asked = json.loads(sys.stdin.read())
-        if "bounds" in asked:
-            print(json.dumps([bounds(job, asked["level"]) for job in asked["bounds"]]))
-        else:
-            print(json.dumps([job_intervals(asked, job) for job in asked["jobs"]]))
-    except (ValueError, KeyError, IndexError) as exc:
-        print(f"error: not held-out rows this script can read ({exc!r})", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

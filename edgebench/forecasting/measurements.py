@@ -1,5 +1,4 @@
-#!/usr/bin/env python3
-"""Measurements of any supported kind -> tidy rows, one JSON object per line, one unit per quantity.
+"""Measurements of any supported kind -> tidy rows, one unit per quantity.
 
 Reads run records of the collector (.jsonl, .jsonl.gz), CSV, Excel and JSON tables of requests or of sweeps
 (columns under the names in QUANTITIES, whatever their unit), and its own rows. One row is one request:
@@ -13,31 +12,30 @@ Reads run records of the collector (.jsonl, .jsonl.gz), CSV, Excel and JSON tabl
   flags                                     why a row is kept out of a fit, see README
 Missing is null. A time without a unit in its name (`ttft`, `decode`) gets the unit that agrees with the row's
 tokens per second or total.
-
-Example:
-    python companions/read_measurements.py results/runs_llamacpp.jsonl --out rows.jsonl
-    python companions/read_measurements.py sweep.csv board.csv --out rows.jsonl --board "AGX Orin"
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import difflib
 import gzip
 import hashlib
 import json
+import logging
 import math
-import os
 import re
-import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
 
+from edgebench.errors import UserError
+from edgebench.records.jsonl import read_jsonl, sha256_of
+
+LOG = logging.getLogger("token2metrics")
 # Quantity -> (column, factor to our unit). The first column that is there counts.
 QUANTITIES: dict[str, tuple[tuple[str, float], ...]] = {
     "input_tokens": (("input_tokens", 1), ("prompt_tokens", 1), ("n_prompt", 1)),
@@ -102,8 +100,13 @@ SAMPLES_LEAST = 2  # a window shorter than two sample periods holds no measureme
 CELL_LIMIT_BYTE = 1 << 27  # generated texts stand in some tables
 
 
-class MeasurementsError(Exception):
-    """Something the user can put right: a file, a column."""
+@dataclass(frozen=True)
+class Reading:
+    """What is not in the files and must be said of them."""
+
+    board: str | None = None  # the board of all rows
+    assume_input_tokens: int | None = None  # prompt length of tables that do not have it
+    sample_period_s: float | None = None  # of the power sensor behind a table's energies
 
 
 # --- numbers ---
@@ -138,7 +141,7 @@ def column_of(quantity: str, columns: Sequence[str]) -> tuple[str, float] | None
 def unit_of(rows: Sequence[Mapping[str, Any]], column: str, quantity: str) -> float:
     """Factor to ms of a time without a unit: the total or the tokens per second beside it decide.
 
-    MeasurementsError where neither does.
+    UserError where neither does.
     """
     guesses = []
     for row in rows:
@@ -158,7 +161,7 @@ def unit_of(rows: Sequence[Mapping[str, Any]], column: str, quantity: str) -> fl
             if found:
                 return unit_of(rows, found, other)
     if not guesses:
-        raise MeasurementsError(
+        raise UserError(
             f"column {column} has no unit, and no tokens_per_second or total_time_ms tells it;"
             " rename times by their unit, such as decode_ms or decode_s"
         )
@@ -180,7 +183,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
             rows = csv.DictReader(text)
             return [{(k or "").strip(): v for k, v in row.items() if k is not None} for row in rows]
     except (UnicodeDecodeError, csv.Error) as exc:
-        raise MeasurementsError(f"{path}: not readable as UTF-8 CSV ({exc}); save it as CSV UTF-8") from exc
+        raise UserError(f"{path}: not readable as UTF-8 CSV ({exc}); save it as CSV UTF-8") from exc
 
 
 def fold_power_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], float]:
@@ -204,7 +207,7 @@ def fold_power_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[list[
             line = {"model": model, "input_tokens": lengths[1], "output_tokens": lengths[2], "row": log[0][2]}
             folded.append(line | {"total_energy_joule": joule, MEAN_POWER_W: joule / sum(steps)})
     if not folded:
-        raise MeasurementsError(f"{path}: a power log whose Subject names no lengths such as _in1024_out1_")
+        raise UserError(f"{path}: a power log whose Subject names no lengths such as _in1024_out1_")
     return folded, period_s
 
 
@@ -222,7 +225,7 @@ def excel_rows(path: Path) -> list[dict[str, Any]]:
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     except Exception as exc:  # openpyxl raises zip, key, value and XML errors for what is no workbook
-        raise MeasurementsError(f"{path}: not an Excel workbook ({exc}); save it as .xlsx") from exc
+        raise UserError(f"{path}: not an Excel workbook ({exc}); save it as .xlsx") from exc
     seen: list[str] = []
     for sheet in book.worksheets:
         lines = sheet.iter_rows(values_only=True)
@@ -232,7 +235,7 @@ def excel_rows(path: Path) -> list[dict[str, Any]]:
             return [
                 dict(zip(header, line, strict=False)) for line in lines if any(c is not None for c in line)
             ]
-    raise MeasurementsError(f"{path}: {missing_column('output_tokens', seen)}")
+    raise UserError(f"{path}: {missing_column('output_tokens', seen)}")
 
 
 def json_rows(path: Path) -> list[dict[str, Any]]:
@@ -240,11 +243,11 @@ def json_rows(path: Path) -> list[dict[str, Any]]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as exc:
-        raise MeasurementsError(f"{path}: not JSON ({exc}); check --data") from exc
+        raise UserError(f"{path}: not JSON ({exc}); check --data") from exc
     if isinstance(data, list):
         return [row for row in data if isinstance(row, dict)]
     if not isinstance(data, dict):
-        raise MeasurementsError(f"{path}: holds no table; check --data")
+        raise UserError(f"{path}: holds no table; check --data")
     data = data["data"] if isinstance(data.get("data"), dict) else data
     rows = []
     for model, table in data.items():
@@ -282,7 +285,7 @@ def nearest_column(quantity: str, columns: Sequence[str], cutoff: float) -> str 
 
 
 def table_factors(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, float]]:
-    """Quantity -> (column, factor) of one table. MeasurementsError names the column that is missing."""
+    """Quantity -> (column, factor) of one table. UserError names the column that is missing."""
     columns = list(dict.fromkeys(name for row in rows[:50] for name in row))
     found = {name: place for name in QUANTITIES if (place := column_of(name, columns))}
     for quantity, names in UNITLESS.items():
@@ -291,20 +294,20 @@ def table_factors(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, tu
             # A table with an hertz stamp writes decode_time in seconds beside whole monitoring seconds.
             try:
                 factor = 1e3 if "monitoring_time" in columns else unit_of(rows, column, quantity)
-            except MeasurementsError as exc:
-                raise MeasurementsError(f"{path}: {exc}") from exc
+            except UserError as exc:
+                raise UserError(f"{path}: {exc}") from exc
             found[quantity] = (column, factor)
     if "input_tokens" not in found and "output_tokens" not in found:
-        raise MeasurementsError(f"{path}: {missing_column('input_tokens', columns)}")
+        raise UserError(f"{path}: {missing_column('input_tokens', columns)}")
     if not {"prefill_ms", "decode_ms", "total_ms", "tpot_ms", *ENERGIES} & set(found):
-        raise MeasurementsError(f"{path}: {missing_column('prefill_ms', columns)}")
+        raise UserError(f"{path}: {missing_column('prefill_ms', columns)}")
     if "output_tokens" not in found and ({"decode_ms", "tpot_ms"} & set(found)):
-        raise MeasurementsError(f"{path}: {missing_column('output_tokens', columns)}")
+        raise UserError(f"{path}: {missing_column('output_tokens', columns)}")
     either = {"decode_ms", "tpot_ms"}  # one of them tells the other
     read = set(found) | (either if either & set(found) else set())
     for quantity in (name for name in QUANTITIES if name not in read):
         if near := nearest_column(quantity, columns, NEARLY_SURE):
-            print(f"{path}: column {near} is not read; if it is {quantity}, rename it so", file=sys.stderr)
+            LOG.info("%s: column %s is not read; if it is %s, rename it so", path, near, quantity)
     return found
 
 
@@ -312,7 +315,7 @@ def table_rows(path: Path, assumed: int | None, period_s: float | None) -> list[
     """Tidy rows of one table."""
     raw = read_table(path)
     if not raw:
-        raise MeasurementsError(f"{path} holds no rows; check --data")
+        raise UserError(f"{path} holds no rows; check --data")
     logged_s = None
     if set(raw[0]) >= POWER_LOG:
         raw, logged_s = fold_power_log(path, raw)
@@ -320,7 +323,7 @@ def table_rows(path: Path, assumed: int | None, period_s: float | None) -> list[
     places = table_factors(path, raw)
     if "input_tokens" not in places and assumed is None:
         columns = list(raw[0])
-        raise MeasurementsError(
+        raise UserError(
             f"{path}: {missing_column('input_tokens', columns)}; --assume-input-tokens N gives all rows one"
         )
     period_s = period_s if period_s is not None else (1.0 if ONE_HERTZ & set(raw[0]) else None)
@@ -420,21 +423,6 @@ def model_name(line: Mapping[str, Any]) -> str:
 # --- run records ---
 
 
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
-
-
 def jsonl_rows(path: Path) -> list[dict[str, Any]]:
     """Tidy rows of run records; rows this script wrote pass through."""
     rows, torn, other = [], 0, ""
@@ -450,9 +438,9 @@ def jsonl_rows(path: Path) -> list[dict[str, Any]]:
         elif not record.get("error"):
             rows.append(run_row(record) | {"source": path.name, "source_row": place})
     if torn:
-        print(f"{path}: {torn} lines are no JSON objects, left out", file=sys.stderr)
+        LOG.info("%s: %d lines are no JSON objects, left out", path, torn)
     if not rows:
-        raise MeasurementsError(f"{path}: {other or 'no successful run in it'}; check --data")
+        raise UserError(f"{path}: {other or 'no successful run in it'}; check --data")
     return rows
 
 
@@ -511,25 +499,27 @@ def usable(row: Mapping[str, Any]) -> str | None:
     return None
 
 
-def read_file(path: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
+def read_file(path: Path, reading: Reading) -> list[dict[str, Any]]:
     """Tidy rows of one file, with the hash of the file."""
     if not path.is_file():
-        raise MeasurementsError(f"no such file: {path}; check --data")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        raise UserError(f"no such file: {path}; check --data")
+    digest = sha256_of(path)
     stem = path.name.removesuffix(".gz")
     if stem.endswith(".jsonl"):
         rows = jsonl_rows(path)
     else:
-        rows = table_rows(path, args.assume_input_tokens, args.sample_period_s)
-    return [finish_row(row, args.board) | {"source_sha256": row.get("source_sha256", digest)} for row in rows]
+        rows = table_rows(path, reading.assume_input_tokens, reading.sample_period_s)
+    return [
+        finish_row(row, reading.board) | {"source_sha256": row.get("source_sha256", digest)} for row in rows
+    ]
 
 
-def read_all(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows of all files; says on stderr what was left out."""
-    rows = [row for path in args.data for row in read_file(path, args)]
+def read_measurements(paths: Sequence[Path], reading: Reading | None = None) -> list[dict[str, Any]]:
+    """Tidy rows of all files; the log says what was left out. Raises UserError, OSError, EOFError."""
+    rows = [row for path in paths for row in read_file(path, reading or Reading())]
     reasons = Counter(reason for row in rows if (reason := usable(row)))
     for reason, times in reasons.items():
-        print(f"left out {times} of {len(rows)} rows: {reason}", file=sys.stderr)
+        LOG.info("left out %d of %d rows: %s", times, len(rows), reason)
     flagged = Counter(
         flag
         for row in rows
@@ -537,60 +527,8 @@ def read_all(args: argparse.Namespace) -> list[dict[str, Any]]:
         if flag.endswith("too_short_for_sensor") or flag == "energy_not_per_request"
     )
     for flag, times in flagged.items():
-        print(f"flagged {times} rows {flag}: kept out of energy fits", file=sys.stderr)
+        LOG.info("flagged %d rows %s: kept out of energy fits", times, flag)
     kept = [row for row in rows if not usable(row)]
     if not kept:
-        raise MeasurementsError("no usable rows; check --data")
+        raise UserError("no usable rows; check --data")
     return kept
-
-
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the file whole: temp file, then rename."""
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temp.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        temp.replace(path)
-    finally:
-        temp.unlink(missing_ok=True)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", nargs="+", type=Path, metavar="FILE", help="JSONL, CSV, XLSX or JSON files")
-    parser.add_argument("--out", type=Path, metavar="JSONL", help="write the rows here (default: print them)")
-    parser.add_argument("--board", metavar="NAME", help="the board of all rows")
-    parser.add_argument(
-        *("--assume-input-tokens", "--assume_input_tokens"),
-        type=int,
-        metavar="N",
-        help="prompt length of tables that do not have it",
-    )
-    parser.add_argument(
-        "--sample_period_s",
-        type=float,
-        metavar="S",
-        help="period of the power sensor behind a table's energies",
-    )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Read, check, write."""
-    args = build_parser().parse_args(argv)
-    try:
-        rows = read_all(args)
-        if args.out:
-            write_rows(args.out, rows)
-        else:
-            sys.stdout.writelines(json.dumps(row) + "\n" for row in rows)
-    except (MeasurementsError, OSError, EOFError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

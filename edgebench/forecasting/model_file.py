@@ -1,42 +1,28 @@
-#!/usr/bin/env python3
 """Is this JSON file a model of token2metrics.py that can be used? Says so, or what is wrong with it.
 
 A model comes from other machines and other people. It is numbers only: nothing in it is ever executed, and
-before one is applied this script has seen format, version, finite numbers, sizes, and trees that end.
-Prints the model's name, regression, targets and ranges as one JSON line; exit 1 with the reason otherwise.
-
-Example:
-    python companions/check_model.py outputs/llama-3.2-1b-q6-k_analytic/models/model.json
+before one is applied this room has seen format, version, finite numbers, sizes, and trees that end.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import math
-import sys
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.errors import UserError
+from edgebench.forecasting.quantities import LEVELS, TARGETS
+from edgebench.records.jsonl import write_whole
+
 KIND, SCHEMA_VERSION = "token2metrics_model", 1
 FILE_LIMIT_BYTE, TREES_MOST = 1 << 26, 5000
-TARGETS = (
-    "prefill_ms",
-    "decode_ms",
-    "total_ms",
-    "prefill_energy_joule",
-    "decode_energy_joule",
-    "total_energy_joule",
-)
-QUANTILES = ("0.5", "0.8", "0.9", "0.95")
+QUANTILES = tuple(map(str, LEVELS))
 OPTIONS = {"pad": (1, 1 << 16), "tau_s": (0, 3600), "prefill_tau_s": (1e-3, 3600)}  # name -> least, most
 POWER_MOST = 4
-
-
-class ModelError(Exception):
-    """The file is no model that can be used."""
 
 
 def finite(values: Any, size: int | None = None) -> Sequence[float]:
@@ -140,50 +126,36 @@ def check_intervals(model: Mapping[str, Any]) -> None:
             finite(interval[name], 2)
 
 
-def check_file(path: Path) -> dict[str, Any]:
-    """The model in a file. ModelError says what is wrong with it."""
+def read_model(path: Path) -> dict[str, Any]:
+    """The model in a file, found usable. UserError says what is wrong with it."""
     if path.stat().st_size > FILE_LIMIT_BYTE:
-        raise ModelError(f"{path} is too large for a model ({path.stat().st_size} bytes)")
+        raise UserError(f"{path} is too large for a model ({path.stat().st_size} bytes)")
     try:
         model = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as exc:
-        raise ModelError(f"{path} is not JSON ({exc}); check --model-path, or train it again") from exc
+        raise UserError(f"{path} is not JSON ({exc}); check --model-path, or train it again") from exc
     if not isinstance(model, dict) or model.get("kind") != KIND:
-        raise ModelError(f"{path} is no model of token2metrics.py; check --model-path, or train one")
+        raise UserError(f"{path} is no model of token2metrics.py; check --model-path, or train one")
     if model.get("schema_version") != SCHEMA_VERSION:
         version = model.get("schema_version")
-        raise ModelError(
-            f"{path} has format {version!r}, this version reads {SCHEMA_VERSION}; train it again"
-        )
+        raise UserError(f"{path} has format {version!r}, this version reads {SCHEMA_VERSION}; train it again")
     try:
         check_parts(model)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as exc:
-        raise ModelError(f"{path} is damaged ({type(exc).__name__}: {exc}); train it again") from exc
+        raise UserError(f"{path} is damaged ({type(exc).__name__}: {exc}); train it again") from exc
     return model
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """One file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", type=Path, metavar="MODEL.json", help="as token2metrics.py train writes it")
-    return parser
+def write_model(path: Path, model: Mapping[str, Any]) -> None:
+    """Write the model, whole or not at all, into a folder that is made for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(model) + "\n")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Check, and name what it is."""
-    args = build_parser().parse_args(argv)
-    try:
-        model = check_file(args.model)
-    except (ModelError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    told = ("model", "board", "regression", "ranges", "rows", "groups", "energy_scope", "no_energy_reason")
-    answer = {name: model.get(name) for name in (*told, "simulated_power")}
-    print(json.dumps({**answer, "targets": list(model["targets"])}))
-    return 0
+def slug(name: str) -> str:
+    """A folder's name from a model's.
 
-
-if __name__ == "__main__":
-    sys.exit(main())
+    >>> slug("Llama-3.2-1B Q6_K")
+    'llama-3.2-1b-q6_k'
+    """
+    return re.sub(r"[^a-z0-9._]+", "-", name.casefold()).strip("-.") or "model"

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Our fits beside a published model, on the public measurements both are about, rows held out from ours.
 
 The published model: EdgeReasoning (github.com/edge-inference/edgereasoning, commit e74ca1e), DeepSeek-R1
@@ -22,9 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,15 +29,14 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from edgebench.shell.launch import room_command
+from edgebench.errors import UserError
+from edgebench.forecasting.evaluate import HoldOut, evaluate
+from edgebench.forecasting.measurements import read_measurements
+from edgebench.forecasting.samples import samples_of
+from edgebench.shell.progress import say
 
-ROOM = Path(__file__).resolve().parent
 ENERGY_TOKENS_LEAST = 64  # shorter outputs are a handful of samples of a 1 Hz sensor
 PAD = 128
-
-
-class BenchmarkError(Exception):
-    """Something the user can put right."""
 
 
 @dataclass(frozen=True)
@@ -106,60 +102,39 @@ class Trial:
 
     name: str
     file: str
-    flags: tuple[str, ...]
+    hold_out: HoldOut
     quantities: tuple[str, ...]
     output_tokens_least: int = 1
 
 
 def trials(args: argparse.Namespace) -> list[Trial]:
     """The three comparisons."""
-    rows = ("--split", "rows", "--train_rows", str(args.train_rows), "--seeds", str(args.seeds))
+    rows = HoldOut(split="rows", train_rows=args.train_rows, seeds=args.seeds)
     return [
         Trial("requests", "t2m_mmlu_agx_orin.csv", rows, ("prefill_ms", "decode_ms", "total_ms")),
-        Trial(
-            "prompts", "edgereasoning_prefill.csv", ("--split", "cells", "--folds", "9999"), ("prefill_ms",)
-        ),
+        Trial("prompts", "edgereasoning_prefill.csv", HoldOut(folds=9999), ("prefill_ms",)),
         Trial(
             "energy",
             "edgereasoning_decode_parameters.csv",
-            ("--split", "lengths"),
+            HoldOut(split="lengths"),
             ("decode_energy_joule",),
             ENERGY_TOKENS_LEAST,
         ),
     ]
 
 
-# --- the other scripts ---
-
-
-def run_room(script: str, *flags: object) -> str:
-    """stdout of a script of this folder; its error becomes ours."""
-    done = subprocess.run([*room_command(script), *map(str, flags)], capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"{script} ended without a word"]
-        raise BenchmarkError(lines[-1].removeprefix("error: "))
-    return done.stdout
-
-
-def run_trial(trial: Trial, folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
+def run_trial(trial: Trial, data_dir: Path) -> list[dict[str, Any]]:
     """Rows of the table from one file."""
-    rows = folder / "rows.jsonl"
-    text = run_room("edgebench.forecasting.measurements", args.data_dir / trial.file)
-    lines = [
-        line for line in text.splitlines() if json.loads(line)["output_tokens"] >= trial.output_tokens_least
+    rows = [
+        row
+        for row in read_measurements([data_dir / trial.file])
+        if row["output_tokens"] >= trial.output_tokens_least
     ]
-    rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    names = {json.loads(line)["model"] for line in lines} & set(PUBLISHED)
+    names = {row["model"] for row in rows} & set(PUBLISHED)
     table = []
     for name in (name for name in PUBLISHED if name in names):
-        samples, pairs = folder / "samples.json", folder / "pairs.jsonl"
-        samples.write_text(
-            run_room("edgebench.forecasting.samples", "--rows", rows, "--model", name), encoding="utf-8"
-        )
-        print(f"{trial.name}: {name}", file=sys.stderr)
-        flags = ("--samples", samples, *trial.flags, "--pairs", pairs, "--json")
-        answer = json.loads(run_room("edgebench.forecasting.evaluate", *flags))
-        every = [json.loads(line) for line in pairs.read_text(encoding="utf-8").splitlines()]
+        say(f"{trial.name}: {name}")
+        answer, every = evaluate(samples_of(rows, name), trial.hold_out)
         for quantity in trial.quantities:
             mine = [pair for pair in every if pair["quantity"] == quantity]
             named = [one for one in answer["outliers"] if one["quantity"] == quantity]
@@ -238,10 +213,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         there = [trial for trial in trials(args) if (args.data_dir / trial.file).is_file()]
         if not there:
             files = ", ".join(trial.file for trial in trials(args))
-            raise BenchmarkError(f"none of {files} is in {args.data_dir}; check --data-dir")
-        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-            table = [row for trial in there for row in run_trial(trial, Path(folder), args)]
-    except (BenchmarkError, OSError) as exc:
+            raise UserError(f"none of {files} is in {args.data_dir}; check --data-dir")
+        table = [row for trial in there for row in run_trial(trial, args.data_dir)]
+    except (UserError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     print(json.dumps(table) if args.json else format_table(table))

@@ -1,33 +1,27 @@
-#!/usr/bin/env python3
-"""The regressions beside the analytic one, as plain numbers: a job in as JSON, coefficients or trees out.
+"""The regressions beside the analytic one, as plain numbers: token counts in, coefficients or trees out.
 
-One job per line, one answer per line.
-
-stdin   {"regression": KIND, "x": [[a, b] ..], "y": [..], "fold": [..]}
-stdout  {"spec": {..}, "predicted": [..], "held_out": [..]}, or {"error": why not}
 KIND is linear, polynomial, random_forest or xgboost on x = (prompt tokens, decode steps), or one of the
 transfers on x = (base prediction, tokens): simple_scaling (mean ratio), median_ratio, through_origin (least
 squares), two_parameter (y = ratio base + c tokens, relative errors). y > 0 in any unit. held_out is what a
 fit without the row's fold says of it. Trees leave as arrays, so that prediction needs neither library.
-
-Example:
-    python companions/fit_regressors.py < job.json
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from edgebench.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
 
 TREES, TREE_FOLDS = 60, 5  # a forest per fold takes its time
 BOOSTED = {"max_depth": 4, "eta": 0.1, "seed": 0, "nthread": 1}
@@ -39,8 +33,13 @@ STAY_NEAR = 1e-3  # how strongly the two-parameter transfer holds to plain scali
 Trained = tuple[dict[str, Any], Callable[[Any], Any]]
 
 
-class RegressorError(Exception):
-    """The job cannot be done."""
+@dataclass(frozen=True)
+class Regression:
+    """A trained regression."""
+
+    spec: dict[str, Any]  # its plain numbers
+    predicted: Floats  # (n,): what the library itself says of its training rows
+    held_out: Floats  # (n,): what a fit without the row's fold says of it
 
 
 def train_polynomial(x: Floats, y: Floats, degree: int) -> Trained:
@@ -117,7 +116,7 @@ def train_transfer(method: str, x: Floats, y: Floats) -> Trained:
     import numpy as np
 
     if not (x[:, 0] > 0).all():
-        raise RegressorError("the base model predicts nothing above zero at some length; train it again")
+        raise UserError("the base model predicts nothing above zero at some length; train it again")
     ratios = y / x[:, 0]
     found = {
         "simple_scaling": lambda: (float(ratios.mean()), 0.0),
@@ -141,46 +140,28 @@ TRAINERS: dict[str, Callable[[Any, Any], Trained]] = {
 }
 
 
-def do_job(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Train on all rows, and again without each fold."""
+def train(kind: str, x: Floats, y: Floats, fold: Ints) -> Regression:
+    """Train on all rows x (n, 2), y (n,), and again without each fold (n,). Raises UserError."""
+    try:
+        return _train(kind, x, y, fold)
+    except ImportError as exc:
+        raise UserError(str(exc)) from exc
+    except (ValueError, TypeError) as exc:
+        raise UserError(f"{kind} cannot be trained on these rows ({exc!r})") from exc
+
+
+def _train(kind: str, x: Floats, y: Floats, fold: Ints) -> Regression:
+    """train, with the errors of its libraries."""
     import numpy as np
 
-    train = TRAINERS[job["regression"]]
-    x, y, fold = np.array(job["x"], float), np.array(job["y"], float), np.array(job["fold"])
-    if job["regression"] in ("random_forest", "xgboost"):
+    trainer = TRAINERS[kind]
+    if kind in ("random_forest", "xgboost"):
         fold = fold % TREE_FOLDS
-    spec, predict = train(x, y)
+    spec, predict = trainer(x, y)
     predicted = np.asarray(predict(x), float)
     held_out = np.empty_like(y)
     for place in np.unique(fold):
         test = fold == place
         # One group of rows only: nothing is left to hold out, and no interval will be made of it.
-        held_out[test] = predicted[test] if test.all() else train(x[~test], y[~test])[1](x[test])
-    return {"spec": spec, "predicted": predicted.tolist(), "held_out": held_out.tolist()}
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The only flag is --help: the job comes on stdin."""
-    return argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-
-def answer(line: str) -> dict[str, Any]:
-    """Answer one line; a job that cannot be done is an answer, too."""
-    try:
-        return do_job(json.loads(line))
-    except (RegressorError, ImportError) as exc:
-        return {"error": str(exc)}
-    except (ValueError, KeyError, TypeError) as exc:
-        return {"error": f"not a job this script can do ({exc!r})"}
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Answer jobs until stdin ends."""
-    build_parser().parse_args(argv)
-    for line in sys.stdin:
-        print(json.dumps(answer(line)), flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        held_out[test] = predicted[test] if test.all() else trainer(x[~test], y[~test])[1](x[test])
+    return Regression(spec, predicted, held_out)

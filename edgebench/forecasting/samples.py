@@ -1,41 +1,24 @@
-#!/usr/bin/env python3
 """Tidy rows -> the samples one model is fitted on: which row may teach which time or energy.
 
-Takes the rows of read_measurements.py and the name of a model as found in them (or a part of it: 8B, Q4_0),
-and prints one JSON object: counts (prompt tokens, decode steps), group (cell of repeats), the measured values
+Takes the rows of measurements.py and the name of a model as found in them (or a part of it: 8B, Q4_0), and
+makes one object: counts (prompt tokens, decode steps), group (cell of repeats), the measured values
 per target or null, the targets worth fitting, and where all of it comes from. Left out of energy: rows too
 short for their sensor, energies that are no measurement of that request, and energies not above zero (no
 relative errors there). A total is fitted by itself only where its phases were not told apart as often.
-
-Example:
-    python companions/select_measurements.py --rows rows.jsonl --list
-    python companions/select_measurements.py --rows rows.jsonl --model 8B > samples.json
 """
 
 from __future__ import annotations
 
-import argparse
 import difflib
-import gzip
-import json
-import sys
+import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-PARTS = {
-    "total_ms": ("prefill_ms", "decode_ms"),
-    "total_energy_joule": ("prefill_energy_joule", "decode_energy_joule"),
-}
-TARGETS = (
-    "prefill_ms",
-    "decode_ms",
-    "total_ms",
-    "prefill_energy_joule",
-    "decode_energy_joule",
-    "total_energy_joule",
-)
+from edgebench.errors import UserError
+from edgebench.forecasting.quantities import PARTS, TARGETS
+
+LOG = logging.getLogger("token2metrics")
 NO_ENERGY = {
     "too_short_for_sensor": "windows too short for their sensor",
     "few_power_samples": "fewer than five power samples in the window",
@@ -46,7 +29,7 @@ NO_ENERGY = {
 }
 # A phase known at this share of the rows or more is fitted, instead of the total.
 PHASES_ENOUGH = 2 / 3
-UNNAMED = "model"  # what read_measurements.py calls the model of a table without such a column
+UNNAMED = "model"  # what measurements.py calls the model of a table without such a column
 # Names the model sizes are called by, where more than one name has the size in it.
 SHORT_NAMES = {
     "1.5b": "deepseek-r1-distill-qwen-1.5b",
@@ -54,35 +37,6 @@ SHORT_NAMES = {
     "14b": "deepseek-r1-distill-qwen-14b",
     "l1max": "l1-qwen-1.5b-max",
 }
-
-
-class SelectError(Exception):
-    """Something the user can put right: a name, a file."""
-
-
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
-
-
-def read_rows(path: Path | None) -> list[dict[str, Any]]:
-    """All measurement rows of a file."""
-    if path is None or not path.is_file():
-        raise SelectError(f"no such file: {path}; check --rows")
-    rows = [record for _, record in read_jsonl(path) if record and record.get("kind") == "measurement"]
-    if not rows:
-        raise SelectError(f"{path} holds no measurements; read_measurements.py makes them")
-    return rows
 
 
 def find_model(asked: str, names: Sequence[str]) -> str:
@@ -101,17 +55,17 @@ def find_model(asked: str, names: Sequence[str]) -> str:
     if len(within) == 1:
         return within[0]
     if within:
-        raise SelectError(f"--model {asked} is not one model: {', '.join(within)}; name one of them")
+        raise UserError(f"--model {asked} is not one model: {', '.join(within)}; name one of them")
     near = difflib.get_close_matches(asked.casefold(), list(folded), 1, 0.3)
     hint = f"; did you mean {folded[near[0]]}?" if near else "."
-    raise SelectError(f"no model {asked}{hint} There are: {', '.join(names)}")
+    raise UserError(f"no model {asked}{hint} There are: {', '.join(names)}")
 
 
 def choose_rows(rows: Sequence[dict[str, Any]], asked: str, board: str | None) -> list[dict[str, Any]]:
     """The rows of one model on one board, energies of one kind."""
     names = sorted({str(row["model"]) for row in rows})
     if names == [UNNAMED] and asked != UNNAMED:
-        print(f"the data names no model; all of it is taken to be of {asked}", file=sys.stderr)
+        LOG.info("the data names no model; all of it is taken to be of %s", asked)
         rows, names = [{**row, "model": asked} for row in rows], [asked]
     name = find_model(asked, names)
     mine = [row for row in rows if row["model"] == name]
@@ -119,18 +73,18 @@ def choose_rows(rows: Sequence[dict[str, Any]], asked: str, board: str | None) -
     if board:
         mine = [row for row in mine if row["board"] == board]
         if not mine:
-            raise SelectError(
+            raise UserError(
                 f"{name} was not measured on {board}; --board takes {', '.join(boards) or 'none'}"
             )
     elif len(boards) > 1:
-        raise SelectError(f"{name} was measured on {' and '.join(boards)}; name one with --board")
+        raise UserError(f"{name} was measured on {' and '.join(boards)}; name one with --board")
     unknown = sorted({str(row.get("source")) for row in mine if not row["board"]})
     if unknown and len(unknown) + len(boards) > 1:
         said = f"{', '.join(unknown)} name no board: all rows of {name} are taken to be of one machine"
-        print(f"caution: {said}", file=sys.stderr)
+        LOG.info("caution: %s", said)
     scopes = sorted({str(row["energy_scope"]) for row in mine if may_teach_energy(row)})
     if len(scopes) > 1:
-        raise SelectError(
+        raise UserError(
             f"energies of {name} are of different kinds ({'; '.join(scopes)}) and cannot be one model;"
             " give these files apart"
         )
@@ -172,6 +126,11 @@ def fitted_targets(measured: Mapping[str, Sequence[float | None]]) -> list[str]:
     return [target for target in TARGETS if target in wanted]
 
 
+def samples_of(rows: Sequence[dict[str, Any]], asked: str, board: str | None = None) -> dict[str, Any]:
+    """The samples of the model that is asked for. Raises UserError."""
+    return make_samples(choose_rows(rows, asked, board))
+
+
 def make_samples(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The samples file of one model's rows."""
     measured = {target: [measured_value(row, target) for row in rows] for target in TARGETS}
@@ -211,40 +170,3 @@ def list_models(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What can be fitted: one entry per model and board."""
     pairs = Counter((str(row["model"]), row["board"]) for row in rows)
     return [{"model": model, "board": board, "rows": times} for (model, board), times in pairs.items()]
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", type=Path, metavar="JSONL", help="of read_measurements.py")
-    wanted = parser.add_mutually_exclusive_group(required=True)
-    wanted.add_argument("--model", metavar="NAME", help="a model's name, or a part that only it has")
-    wanted.add_argument("--list", action="store_true", help="print the models there are, one JSON line each")
-    wanted.add_argument(
-        "--choose", metavar="NAME", help="print which of the names on stdin (JSON list) is meant"
-    )
-    parser.add_argument("--board", metavar="NAME", help="only rows of this board")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """List, or select."""
-    args = build_parser().parse_args(argv)
-    try:
-        if args.choose:
-            lines = [json.dumps(find_model(args.choose, json.loads(sys.stdin.read())))]
-        elif args.list:
-            lines = [json.dumps(entry) for entry in list_models(read_rows(args.rows))]
-        else:
-            lines = [json.dumps(make_samples(choose_rows(read_rows(args.rows), args.model, args.board)))]
-        print("\n".join(lines))
-    except (SelectError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

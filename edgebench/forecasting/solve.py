@@ -1,30 +1,21 @@
-#!/usr/bin/env python3
 """Non-negative least squares on relative errors: which design, which smoothing, which coefficients.
-
-One job per line, one answer per line.
-
-stdin   {"designs": [{"columns": [[..] ..], "named": N, "free": F} ..], "place": [row of columns per
-         measurement ..], "y": [..], "fold": [..], "tokens": [..], "length": [..], "bands": B, "tolerant": ..}
-stdout  {"design", "smoothing", "coefficients", "standard_errors", "held_out", "between_lengths"}
 
 A design's columns are N named ones (the first F of them, a base to lean on, are free), then one or two
 sets of B band columns. Neighbouring bands are drawn together, and with a base the other named columns towards
 zero, by a penalty whose strength is chosen like the design: by rows whose cell was held out, and if tolerant
 the simplest of those that no rows speak against (one standard error). Coefficients are >= 0 (scipy's nnls);
 their standard errors are jackknife ones over the folds.
-
-Example:
-    python companions/solve_metrics.py < jobs.jsonl
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from edgebench.errors import UserError
+from edgebench.forecasting.quantities import LEVELS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,14 +24,48 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-LEVELS = (0.5, 0.8, 0.9, 0.95)
 SMOOTHINGS = (10.0, 0.1, 1e-2, 1e-4)  # per row; the first leaves nearly one straight line
 OUTER_FOLDS = 5
 NEARLY_BEST = 0.01  # among designs this close, relative, the simplest
 LENGTHS_LEAST, LENGTHS_MOST = 4, 40  # of a grid of prompt lengths
 
 
-def penalty_rows(columns: Floats, design: Mapping[str, Any], y: Floats, tokens: Floats, bands: int) -> Floats:
+@dataclass(frozen=True)
+class Design:
+    """Columns (cells, k) that coefficients multiply: `named` ones first, of them `free` ones before all."""
+
+    columns: Floats
+    named: int
+    free: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Measurements of one quantity, and the designs to choose from, the simplest first."""
+
+    designs: Sequence[Design]
+    place: Ints  # (n,): the row of the designs' columns that each measurement is of
+    y: Floats  # (n,): the measurements, above 0
+    fold: Ints  # (n,)
+    tokens: Floats  # (cells,): the tokens that each cell works through
+    length: Floats  # (cells,): its prompt tokens
+    bands: int  # columns of one set of bands
+    tolerant: bool  # the simplest design that no rows speak against, instead of the best
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What came of a problem."""
+
+    design: int  # its place among the problem's
+    smoothing: float
+    coefficients: list[float]
+    standard_errors: list[float]
+    held_out: Floats  # (n,): predictions by fits that saw neither the row nor its cell
+    between_lengths: list[float] | None  # relative errors at lengths that were left out whole, per level
+
+
+def penalty_rows(columns: Floats, design: Design, y: Floats, tokens: Floats, bands: int) -> Floats:
     """Rows (p, k) that each ask for zero: differences of neighbouring bands in units of a typical rate per
     token; where there is a base to lean on, the size of every other named column, too.
     """
@@ -48,13 +73,13 @@ def penalty_rows(columns: Floats, design: Mapping[str, Any], y: Floats, tokens: 
 
     width, rows = columns.shape[1], []
     rate = float(np.median(y / np.maximum(tokens, 1)))
-    for start in range(design["named"], width, bands):
+    for start in range(design.named, width, bands):
         for place in range(start, start + bands - 1):
             row = np.zeros(width)
             row[place], row[place + 1] = 1 / rate, -1 / rate
             rows.append(row)
-    if design["free"]:
-        for place in range(design["free"], design["named"]):
+    if design.free:
+        for place in range(design.free, design.named):
             row = np.zeros(width)
             row[place] = float(np.median(np.abs(columns[:, place]) / y))
             rows.append(row)
@@ -98,14 +123,14 @@ def cross_solve(
     return results
 
 
-def choose(job: Mapping[str, Any], rows: Ints, y: Floats, fold: Ints) -> dict[str, Any]:
+def choose(problem: Problem, rows: Ints, y: Floats, fold: Ints) -> dict[str, Any]:
     """The best design and smoothing for some measurements, rows (n,) of the designs' columns."""
     import numpy as np
 
     tried = []
-    for number, design in enumerate(job["designs"]):
-        columns = design["array"][rows]
-        penalty = penalty_rows(columns, design, y, job["tokens"][rows], job["bands"])
+    for number, design in enumerate(problem.designs):
+        columns = design.columns[rows]
+        penalty = penalty_rows(columns, design, y, problem.tokens[rows], problem.bands)
         penalties = [math.sqrt(smoothing * len(y)) * penalty for smoothing in SMOOTHINGS]
         found = cross_solve(columns, y, fold, penalties)
         for smoothing, rows_asked, (solved, without, held_out) in zip(
@@ -117,7 +142,7 @@ def choose(job: Mapping[str, Any], rows: Ints, y: Floats, fold: Ints) -> dict[st
     best = min((errors for errors, _ in tried), key=np.mean)
     # Few runs and a base to lean on: every choice is within a standard error, only the best will do.
     return next(
-        c for errors, c in tried if errors is best or (job["tolerant"] and no_worse(errors, best, fold))
+        c for errors, c in tried if errors is best or (problem.tolerant and no_worse(errors, best, fold))
     )
 
 
@@ -147,58 +172,38 @@ def between_lengths(columns: Floats, y: Floats, length: Floats, penalty: Floats)
     return [float(np.quantile(off, level)) for level in LEVELS]
 
 
-def do_job(job: dict[str, Any]) -> dict[str, Any]:
+def solve_problem(problem: Problem) -> Solution:
     """Choose on all rows; and again without each outer fold, for held-out predictions that are honest.
 
     A choice made by the errors of the same rows would make them look smaller than those of a new cell.
+    UserError where no fit comes of it.
     """
+    try:
+        return _solve_problem(problem)
+    except ImportError as exc:
+        raise UserError(f"{exc}; run ./run_all.sh --setup") from exc
+    except (ValueError, IndexError, RuntimeError) as exc:  # of nnls and of matrices without a solution
+        raise UserError(f"no fit came of it ({exc!r})") from exc
+
+
+def _solve_problem(problem: Problem) -> Solution:
+    """solve_problem, with the errors of its libraries."""
     import numpy as np
 
-    rows, y, fold = np.array(job["place"]), np.array(job["y"], float), np.array(job["fold"])
-    job["tokens"] = np.array(job["tokens"], float)
-    for design in job["designs"]:
-        design["array"] = np.array(design["columns"], float)
-    choice = choose(job, rows, y, fold)
+    rows, y, fold = problem.place, problem.y, problem.fold
+    choice = choose(problem, rows, y, fold)
     held_out, outer = np.empty_like(y), fold % OUTER_FOLDS
     for place in np.unique(outer):
         test = outer == place
-        inner = choose(job, rows[~test], y[~test], fold[~test]) if np.ptp(fold[~test]) else choice
-        held_out[test] = job["designs"][inner["design"]]["array"][rows[test]] @ inner["solved"]
-    columns, parts = job["designs"][choice["design"]]["array"][rows], np.array(choice["without"])
+        inner = choose(problem, rows[~test], y[~test], fold[~test]) if np.ptp(fold[~test]) else choice
+        held_out[test] = problem.designs[inner["design"]].columns[rows[test]] @ inner["solved"]
+    columns, parts = problem.designs[choice["design"]].columns[rows], np.array(choice["without"])
     errors = np.sqrt((len(parts) - 1) / len(parts) * ((parts - parts.mean(axis=0)) ** 2).sum(axis=0))
-    length = np.array(job["length"])[rows]
-    return {
-        "design": choice["design"],
-        "smoothing": choice["smoothing"],
-        "coefficients": choice["solved"].tolist(),
-        "standard_errors": errors.tolist(),
-        "held_out": held_out.tolist(),
-        "between_lengths": between_lengths(columns, y, length, choice["penalty"]),
-    }
-
-
-def answer(line: str) -> dict[str, Any]:
-    """Answer one line; a job that cannot be done is an answer, too."""
-    try:
-        return do_job(json.loads(line))
-    except ImportError as exc:
-        return {"error": f"{exc}; run ./run_all.sh --setup"}
-    except (ValueError, KeyError, TypeError, IndexError, RuntimeError) as exc:
-        return {"error": f"no fit came of it ({exc!r})"}
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The only flag is --help: jobs come on stdin."""
-    return argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Answer jobs until stdin ends."""
-    build_parser().parse_args(argv)
-    for line in sys.stdin:
-        print(json.dumps(answer(line)), flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return Solution(
+        design=choice["design"],
+        smoothing=choice["smoothing"],
+        coefficients=choice["solved"].tolist(),
+        standard_errors=errors.tolist(),
+        held_out=held_out,
+        between_lengths=between_lengths(columns, y, problem.length[rows], choice["penalty"]),
+    )

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A model of one machine + few runs of another -> a model of the other (server to board, model to model).
 
   simple_scaling   prediction x mean of the ratios measured / predicted
@@ -24,62 +23,59 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from edgebench.shell.launch import room_command
+from edgebench.errors import UserError
+from edgebench.forecasting.card import card_of
+from edgebench.forecasting.evaluate import HoldOut, evaluate
+from edgebench.forecasting.fit import METHODS, Settings, fit_all
+from edgebench.forecasting.measurements import Reading, read_measurements
+from edgebench.forecasting.model_file import read_model, slug, write_model
+from edgebench.forecasting.samples import samples_of
+from edgebench.records.jsonl import write_whole
+from edgebench.shell.progress import say
 
-ROOM = Path(__file__).resolve().parent
-METHODS = ("shrunk", "two_parameter", "simple_scaling", "median_ratio", "through_origin")
 ALONE = "alone"  # the board's runs without the base
 
 
-class CalibrateError(Exception):
-    """Something the user can put right."""
-
-
-def run_room(script: str, *flags: object) -> str:
-    """stdout of a script of this folder; its error becomes ours."""
-    done = subprocess.run([*room_command(script), *map(str, flags)], capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"{script} ended without a word"]
-        raise CalibrateError(lines[-1].removeprefix("error: "))
-    return done.stdout
-
-
-def read_samples(args: argparse.Namespace, folder: Path) -> Path:
+def read_samples(args: argparse.Namespace) -> dict[str, Any]:
     """Samples of the board's runs."""
-    rows, samples = folder / "rows.jsonl", folder / "samples.json"
-    assumed = ["--assume_input_tokens", args.assume_input_tokens] if args.assume_input_tokens else []
-    period = [] if args.sample_period_s is None else ["--sample_period_s", args.sample_period_s]
-    run_room("edgebench.forecasting.measurements", *args.data, "--out", rows, *assumed, *period)
-    board = ["--board", args.board] if args.board else []
-    text = run_room("edgebench.forecasting.samples", "--rows", rows, "--model", args.model, *board)
-    samples.write_text(text, encoding="utf-8")
-    return samples
+    reading = Reading(
+        assume_input_tokens=args.assume_input_tokens or None, sample_period_s=args.sample_period_s
+    )
+    return samples_of(read_measurements(args.data, reading), args.model, args.board)
 
 
-def curve(args: argparse.Namespace, samples: Path) -> list[dict[str, Any]]:
+def read_base(path: Path) -> dict[str, Any]:
+    """The model of the other machine."""
+    base = read_model(path)
+    if base.get("base"):
+        raise UserError(f"{path} is itself a transfer; give the model that was trained on the server")
+    return base
+
+
+def curve(
+    args: argparse.Namespace, base: Mapping[str, Any], samples: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """One row per size, method and quantity: MAPE mean and worst over the seeds."""
     rows = []
     for size in args.sizes:
         for method in (*([args.method] if args.method else METHODS), ALONE):
-            flags: list[object] = ["--samples", samples, "--split", "rows", "--seeds", args.seeds, "--json"]
-            flags += ["--per_subject" if args.per_subject else "--train_rows", size]
-            flags += [] if method == ALONE else ["--base", args.base, "--method", method]
-            print(f"{size} runs{' per subject' if args.per_subject else ''}, {method}", file=sys.stderr)
+            drawn = {"per_subject": size} if args.per_subject else {"train_rows": size}
+            settings = Settings() if method == ALONE else Settings(base=base, method=method)
+            say(f"{size} runs{' per subject' if args.per_subject else ''}, {method}")
             try:
-                answer = json.loads(run_room("edgebench.forecasting.evaluate", *flags))
-            except CalibrateError as exc:
+                answer, _ = evaluate(
+                    samples, HoldOut(split="rows", seeds=args.seeds, settings=settings, **drawn)
+                )
+            except UserError as exc:
                 if method != ALONE:
                     raise
-                print(f"  {exc}", file=sys.stderr)  # so few runs that no model of their own can be fitted
+                say(f"  {exc}")  # so few runs that no model of their own can be fitted
                 continue
             for quantity, row in answer["quantities"].items():
                 mapes = list(row["mape_percent_by_split"].values())
@@ -105,33 +101,23 @@ def format_curve(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*lines, "MAPE of rows not trained on [%], mean over the draws (worst)"])
 
 
-def write_transfer(args: argparse.Namespace, samples: Path | None) -> Path:
-    """Fit the transfer to all runs, or take the given factor; write model and card."""
-    named = json.loads(samples.read_text(encoding="utf-8"))["model"] if samples else args.model
-    slug = re.sub(r"[^a-z0-9._]+", "-", named.casefold()).strip("-.") or "model"
-    folder = args.output / f"{slug}_transfer"
-    path: Path = folder / "models" / "model.json"
-    if samples:
-        method = args.method or METHODS[0]
-        flags = ("--samples", samples, "--base", args.base, "--method", method, "--out", path)
-        run_room("edgebench.forecasting.fit", "fit", *flags)
+def write_transfer(
+    args: argparse.Namespace, base: Mapping[str, Any], samples: Mapping[str, Any] | None
+) -> tuple[Path, dict[str, Any]]:
+    """Fit the transfer to all runs, or take the given factor; write model and card. File and model."""
+    if samples is None:
+        model = scaled_model(args, base)
     else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temp = path.with_name("model.json.tmp")
-        temp.write_text(json.dumps(scaled_model(args)) + "\n", encoding="utf-8")
-        temp.replace(path)
-    run_room("edgebench.forecasting.card", path, "--out", folder / "model_card.md")
-    return path
+        model = fit_all(samples, Settings(base=base, method=args.method or METHODS[0]))
+    folder = args.output / f"{slug(model['model'])}_transfer"
+    path: Path = folder / "models" / "model.json"
+    write_model(path, model)
+    write_whole(folder / "model_card.md", card_of(model, None))
+    return path, model
 
 
-def scaled_model(args: argparse.Namespace) -> dict[str, Any]:
+def scaled_model(args: argparse.Namespace, base: Mapping[str, Any]) -> dict[str, Any]:
     """The base times a factor the user gives: times and energies alike, no intervals."""
-    run_room("edgebench.forecasting.model_file", args.base)
-    base = json.loads(args.base.read_text(encoding="utf-8"))
-    if base["base"]:
-        raise CalibrateError(
-            f"{args.base} is itself a transfer; give the model that was trained on the server"
-        )
     spec = {
         "regressor": "transfer",
         "method": "manual",
@@ -151,17 +137,16 @@ def scaled_model(args: argparse.Namespace) -> dict[str, Any]:
 def calibrate(args: argparse.Namespace) -> None:
     """Curve if asked, then the model."""
     if args.scale_factor is None and not args.data:
-        raise CalibrateError("give the board's runs with --data, or a ratio with --scale-factor")
-    with tempfile.TemporaryDirectory(prefix="calibrate-") as folder:
-        samples = read_samples(args, Path(folder)) if args.data and args.scale_factor is None else None
-        rows = curve(args, samples) if args.curve and samples else []
-        path = write_transfer(args, samples)
+        raise UserError("give the board's runs with --data, or a ratio with --scale-factor")
+    samples = read_samples(args) if args.data and args.scale_factor is None else None
+    base = read_base(args.base)
+    rows = curve(args, base, samples) if args.curve and samples else []
+    path, model = write_transfer(args, base, samples)
     if args.json:
         print(json.dumps({"model": str(path), "curve": rows}))
         return
     if rows:
         print(format_curve(rows))
-    model = json.loads(path.read_text(encoding="utf-8"))
     for target, spec in model["targets"].items():
         print(f"{target}: {told(spec)} (n = {spec['rows']})")
     print(f"-> {path}")
@@ -219,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         calibrate(args)
-    except (CalibrateError, OSError) as exc:
+    except (UserError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     return 0

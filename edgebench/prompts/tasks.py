@@ -27,13 +27,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgebench.errors import UserError
+
 LEVELS = ("L0", "L1", "L2", "L3", "P")
 IDENTITY = ("question_id", "id", "task_id")
 BEYOND = "\0"  # column name for cells to the right of the header: no file can have it
 CELL_LIMIT_BYTE = 1 << 24  # Python's own limit of 128 KiB is less than a long placebo
 
 
-class PromptsError(Exception):
+class PromptsError(UserError):
     """What the user can fix; the message names the file, the line and the cure."""
 
 
@@ -160,24 +162,31 @@ def second_turns(path: Path) -> dict[int | str, str]:
     return turns
 
 
-def wanted_tasks(args: argparse.Namespace) -> list[Task]:
-    """The tasks the flags ask for; PromptsError where a level has no text, or a task no second turn."""
-    tasks = choose_tasks(read_tasks(args.prompts, args.levels), args.ids, args.limit)
-    for level in args.levels or ():
+def wanted_tasks(
+    paths: Sequence[Path],
+    levels: Sequence[str] | None = None,
+    ids: Sequence[str] | None = None,
+    limit: int | None = None,
+    questions: Path | None = None,
+) -> list[Task]:
+    """The tasks of prompts files; PromptsError where a level has no text, or a task no second turn.
+
+    `limit`: of each file. `questions`: the question set that has the second turns.
+    """
+    tasks = choose_tasks(read_tasks(paths, levels), ids, limit)
+    for level in levels or ():
         if not any(level in task.levels for task in tasks):
             raise PromptsError(f"no task has a level {level}; check --levels")
     if not any(task.levels for task in tasks):
         raise PromptsError(
             f"no task has text at any of the levels {' '.join(LEVELS)}; name its levels with --levels"
         )
-    if args.questions is None:
+    if questions is None:
         return tasks
-    turns = second_turns(args.questions)
+    turns = second_turns(questions)
     lost = [str(task.id) for task in tasks if task.id not in turns]
     if lost:
-        raise PromptsError(
-            f"no second question for task {', '.join(lost)} in {args.questions}; check --questions"
-        )
+        raise PromptsError(f"no second question for task {', '.join(lost)} in {questions}; check --questions")
     return [replace(task, second=turns[task.id]) for task in tasks]
 
 
@@ -202,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the tasks."""
     args = build_parser().parse_args(argv)
     try:
-        tasks = wanted_tasks(args)
+        tasks = wanted_tasks(args.prompts, args.levels, args.ids, args.limit, args.questions)
     except (PromptsError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1

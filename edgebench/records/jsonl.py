@@ -136,6 +136,34 @@ def write_whole(path: Path, content: str | bytes) -> None:
         part.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
+def replace_records(path: Path, changed: Mapping[str, Json], key: str = "run_key") -> None:
+    """Put changed records in the places of those they are of, all at once: copy, fsync, rename.
+
+    `changed`: the record's key -> what it is now; of several lines of one key the last is replaced. All other
+    lines, torn ones too, stay byte for byte. OSError where it cannot be; then the file is as it was.
+    """
+    places: dict[str, int] = {}
+    with path.open("rb") as lines:
+        for place, line in enumerate(lines):
+            name = _key_of(line, key)
+            if name in changed:
+                places[name] = place
+    by_place = {place: changed[name] for name, place in places.items()}
+    with path.open("rb") as lines, writing_whole(path) as part:
+        for place, line in enumerate(lines):
+            record = by_place.get(place)
+            part.write(line if record is None else json.dumps(record, allow_nan=False).encode() + b"\n")
+
+
+def _key_of(line: bytes, key: str) -> str:
+    """The key of a line's record; empty for a line that has none."""
+    try:
+        record = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return ""
+    return str(record.get(key, "")) if isinstance(record, dict) else ""
+
+
 @contextlib.contextmanager
 def writing_whole(path: Path) -> Iterator[IO[bytes]]:
     """A binary file to write to, which takes the place of `path` when the block ends without an error."""

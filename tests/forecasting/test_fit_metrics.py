@@ -2,26 +2,21 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-ROOT = Path(__file__).resolve().parents[2]
+from edgebench.errors import UserError
+from edgebench.forecasting.fit import Settings, fit_all
+from edgebench.forecasting.intervals import intervals_of
+from edgebench.forecasting.model_file import read_model, write_model
+
 np = pytest.importorskip("numpy")
 pytest.importorskip("scipy")
-
-
-def ask(script: str, job: Any) -> Any:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / script)], input=json.dumps(job), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def samples(gross: bool = False, energy: bool = True, spread: float = 0.0) -> dict[str, Any]:
@@ -62,21 +57,10 @@ def samples(gross: bool = False, energy: bool = True, spread: float = 0.0) -> di
     }
 
 
-def fit(path: Path, content: dict[str, Any], *flags: str) -> dict[str, Any]:
-    path.mkdir(exist_ok=True)
-    (path / "samples.json").write_text(json.dumps(content))
-    command = [
-        sys.executable,
-        str(ROOT / "edgebench/forecasting/fit.py"),
-        "fit",
-        "--samples",
-        str(path / "samples.json"),
-    ]
-    done = subprocess.run(
-        [*command, "--out", str(path / "model.json"), *flags], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads((path / "model.json").read_text())  # type: ignore[no-any-return]
+def fit(path: Path, content: dict[str, Any], settings: Settings | None = None) -> dict[str, Any]:
+    """The model of all samples, as its file has it."""
+    write_model(path / "model.json", fit_all(content, settings or Settings()))
+    return read_model(path / "model.json")
 
 
 def test_the_arithmetic_is_found_again_and_its_coefficients_have_errors(tmp_path: Path) -> None:
@@ -106,29 +90,17 @@ def test_without_energies_there_are_none_and_the_reason_is_kept(tmp_path: Path) 
     "method", ["shrunk", "two_parameter", "simple_scaling", "median_ratio", "through_origin"]
 )
 def test_a_transfer_finds_the_other_machine(method: str, tmp_path: Path) -> None:
-    fit(tmp_path / "base", samples())
+    base = fit(tmp_path / "base", samples())
     other = samples()
     for name, values in other["measured"].items():
         other["measured"][name] = [value * 1.5 for value in values]
-    model = fit(
-        tmp_path / "board", other, "--base", str(tmp_path / "base" / "model.json"), "--method", method
-    )
+    model = fit(tmp_path / "board", other, Settings(base=base, method=method))
     assert model["regression"] == "transfer"
     assert model["intervals"]["total_ms"]["held_out_mape_percent"] < 0.5
 
 
-def check(path: Path, model: Any) -> "subprocess.CompletedProcess[str]":
-    path.write_text(json.dumps(model))
-    return subprocess.run(
-        [sys.executable, str(ROOT / "edgebench/forecasting/model_file.py"), str(path)],
-        capture_output=True,
-        text=True,
-    )
-
-
 def test_a_model_with_a_loop_in_a_tree_or_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
     good = fit(tmp_path, samples(energy=False))
-    assert check(tmp_path / "m.json", good).returncode == 0
     tree = {"left": [0], "right": [0], "feature": [0], "threshold": [1.0], "value": [0.0]}
     loop = {"regressor": "trees", "start": 0.0, "weight": 1.0, "trees": [tree], "rows": 1}
     damages: list[Any] = [{**good, "targets": {"prefill_ms": loop}}, {**good, "targets": {"x": loop}}]
@@ -137,12 +109,13 @@ def test_a_model_with_a_loop_in_a_tree_or_a_number_that_is_none_is_refused(tmp_p
         spec = {**good["targets"]["prefill_ms"], place: [math.nan]}
         damages.append({**good, "targets": {"prefill_ms": spec}})
     for damage in damages:
-        done = check(tmp_path / "m.json", damage)
-        assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+        (tmp_path / "m.json").write_text(json.dumps(damage))
+        with pytest.raises(UserError, match=r"m\.json"):
+            read_model(tmp_path / "m.json")
 
 
 @given(st.lists(st.floats(0.1, 1e4), min_size=3, max_size=12), st.floats(0.2, 5.0))
-@settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=30, deadline=None)
 def test_simple_transfers_of_exact_ratios_are_exact(base: list[float], ratio: float) -> None:
     from edgebench.forecasting import regressors as fit_regressors
 
@@ -152,9 +125,20 @@ def test_simple_transfers_of_exact_ratios_are_exact(base: list[float], ratio: fl
         assert spec["ratio"] == pytest.approx(ratio) and np.allclose(predict(x), ratio * x[:, 0])
 
 
-def test_the_rooms_of_regressions_answer_a_bad_job_with_an_error() -> None:
-    for script in ("edgebench/forecasting/regressors.py", "edgebench/forecasting/solve.py"):
-        assert "error" in ask(script, {"regression": "magic"})
+def test_what_cannot_be_trained_or_solved_is_said_and_not_raised_from_a_library() -> None:
+    from edgebench.forecasting import regressors, solve
+
+    fold, two = np.zeros(3, int), np.ones((3, 2))
+    with pytest.raises(UserError, match="polynomial cannot be trained"):
+        regressors.train("polynomial", two, np.array([1.0, math.nan, 1.0]), fold)
+    with pytest.raises(UserError, match="above zero"):
+        regressors.train("median_ratio", np.zeros((3, 2)), np.ones(3), fold)
+    design = solve.Design(np.full((3, 2), math.nan), named=1, free=0)
+    problem = solve.Problem(
+        [design], np.arange(3), np.ones(3), fold, np.ones(3), np.ones(3), bands=1, tolerant=True
+    )
+    with pytest.raises(UserError, match="no fit came of it"):
+        solve.solve_problem(problem)
 
 
 def test_intervals_of_pure_noise_cover_what_they_say() -> None:
@@ -166,13 +150,10 @@ def test_intervals_of_pure_noise_cover_what_they_say() -> None:
     )
     relative = generator.normal(0, 0.01, 4000)
     interval = metric_intervals.make_interval(counts[:2000], relative[:2000], np.arange(2000) // 10)
-    job = {
-        "counts": counts[2000:].tolist(),
-        "means": {"prefill_ms": [1.0] * 2000},
-        "between": {"prefill_ms": None},
-    }
-    job |= {"intervals": {"prefill_ms": interval}, "ranges": {"low": [10, 11], "high": [1000, 1001]}}
-    found = metric_intervals.bounds(job, 0.9)["prefill_ms"]
+    model = {"targets": {"prefill_ms": {"between_lengths": None}}, "intervals": {"prefill_ms": interval}}
+    model["ranges"] = {"low": [10, 11], "high": [1000, 1001]}
+    means = {"prefill_ms": np.ones(2000)}
+    found = metric_intervals.bounds(model, counts[2000:], means, 0.9)["prefill_ms"]
     inside = (np.array(found["low"]) <= 1 + relative[2000:]) & (
         1 + relative[2000:] <= np.array(found["high"])
     )
@@ -184,13 +165,12 @@ def test_intervals_of_few_cells_cover_a_new_cell_whose_repeats_err_alike() -> No
     off = np.repeat(rng.normal(0, 0.01, cells * draws), repeats)
     group = np.repeat(np.arange(cells * draws), repeats)
     size = cells * repeats
-    asked = {"counts": [[100, 99]] * len(off), "group": group.tolist()}
+    asked: dict[str, Any] = {"counts": [[100, 99]] * len(off), "group": group.tolist()}
     asked |= {"measured": {"decode_ms": (100 * (1 + off)).tolist()}}
-    asked["jobs"] = [
-        {"rows": [*range(start, start + size)], "held_out": {"decode_ms": [100.0] * size}}
+    answers = [
+        intervals_of(asked, range(start, start + size), {"decode_ms": [100.0] * size})
         for start in range(0, len(off), size)
     ]
-    answers = ask("edgebench/forecasting/intervals.py", asked)
     new = np.abs(rng.normal(0, 0.01, 2000))
     held = [
         np.mean(new <= one["decode_ms"]["quantiles"]["0.9"] * math.exp(one["decode_ms"]["log_spread"][0]))
@@ -206,7 +186,7 @@ def test_select_measurements_knows_short_names_and_keeps_bad_energies_out() -> N
     assert select_measurements.find_model("1.5B", names) == names[0]
     assert select_measurements.find_model("L1MAX", names) == names[1]
     assert select_measurements.find_model("8B", names) == names[2]
-    with pytest.raises(select_measurements.SelectError, match="not one model"):
+    with pytest.raises(UserError, match="not one model"):
         select_measurements.find_model("Qwen", names)
     row: dict[str, Any] = {"flags": ["too_short_for_sensor"], "decode_steps": 4, "decode_energy_joule": 3.0}
     row |= dict.fromkeys(select_measurements.TARGETS, 3.0)

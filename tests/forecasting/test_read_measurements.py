@@ -1,24 +1,31 @@
 """Tables and run records -> tidy rows: units, missing columns, flags."""
 
 import json
-import subprocess
-import sys
+import logging
 from pathlib import Path
 
 import pytest
 
+from edgebench.errors import UserError
+from edgebench.forecasting.measurements import Reading, read_measurements
+from edgebench.forecasting.samples import samples_of
+
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "edgebench/forecasting/measurements.py"
 
 
-def run(*flags: object) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, str(SCRIPT), *map(str, flags)], capture_output=True, text=True)
+def read(path: Path, **reading: object) -> list[dict]:  # type: ignore[type-arg]
+    return read_measurements([path], Reading(**reading))  # type: ignore[arg-type]
 
 
-def read(path: Path, *flags: object) -> list[dict]:  # type: ignore[type-arg]
-    done = run(path, *flags)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+def complaint(path: Path) -> str:
+    with pytest.raises(UserError) as told:
+        read(path)
+    return str(told.value)
+
+
+def written(path: Path, rows: list[dict]) -> Path:  # type: ignore[type-arg]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 @pytest.mark.parametrize(
@@ -62,9 +69,8 @@ def test_the_jetson_table_needs_a_prompt_length_and_says_which_flag_gives_it(tmp
     path.write_text(
         "subset,inference_time,output_tokens,prefill,decode,tokens_per_second\nlaw,4.5,41,0.5,4.0,10\n"
     )
-    done = run(path)
-    assert done.returncode == 1 and "--assume-input-tokens" in done.stderr
-    (row,) = read(path, "--assume-input-tokens", 120)
+    assert "--assume-input-tokens" in complaint(path)
+    (row,) = read(path, assume_input_tokens=120)
     assert row["decode_ms"] == pytest.approx(4000) and row["prefill_ms"] == pytest.approx(500)
     assert "assumed_input_tokens" in row["flags"] and row["subject"] == "law"
 
@@ -84,9 +90,8 @@ def test_a_server_workbook_is_read(tmp_path: Path) -> None:
 def test_a_misspelt_column_is_named_with_the_nearest_match(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("model,input_token,output_tokens,ttft_ms,decode_ms\na,1,2,3,4\n")
-    done = run(path)
-    assert done.returncode == 1 and "input_tokens" in done.stderr and "is it input_token?" in done.stderr
-    assert "Traceback" not in done.stderr
+    said = complaint(path)
+    assert "input_tokens" in said and "is it input_token?" in said
 
 
 def test_power_rails_make_the_energies_where_a_sweep_has_none(tmp_path: Path) -> None:
@@ -103,7 +108,7 @@ def test_windows_shorter_than_two_samples_are_flagged(tmp_path: Path) -> None:
     path.write_text(
         "model,input_tokens,output_tokens,decode_ms,decode_energy_j\na,9,5,400,9\na,9,50,4000,90\n"
     )
-    short, long = read(path, "--sample_period_s", 1)
+    short, long = read(path, sample_period_s=1)
     assert "too_short_for_sensor" in short["flags"] and not long["flags"]
 
 
@@ -111,7 +116,7 @@ def test_a_phase_shorter_than_two_samples_keeps_its_time_and_loses_its_energy(tm
     path = tmp_path / "table.csv"
     header = "model,input_tokens,output_tokens,ttft_ms,decode_ms,prefill_energy_j,decode_energy_j"
     path.write_text(f"{header}\na,9,50,60,4000,1,90\n")
-    (row,) = read(path, "--sample_period_s", 1)
+    (row,) = read(path, sample_period_s=1)
     assert row["prefill_ms"] == 60 and row["prefill_energy_joule"] is None
     assert row["decode_energy_joule"] == 90 and row["flags"] == ["prefill_too_short_for_sensor"]
 
@@ -123,21 +128,22 @@ def test_without_a_time_the_readings_tell_which_windows_are_too_short(tmp_path: 
     path.write_text(f"{header}\na,130,1,5.5,11,0.1\na,130,64,11.4,34.2,0.2\na,130,640,22.5,382.5,0.5\n")
     rows = read(path)
     assert [row["flags"] for row in rows] == [["too_short_for_sensor"], ["too_short_for_sensor"], []]
-    out = tmp_path / "rows.jsonl"
-    assert run(path, "--out", out).returncode == 0
-    assert read(out) == rows
+    assert read(written(tmp_path / "rows.jsonl", rows)) == rows
 
 
-def test_a_hint_never_names_a_column_that_is_read_and_an_optional_one_gets_a_note(tmp_path: Path) -> None:
+def test_a_hint_never_names_a_column_that_is_read_and_an_optional_one_gets_a_note(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "jetson.csv"
     path.write_text("output_tokens,decode_ms\n41,4000\n")
-    assert "is it output_tokens" not in run(path).stderr
+    assert "is it output_tokens" not in complaint(path)
     path.write_text("input_tokens,output_tokens,ttft_ms,decode_tim_ms\n9,41,50,4000\n")
-    done = run(path)
-    assert done.returncode == 0 and "decode_tim_ms is not read; if it is decode_ms" in done.stderr
+    with caplog.at_level(logging.INFO, "token2metrics"):
+        assert read(path)
+    assert "decode_tim_ms is not read; if it is decode_ms" in caplog.text
     path.write_text("input_tokens,output_tokens,inference_time,prefill,decode\n9,41,4.5,0.5,4\n")
-    done = run(path)
-    assert done.returncode == 1 and str(path) in done.stderr and "decode_ms or decode_s" in done.stderr
+    said = complaint(path)
+    assert str(path) in said and "decode_ms or decode_s" in said
 
 
 def test_run_records_count_the_step_that_ended_the_text_and_skip_failures(tmp_path: Path) -> None:
@@ -164,17 +170,14 @@ def test_run_records_count_the_step_that_ended_the_text_and_skip_failures(tmp_pa
     rows = read(path)
     assert [row["decode_steps"] for row in rows] == [5, 4]
     assert {row["model"] for row in rows} == {"m Q6_K"} and rows[0]["decode_ms"] == 400
-    out = tmp_path / "rows.jsonl"
-    assert run(path, "--out", out).returncode == 0
-    assert read(out) == rows  # rows pass through unchanged
+    assert read(written(tmp_path / "rows.jsonl", rows)) == rows  # rows pass through unchanged
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "\x00\xff"])
 def test_what_is_no_table_is_an_error_and_no_traceback(content: str, tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(content.encode("latin-1"))
-    done = run(path)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    assert str(path) in complaint(path)
 
 
 def test_a_log_of_power_readings_becomes_one_energy_per_request(tmp_path: Path) -> None:
@@ -188,23 +191,23 @@ def test_a_log_of_power_readings_becomes_one_energy_per_request(tmp_path: Path) 
     assert (second["total_energy_joule"], second["flags"]) == (11, ["too_short_for_sensor"])
     assert second["total_ms"] is None and second["source_row"] == 7
     path.write_text("Model,Subject,Elapsed_Seconds,Power_W\n8B,law,0,5\n8B,law,1,5\n")
-    assert "Subject names no lengths" in run(path).stderr
+    assert "Subject names no lengths" in complaint(path)
 
 
 def test_answers_decoded_together_are_no_single_requests(tmp_path: Path) -> None:
     path = tmp_path / "parallel.csv"
     path.write_text("model,ps_factor,tokens,latency\na,4,100,2\n")
-    done = run(path)
-    assert done.returncode == 1 and "ps_factor says that answers were decoded together" in done.stderr
-    assert "Rename" not in done.stderr
+    said = complaint(path)
+    assert "ps_factor says that answers were decoded together" in said and "Rename" not in said
 
 
-def test_tables_that_name_no_board_are_said_to_be_taken_together(tmp_path: Path) -> None:
-    rows, select = tmp_path / "rows.jsonl", SCRIPT.with_name("samples.py")
+def test_tables_that_name_no_board_are_said_to_be_taken_together(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in ("server.csv", "jetson.csv"):
         (tmp_path / name).write_text("model,input_tokens,output_tokens,ttft_ms\n8B,10,1,5\n8B,20,1,9\n")
     for files, said in ((["server.csv", "jetson.csv"], True), (["server.csv"], False)):
-        assert run(*(tmp_path / name for name in files), "--out", rows).returncode == 0
-        words = [sys.executable, str(select), "--rows", str(rows), "--model", "8B"]
-        done = subprocess.run(words, capture_output=True, text=True)
-        assert done.returncode == 0 and ("jetson.csv, server.csv name no board" in done.stderr) == said
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "token2metrics"):
+            samples_of(read_measurements([tmp_path / name for name in files]), "8B")
+        assert ("jetson.csv, server.csv name no board" in caplog.text) == said
