@@ -215,5 +215,4 @@ def test_sensors_that_are_off_and_constants_are_no_temperatures(
     pipe = os.pipe()  # nothing to read, and not at its end: a read would block, so it answers EAGAIN
     os.set_blocking(pipe[0], False)
     monkeypatch.setattr(Path, "open", open_gated)
-    monkeypatch.setattr(engine_worker, "SYS", tmp_path)
-    assert engine_worker.board_state()["temp_c"] == 45.0
+    assert engine_worker.board_state(tmp_path).temp_c == 45.0

@@ -1,235 +1,283 @@
-#!/usr/bin/env python3
-"""Keeps one model's engine process alive: starts it, loads, warms up, and survives its death.
+"""The engine as a measuring command sees it: one process, typed requests and answers, whatever happens to it.
 
-Between the collector and companions/engine_worker.py. The worker does the work
-and may crash, be killed for memory or hang; this process notices, answers the
-request with an error that carries the engine's last words, and starts a fresh
-worker for the next one.
+`EngineProcess` starts `edgebench.engine.worker` when it is first needed. That process may crash, be killed
+for memory or hang: the request under way then fails (`EngineFailure`, with the engine's own reason), and the
+next one is given to a fresh process, which is loaded and warmed up again first.
 
-The first line on stdin says what to keep:
-  {"model": "a.gguf", "load": {"n_ctx": 4096, …}, "warm_up": PROMPT, "run_timeout": 900}
-Every further line is a request; each gets one JSON line on stdout:
-  {"op": "start"}                load and warm up now -> n_ctx, load_ms, offloaded, engine_log
-  {"op": "run", …}, {"op": "prefill", …}, {"op": "board"}
-                                 handed to the worker, loaded first if need be
-  {"op": "cool", "to_c": 60}     wait until the hottest zone is down to it, ten minutes at most
-A failure is {"ok": false, "error": {"type", "message"}} with type model_load,
-engine_crash, timeout, or the worker's own.
+The story of a campaign over several models:
 
-Example:
-  echo '{"model": "models/demo/demo-llama-F32.gguf", "load": {}, "warm_up": null, "run_timeout": 60}' \\
-      | python companions/engine_keeper.py
+    with EngineProcess(run_timeout_s) as engine:
+        for model in models:                    # planning: the vocabulary alone, all in the same process
+            facts = engine.open(model.path)
+            counts = [engine.count(prompt) for prompt in prompts]
+        for model in models:
+            loaded = engine.load(model.path, settings, warm_up=prompts[0])   # the first one in that process,
+            too generation = engine.run(prompt, Sampling(max_tokens=512))
+
+A process that has held a model's weights is ended before another model is loaded, and the memory it held is
+free before the new one starts: every model is measured on an empty board.
+
+Owns no timing: what the clock sees stands in engine/single.py, batch.py and draft.py.
 """
 
 from __future__ import annotations
 
-import argparse
-import collections
-import ctypes
-import json
-import os
-import re
-import select
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
 
+from edgebench.engine.protocol import (
+    ENGINE_CRASH,
+    MODEL_LOAD,
+    NO_TEMPERATURE,
+    NOT_A_GENERATION,
+    TIMEOUT,
+    BatchGeneration,
+    BoardState,
+    DraftGeneration,
+    Drafting,
+    EngineFailure,
+    Generation,
+    Loaded,
+    ModelFacts,
+    ModelLoad,
+    PrefillBlock,
+    Prompt,
+    PromptCount,
+    Sampling,
+    as_json,
+    from_json,
+)
 from edgebench.shell.launch import room_command
+from edgebench.shell.worker import Worker, WorkerFailed
 
-WORKER = "edgebench.engine.single"
-LAST_WORDS = 12  # lines of the engine's log that an error carries
-COOL_LIMIT_SECONDS = 600
-WARM_UP_TOKENS = 8
-PR_SET_PDEATHSIG = 1
-
-
-class WorkerFailed(Exception):
-    """The worker crashed, hung or could not load."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+WORKER = "edgebench.engine.worker"
+WARM_UP = Sampling(max_tokens=8)
+COOL_LIMIT_S = 600.0
+T = TypeVar("T")
 
 
-def die_with_parent() -> None:
-    """Linux: be killed when the parent dies, even by SIGKILL: an orphan would hold the board's memory."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
+@dataclass(frozen=True)
+class _Wanted:
+    """What the process must have loaded before it can run."""
+
+    model_path: str
+    settings: ModelLoad
+    drafting: Drafting | None
+    warm_up: Prompt | Sequence[Prompt] | None
 
 
-class Worker:
-    """One engine process."""
+class EngineProcess:
+    """One engine process, and what it has loaded. Not for several threads at once."""
 
-    def __init__(self) -> None:
-        self.log: collections.deque[str] = collections.deque(maxlen=LAST_WORDS)
-        self.child = subprocess.Popen(
-            room_command(WORKER),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # Safe here: the thread that listened to the worker before this one has ended.
-            preexec_fn=die_with_parent,
-        )
-        self.unread = b""
-        self.listener = threading.Thread(target=self.listen, daemon=True)
-        self.listener.start()
+    def __init__(self, run_timeout_s: float = 900.0) -> None:
+        """`run_timeout_s`: the longest that any request may take; then the process is ended."""
+        self.run_timeout_s = run_timeout_s
+        self.loaded: Loaded | None = None  # of the process of now; None while nothing is loaded
+        self._worker: Worker | None = None
+        self._opened: str | None = None  # model whose vocabulary the process of now has
+        self._vocabulary: str | None = None  # model whose vocabulary was asked for last
+        self._wanted: _Wanted | None = None
 
-    def listen(self) -> None:
-        """Keep the last lines of the engine's log; an unread pipe would fill up and block it."""
-        assert self.child.stderr is not None
-        for line in self.child.stderr:
-            self.log.append(line.decode("utf-8", "replace").rstrip())
+    def __enter__(self) -> EngineProcess:
+        return self
 
-    def ask(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Send a request and wait for its answer; WorkerFailed on a crash or past the timeout."""
-        assert self.child.stdin is not None and self.child.stdout is not None
-        try:
-            self.child.stdin.write(json.dumps(request).encode() + b"\n")
-            self.child.stdin.flush()
-        except BrokenPipeError:
-            raise self.death() from None
-        until_s = time.monotonic() + timeout_s
-        while b"\n" not in self.unread:
-            left_s = until_s - time.monotonic()
-            if left_s <= 0 or not select.select([self.child.stdout], [], [], left_s)[0]:
-                raise WorkerFailed(
-                    "timeout", f"no answer within {timeout_s:g} s; raise --run_timeout to wait longer"
-                )
-            data = os.read(self.child.stdout.fileno(), 1 << 16)
-            if not data:
-                raise self.death()
-            self.unread += data
-        line, _, self.unread = self.unread.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()
 
-    def death(self) -> WorkerFailed:
-        """How the process ended, with the engine's last words."""
-        code = self.child.wait()
-        self.listener.join(1)
-        how = f"ended with exit code {code}"
-        if code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
-        if code == -signal.SIGKILL:
-            how += " (out of memory? sudo dmesg | tail tells)"
-        return WorkerFailed(
-            "engine_crash", f"the engine's process {how}; its log: {' | '.join(self.log) or 'empty'}"
-        )
+    # --- Before anything is loaded: vocabulary and metadata alone
 
-    def end(self) -> None:
-        """Kill the process and wait until its memory is free again."""
-        self.child.kill()
-        self.child.wait()
-        self.listener.join()
-
-
-class Keeper:
-    """The worker of now, if any, and what it has loaded."""
-
-    def __init__(self, model: str, load: Mapping[str, Any], warm_up: Any, run_timeout: float) -> None:
-        self.model, self.load, self.warm_up, self.run_timeout = model, load, warm_up, run_timeout
-        self.worker: Worker | None = None
-        self.loaded: dict[str, Any] = {}
-
-    def started(self) -> Worker:
-        """The loaded worker; a new one is started, loaded and warmed up if there is none.
-
-        The warm-up is discarded: it is the first to touch the file's pages, the kernels and the buffers.
-        """
-        if self.worker is not None:
-            return self.worker
-        self.worker = Worker()
-        self.loaded = {}
-        warm = {"prompt": self.warm_up, "max_tokens": WARM_UP_TOKENS, "temperature": 0, "seed": 0}
-        for request in (
-            {"op": "open", "model": self.model},
-            {"op": "load", **self.load},
-            {"op": "run", **warm},
-        ):
-            try:
-                answer = self.worker.ask(request, self.run_timeout)
-            except WorkerFailed as failed:
-                raise WorkerFailed("model_load", f"{self.model}: {failed}") from failed
-            if request["op"] == "run":  # where the prompt does not fit, its own run will say so
-                break
-            if not answer["ok"]:
-                raise WorkerFailed("model_load", answer["error"]["message"])
-            self.loaded |= answer
-        found = re.search(r"offloaded (\d+/\d+)", " ".join(self.loaded["engine_log"]))
-        self.loaded["offloaded"] = found[1] if found else None
-        return self.worker
-
-    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer one request; whatever happens to the worker becomes an answer."""
-        try:
-            worker = self.started()
-            if request["op"] == "start":
-                return {"ok": True, **self.loaded}
-            if request["op"] == "cool":
-                return self.cool(worker, request["to_c"])
-            return worker.ask(request, self.run_timeout)
-        except WorkerFailed as failed:
+    def open(self, model_path: str) -> ModelFacts:
+        """Open a model's vocabulary, enough to count tokens. EngineFailure with the engine's reason."""
+        if self.loaded is not None:  # its weights would stay in memory beside the next model's
             self.end()
-            return {"ok": False, "error": {"type": failed.kind, "message": str(failed)}}
+        self._wanted = None
+        self._vocabulary, self._opened = model_path, None
+        told = self._ask({"op": "open", "model": model_path})
+        self._opened = model_path
+        return from_json(ModelFacts, told)
 
-    def cool(self, worker: Worker, to_c: float) -> dict[str, Any]:
-        """Wait for the hottest zone to come down; where there is no sensor, say so."""
-        until_s = time.monotonic() + COOL_LIMIT_SECONDS
+    def count(self, prompt: Prompt, with_ids: bool = False) -> PromptCount:
+        """A prompt in tokens of the model opened or loaded last, exactly as `run` would read it."""
+        if self.loaded is None and self._vocabulary is not None and self._opened != self._vocabulary:
+            self.open(self._vocabulary)
+        return from_json(PromptCount, self._ask({"op": "count", "prompt": as_json(prompt), "ids": with_ids}))
+
+    # --- Loading
+
+    def load(
+        self,
+        model_path: str,
+        settings: ModelLoad,
+        warm_up: Prompt | Sequence[Prompt] | None = None,
+        drafting: Drafting | None = None,
+    ) -> Loaded:
+        """Load a model and warm it up; EngineFailure of kind model_load where that fails.
+
+        `warm_up` is run once and its answer dropped: it is the first to touch the file's pages, the kernels
+        and the buffers. A sequence of prompts is run as one batch. Where it is refused (it does not fit,
+        say), its own run will say so. `drafting`: the model is loaded for `draft`, else for `run`, `prefill`
+        and `batch`.
+
+        Asked again for what is loaded already, this answers at once; after a failure it tries once more. From
+        now on a request that finds no process loads the model again first.
+        """
+        wanted = _Wanted(str(model_path), settings, drafting, warm_up)
+        if wanted != self._wanted:
+            if self.loaded is not None:
+                self.end()
+            self._wanted = wanted
+        return self._load_if_needed(wanted)
+
+    def _load_if_needed(self, wanted: _Wanted) -> Loaded:
+        """What is loaded, after loading it where it is not."""
+        if self.loaded is not None:
+            return self.loaded
+        request: dict[str, Any] = {"op": "load", "model": wanted.model_path}
+        request["settings"] = as_json(wanted.settings)
+        if wanted.drafting is not None:
+            request["drafting"] = as_json(wanted.drafting)
+        try:
+            loaded = from_json(Loaded, self._ask(request))
+            self._run_warm_up(wanted)
+        except EngineFailure as failure:
+            self.end()
+            if failure.kind == NOT_A_GENERATION:
+                raise
+            lost = failure.kind in (ENGINE_CRASH, TIMEOUT)
+            text = f"{wanted.model_path}: {failure}" if lost else str(failure)
+            raise EngineFailure(MODEL_LOAD, text) from failure
+        self._vocabulary = self._opened = wanted.model_path
+        self.loaded = loaded
+        return loaded
+
+    def _run_warm_up(self, wanted: _Wanted) -> None:
+        """The discarded first run."""
+        if wanted.warm_up is None or wanted.drafting is not None:
+            return
+        if isinstance(wanted.warm_up, Prompt):
+            request: dict[str, Any] = {"op": "run", "prompt": as_json(wanted.warm_up)}
+        else:
+            request = {"op": "batch", "groups": [[as_json(prompt) for prompt in wanted.warm_up]]}
+        try:
+            self._ask({**request, "sampling": as_json(WARM_UP)})
+        except EngineFailure as failure:
+            if failure.kind in (ENGINE_CRASH, TIMEOUT):
+                raise
+
+    # --- Measuring: all of these load first where need be
+
+    def run(self, prompt: Prompt, sampling: Sampling) -> Generation:
+        """One cold, timed generation. Look at its `error`: with one it is a failed run."""
+        return self._measure(
+            Generation, {"op": "run", "prompt": as_json(prompt), "sampling": as_json(sampling)}
+        )
+
+    def prefill(self, prompt: Prompt, seconds: float) -> PrefillBlock:
+        """The same cold prefill again and again, for at least `seconds`."""
+        return self._measure(PrefillBlock, {"op": "prefill", "prompt": as_json(prompt), "seconds": seconds})
+
+    def batch(self, groups: Sequence[Sequence[Prompt]], sampling: Sampling) -> BatchGeneration:
+        """Group after group, the prompts of each decoded together; ModelLoad.n_seq_max of them at most."""
+        listed = [[as_json(prompt) for prompt in group] for group in groups]
+        return self._measure(
+            BatchGeneration, {"op": "batch", "groups": listed, "sampling": as_json(sampling)}
+        )
+
+    def draft(
+        self, ids: Sequence[int], max_tokens: int, seed: int = 0, plain: bool = False
+    ) -> DraftGeneration:
+        """One cold, timed generation with drafts from token ids; `plain`: the same loop without a draft."""
+        request = {"op": "draft", "ids": list(ids), "max_tokens": max_tokens, "seed": seed, "plain": plain}
+        return self._measure(DraftGeneration, request)
+
+    def _measure(self, cls: type[T], request: Mapping[str, Any]) -> T:
+        """The typed answer of a loaded process."""
+        if self._wanted is None:
+            raise ValueError("load a model first")
+        self._load_if_needed(self._wanted)
+        return from_json(cls, self._ask(request))
+
+    # --- Beside the engine
+
+    def board_state(self) -> BoardState:
+        """Temperature, clocks and throttle events as the engine's process reads them around a run."""
+        return from_json(BoardState, self._ask({"op": "board"}))
+
+    def cool_down(
+        self, to_c: float, limit_s: float = COOL_LIMIT_S, sleep: Callable[[float], None] = time.sleep
+    ) -> float:
+        """Wait, the model resident, until the hottest zone is down to `to_c` [°C] or `limit_s` is over.
+
+        Returns the temperature; EngineFailure of kind no_temperature where this machine shows none.
+        """
+        until_s = time.monotonic() + limit_s
         while True:
-            temp_c = worker.ask({"op": "board"}, self.run_timeout)["temp_c"]
+            temp_c = self.board_state().temp_c
             if temp_c is None:
                 message = "this machine shows no temperature; give --cooldown in seconds"
-                return {"ok": False, "error": {"type": "no_temperature", "message": message}}
-            if temp_c <= to_c or time.monotonic() > until_s:
-                return {"ok": True, "temp_c": temp_c}
-            time.sleep(1)
+                raise EngineFailure(NO_TEMPERATURE, message)
+            if temp_c <= to_c or time.monotonic() >= until_s:
+                return temp_c
+            sleep(1)
+
+    def cross_check(
+        self,
+        model_path: str,
+        settings: ModelLoad,
+        draft_tokens: int,
+        requests: Sequence[tuple[Sequence[int], int]],
+    ) -> list[list[int]]:
+        """Token ids of (prompt ids, max_tokens) through the engine's own prompt lookup, at temperature 0.
+
+        It keeps the logits of the whole context, and aborts where it is not content: the process ends with
+        it.
+        """
+        self.end()
+        asked = [{"ids": list(ids), "max_tokens": max_tokens} for ids, max_tokens in requests]
+        request = {"op": "cross_check", "model": model_path, "settings": as_json(settings)}
+        try:
+            told = self._ask({**request, "draft_tokens": draft_tokens, "requests": asked})
+        finally:
+            self.end()
+        answers: list[list[int]] = told["answers"]
+        return answers
+
+    # --- The process
+
+    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """One request, one answer. EngineFailure; after a crash or a timeout there is no process left."""
+        try:
+            if self._worker is None:
+                # A session of its own: Ctrl-C in the terminal is the parent's to answer.
+                self._worker = Worker(room_command(WORKER))
+            told: dict[str, Any] = self._worker.ask(request, self.run_timeout_s)
+        except WorkerFailed as failed:
+            self.end()
+            raise EngineFailure(failed.kind, str(failed)) from failed
+        if not told["ok"]:
+            raise EngineFailure(told["error"]["type"], told["error"]["message"])
+        return told
 
     def end(self) -> None:
-        """End the worker, if there is one."""
-        if self.worker is not None:
-            self.worker.end()
-        self.worker = None
+        """End the process, if there is one, and wait until its memory is free. What `load` asked is kept."""
+        worker, self._worker = self._worker, None
+        self.loaded = None
+        self._opened = None
+        if worker is not None:
+            worker.end()
 
 
-def leave(*_: Any) -> None:
-    """SIGTERM: go through every `finally`, which ends the worker and waits until its memory is free."""
-    sys.exit(0)
+if __name__ == "__main__":  # until the callers of this former script speak to engine/client.py
+    import sys
 
+    from edgebench.engine.faces import keeper_main
 
-def build_parser() -> argparse.ArgumentParser:
-    """The only flag is --help: requests come on stdin."""
-    return argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Answer requests until stdin ends."""
-    build_parser().parse_args(argv)
-    die_with_parent()
-    # Ctrl-C in a terminal reaches the whole group; the collector decides what to end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, leave)
-    first = sys.stdin.readline()
-    if not first:
-        return 0
-    try:
-        keeper = Keeper(**json.loads(first))
-    except (TypeError, ValueError) as exc:
-        print(f"error: the first line must say what to keep, see --help ({exc})", file=sys.stderr)
-        return 1
-    try:
-        for line in sys.stdin:
-            print(json.dumps(keeper.answer(json.loads(line))), flush=True)
-    finally:
-        keeper.end()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(keeper_main())

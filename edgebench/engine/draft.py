@@ -1,51 +1,42 @@
-#!/usr/bin/env python3
-"""A model that decodes with drafted tokens: requests on stdin, one JSON line on stdout for each.
+"""One answer with drafted tokens: a drafter guesses the next ones, the model checks them in one batch.
 
-A drafter guesses the next tokens (prompt lookup, or a small model of the same vocabulary), the model checks
-them in one batch, and what it would have said itself is kept: at temperature 0 the output is that of plain
-decoding, above it the distribution is (rejection sampling, Leviathan et al. 2023, arXiv 2211.17192). Plain
-decoding is the same loop without a draft.
-
-First line: {"model", "drafter": "lookup"|"model"|"none", "draft": PATH, "adaptive": "off"|"published"|"cost",
-"draft_tokens", "threshold", "temperature", "n_ctx", "n_batch", "n_gpu_layers", "n_threads", "flash_attn"}.
-Then one line per generation: {"ids": [1, 2, …], "max_tokens": 64, "seed": 0, "plain": false}
-  -> token_ids, text, finish_reason, t0_s, first_token_s, t1_s (monotonic clock), steps, and of the drafts:
-     drafted, accepted, stopped, checks, tries and hits by position, lengths asked for, milliseconds spent.
-Every answer has "ok"; where it is false, "error" says why. The rule that chooses draft lengths keeps what it
-has learned, as in a server.
-
-Example:
-  python companions/draft_worker.py < requests.jsonl
+Runs in the engine's process. What the model would have said itself is kept: at temperature 0 the output is
+that of plain decoding, above it the distribution is (rejection sampling, Leviathan et al. 2023, arXiv
+2211.17192). Plain decoding is the same loop without a draft. The drafter is prompt lookup, or a small model
+of the same vocabulary. The rule that chooses draft lengths keeps what it has learned from answer to answer,
+as in a server.
 """
 
 from __future__ import annotations
 
-import argparse
 import collections
-import ctypes
 import itertools
-import json
 import operator
-import os
 import random
-import signal
 import statistics
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
-FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
+import llama_cpp
+import numpy as np
+
+from edgebench.engine.binding import LOG, Context, Model, Watch, sha256_ids
+from edgebench.engine.protocol import (
+    BAD_REQUEST,
+    NOT_COLD,
+    REFUSED,
+    DraftGeneration,
+    Drafting,
+    EngineFailure,
+    ModelLoad,
+)
+
 NGRAMS = (4, 3, 2)  # lookup: the longest match first
 VOCAB_SLACK = 128  # sizes padded for the hardware differ by so much, tokens do not (llama.cpp's own limit)
 FAR_BEHIND = 8  # more tokens than this to catch up on are no part of a step's usual cost
 clock = time.monotonic
-
-
-class DraftError(Exception):
-    """What the user can put right."""
 
 
 @dataclass
@@ -229,16 +220,12 @@ RULES: dict[str, Callable[[int], Rule]] = {"off": FixedLength, "published": Publ
 
 def softmax(row: Any, temperature: float) -> Any:
     """Probabilities of one row of logits (n_vocab,), in float64."""
-    import numpy as np
-
     chances = np.exp((row - row.max()).astype(np.float64) / temperature)
     return chances / chances.sum()
 
 
 def draw(chances: Any, rng: random.Random) -> int:
     """One index, by its probability."""
-    import numpy as np
-
     total = np.cumsum(chances)
     return int(min(np.searchsorted(total, rng.random() * total[-1], side="right"), len(total) - 1))
 
@@ -247,10 +234,8 @@ def judge_guess(row: Any, guess: int | None, drafted: Any, temperature: float, r
     """The model's token at one place, from its logits; equal to `guess` where that is accepted.
 
     `drafted`: the drafter's distribution q, None if it was certain. Accepted with chance min(1, p/q), else
-    drawn from what p has over q: the result is distributed as p.
+    drawn from what p has over q: the result is distributed as p. For temperatures above 0.
     """
-    if temperature <= 0:
-        return int(row.argmax())
     chances = softmax(row, temperature)
     if guess is None:
         return draw(chances, rng)
@@ -268,114 +253,109 @@ def judge_guess(row: Any, guess: int | None, drafted: Any, temperature: float, r
 # --- The engine ---
 
 
+class Row(NamedTuple):
+    """The model's opinion of the token at one place."""
+
+    logits: Any  # (n_vocab,)
+    best: int  # id of the highest
+
+
 class Net:
     """A model with one context, fed by token ids at given positions."""
 
-    def __init__(self, path: str, args: SimpleNamespace) -> None:
-        import llama_cpp
-        import numpy as np
-
-        self.api, self.path = llama_cpp, path
-        self.vocab = llama_cpp.llama_model_get_vocab(model := open_model(path, args.n_gpu_layers))
-        settings = llama_cpp.llama_context_default_params()
-        settings.n_ctx, settings.n_batch, settings.n_ubatch = args.n_ctx, args.n_batch, args.n_batch
-        settings.n_threads = settings.n_threads_batch = args.n_threads
-        settings.flash_attn_type = FLASH_ATTN[args.flash_attn]
-        settings.swa_full = True  # a pruned sliding window could not take refused tokens back
-        self.context = llama_cpp.llama_init_from_model(model, settings)
-        if not self.context:
-            raise DraftError(f"no memory for a context of {args.n_ctx} tokens; lower --n_ctx or --n_batch")
-        self.memory = llama_cpp.llama_get_memory(self.context)
-        self.n_vocab, self.n_batch = llama_cpp.llama_vocab_n_tokens(self.vocab), args.n_batch
-        self._batch = llama_cpp.llama_batch_init(args.n_batch, 0, 1)
-        for i in range(args.n_batch):
-            self._batch.n_seq_id[i], self._batch.seq_id[i][0] = 1, 0
+    def __init__(self, path: str, load: ModelLoad) -> None:
+        """EngineFailure where the engine refuses it."""
+        self.model = Model(path, n_gpu_layers=load.n_gpu_layers)
+        self.context = Context(self.model, load, no_perf=True)
+        self.n_vocab = self.model.n_vocab
+        self.n_batch = load.n_batch
+        self.held = 0  # positions that the cache holds, by our own count
+        self._batch = llama_cpp.llama_batch_init(self.n_batch, 0, 1)
+        for i in range(self.n_batch):
+            self._batch.n_seq_id[i] = 1
+            self._batch.seq_id[i][0] = 0
         view = np.ctypeslib.as_array
-        self._token, self._pos = (view(getattr(self._batch, a), (args.n_batch,)) for a in ("token", "pos"))
-        self._wanted = view(self._batch.logits, (args.n_batch,))
+        self._token = view(self._batch.token, (self.n_batch,))
+        self._pos = view(self._batch.pos, (self.n_batch,))
+        self._wanted = view(self._batch.logits, (self.n_batch,))
         self._rows_at = 0
+        self._watch = Watch()
+
+    def close(self) -> None:
+        """Give the memory back."""
+        llama_cpp.llama_batch_free(self._batch)
+        self.context.close()
+        self.model.close()
+
+    def start_cold(self) -> None:
+        """Forget everything; EngineFailure of kind not_cold where something is left."""
+        self.context.start_cold()
+        self.held = 0
+        self._watch = Watch()
 
     def feed(self, tokens: Sequence[int], start: int, rows: int) -> None:
         """Decode `tokens` at positions from `start`; keep the logits of the last `rows` (<= n_batch)."""
         for first in range(0, len(tokens), self.n_batch):
             part = tokens[first : first + self.n_batch]
-            size, last = len(part), first + self.n_batch >= len(tokens)
+            size = len(part)
             self._token[:size] = part
             self._pos[:size] = range(start + first, start + first + size)
             self._wanted[:size] = 0
-            if last:
+            if first + self.n_batch >= len(tokens):
                 self._rows_at = size - rows
                 self._wanted[self._rows_at : size] = 1
             self._batch.n_tokens = size
-            status = self.api.llama_decode(self.context, self._batch)
+            status = llama_cpp.llama_decode(self.context.handle, self._batch)
             if status:
-                raise DraftError(f"the engine's decode of {self.path} returned {status}; raise --n_ctx")
+                message = f"the engine's decode of {self.model.path} returned {status}: {LOG.reason()}"
+                raise EngineFailure(REFUSED, f"{message}; raise --n_ctx")
+        self.held = start + len(tokens)
 
-    def row(self, index: int) -> Any:
-        """Logits (n_vocab,) of the index-th row kept; valid until the next feed. Waits for the device."""
-        import numpy as np
+    def row(self, index: int) -> Row:
+        """The index-th row kept; valid until the next feed. Waits for the device.
 
-        pointer = self.api.llama_get_logits_ith(self.context, self._rows_at + index)
-        return np.ctypeslib.as_array(pointer, (self.n_vocab,))
+        EngineFailure of kind not_a_generation where the logits are no language model's.
+        """
+        logits = self.context.logits(self._rows_at + index)[: self.n_vocab]
+        return Row(logits, self._watch.best(logits))
 
     def keep(self, count: int) -> None:
-        """Forget what stands at positions from `count` on."""
-        if not self.api.llama_memory_seq_rm(self.memory, 0, count, -1):
-            raise DraftError(f"{self.path} cannot take tokens back (a recurrent model?); use --plain")
+        """Forget what stands at positions from `count` on. EngineFailure where the memory cannot be cut."""
+        if not self.context.forget_from(count):
+            message = f"{self.model.path} cannot take tokens back (a recurrent model?); use --plain"
+            raise EngineFailure(REFUSED, message)
+        self.held = count
+
+    def check_answer(self) -> None:
+        """EngineFailure where the cache holds other positions than this run's, or the answer is none."""
+        self._watch.check_it_moved()
+        doubt = self.context.doubt_of_cold(self.held)
+        if doubt:
+            raise EngineFailure(NOT_COLD, doubt)
 
     def is_end(self, token: int) -> bool:
-        return bool(self.api.llama_vocab_is_eog(self.vocab, token))
+        return self.model.is_end(token)
 
     def text(self, ids: Sequence[int]) -> str:
         """Text without special tokens."""
-        wanted = (self.api.llama_token * max(1, len(ids)))(*ids)
-        room = ctypes.create_string_buffer(64 * len(ids) + 64)
-        length = self.api.llama_detokenize(self.vocab, wanted, len(ids), room, len(room), True, False)
-        return room.raw[: max(0, length)].decode("utf-8", "replace")
-
-
-LOG: collections.deque[str] = collections.deque(maxlen=20)  # the engine's complaints, for error messages
-
-
-def open_model(path: str, n_gpu_layers: int) -> Any:
-    """Load a model file. Raises DraftError with the engine's reason."""
-    import llama_cpp
-
-    settings = llama_cpp.llama_model_default_params()
-    settings.n_gpu_layers = n_gpu_layers
-    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), settings)
-    if not model:
-        raise DraftError(f"the engine cannot load {path}: {'; '.join(LOG) or 'no such file?'}")
-    return model
-
-
-def quiet_engine() -> Any:
-    """Keep the engine's complaints in LOG. The result must be held, or ctypes frees it."""
-    import llama_cpp
-
-    def note(level: int, text: bytes, _data: Any) -> None:
-        if level in (3, 4):  # warning, error
-            LOG.append(text.decode("utf-8", "replace").strip())
-
-    callback = llama_cpp.llama_log_callback(note)
-    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
-    llama_cpp.llama_backend_init()
-    return callback
+        return self.model.text_of(ids)
 
 
 def check_same_vocabulary(target: Net, draft: Net) -> None:
-    """Refuse a draft model whose token ids mean other texts. Raises DraftError."""
+    """EngineFailure for a draft model whose token ids mean other texts."""
     sizes = (target.n_vocab, draft.n_vocab)
-    text = target.api.llama_vocab_get_text
     if abs(sizes[0] - sizes[1]) > VOCAB_SLACK:
-        raise DraftError(f"--draft has {sizes[1]} tokens, --model {sizes[0]}: not one vocabulary")
+        message = f"--draft has {sizes[1]} tokens, --model {sizes[0]}: not one vocabulary"
+        raise EngineFailure(REFUSED, message)
+    text = llama_cpp.llama_vocab_get_text
     for token in range(min(sizes)):
-        ours, theirs = text(target.vocab, token), text(draft.vocab, token)
+        ours, theirs = text(target.model.vocab, token), text(draft.model.vocab, token)
         if ours != theirs:
-            raise DraftError(f"--draft has another vocabulary: its token {token} is {theirs!r}, not {ours!r}")
-    for special in (target.api.llama_vocab_bos, target.api.llama_vocab_eos):
-        if special(target.vocab) != special(draft.vocab):
-            raise DraftError("--draft has another vocabulary: its BOS or EOS is another token than --model's")
+            message = f"--draft has another vocabulary: its token {token} is {theirs!r}, not {ours!r}"
+            raise EngineFailure(REFUSED, message)
+    if (target.model.bos, target.model.eos) != (draft.model.bos, draft.model.eos):
+        message = "--draft has another vocabulary: its BOS or EOS is another token than --model's"
+        raise EngineFailure(REFUSED, message)
 
 
 # --- Drafters ---
@@ -417,7 +397,8 @@ class ModelDrafter:
         self.held = 0  # tokens of the context that its memory holds
 
     def restart(self) -> None:
-        self.confirm(0)
+        self.held = 0
+        self.net.start_cold()
 
     def behind(self, context: Sequence[int]) -> int:
         return len(context) - self.held
@@ -434,7 +415,7 @@ class ModelDrafter:
             token, chances = self.guess(row, rng)
             if self.threshold > 0:
                 draft.checks += 1
-                if softmax(row, 1.0).max() < self.threshold:
+                if softmax(row.logits, 1.0).max() < self.threshold:
                     draft.stopped = length - len(draft.tokens)
                     return draft
             draft.tokens.append(token)
@@ -446,15 +427,15 @@ class ModelDrafter:
             self.held += 1
             row = self.net.row(0)
 
-    def guess(self, row: Any, rng: random.Random) -> tuple[int, Any]:
+    def guess(self, row: Row, rng: random.Random) -> tuple[int, Any]:
         if self.temperature <= 0:
-            return int(row.argmax()), None
-        chances = softmax(row, self.temperature)
+            return row.best, None
+        chances = softmax(row.logits, self.temperature)
         return draw(chances, rng), chances
 
     def confirm(self, count: int) -> None:
         """The first `count` tokens are what was said; forget the rest."""
-        if self.held > count or count == 0:
+        if self.held > count:
             self.held = count
             self.net.keep(count)
 
@@ -470,20 +451,32 @@ def verify(target: Net, draft: Draft, temperature: float, rng: random.Random) ->
     said: list[int] = []
     for i, guess in enumerate([*draft.tokens, None]):
         drafted = draft.chances[i] if i < len(draft.chances) else None
-        said.append(judge_guess(target.row(i), guess, drafted, temperature, rng))
+        row = target.row(i)
+        greedy = temperature <= 0
+        said.append(row.best if greedy else judge_guess(row.logits, guess, drafted, temperature, rng))
         if said[-1] != guess or target.is_end(said[-1]):
             break
     return said
 
 
+@dataclass(frozen=True)
+class DraftRequest:
+    """What one answer is asked with."""
+
+    ids: Sequence[int]
+    max_tokens: int
+    seed: int = 0
+
+
 def decode(
-    target: Net, drafter: Drafter | None, rule: Rule, request: Mapping[str, Any], temperature: float
-) -> dict[str, Any]:
+    target: Net, drafter: Drafter | None, rule: Rule, request: DraftRequest, temperature: float
+) -> DraftGeneration:
     """One cold generation. The clock starts before the prompt, the drafter after the first token."""
-    context, limit = list(request["ids"]), request["max_tokens"]
-    end, rng = len(context) + limit, random.Random(request["seed"])
+    context = list(request.ids)
+    end = len(context) + request.max_tokens
+    rng = random.Random(request.seed)
     steps: list[Step] = []
-    target.keep(0)
+    target.start_cold()
     if drafter:
         drafter.restart()
     t0_s = clock()
@@ -491,35 +484,70 @@ def decode(
     context += verify(target, Draft(), temperature, rng)
     first_token_s = clock()
     while len(context) < end and not target.is_end(context[-1]):
-        began_s, draft, length, behind = clock(), Draft(), 0, 0
-        if drafter:
-            behind = drafter.behind(context)
-            length = rule.choose(behind)
-            # No draft past the last token wanted, no more rows than one batch holds.
-            room = min(length, end - len(context) - 1, target.n_batch - 1)
-            draft = drafter.propose(context, room, rng) if room > 0 else draft
-        drafted_s = clock()
-        target.feed([context[-1], *draft.tokens], len(context) - 1, len(draft.tokens) + 1)
-        said = verify(target, draft, temperature, rng)
-        accepted = sum(map(int.__eq__, said, draft.tokens))
-        if drafter and draft.tokens:
-            target.keep(len(context) + accepted)
-            drafter.confirm(len(context) + accepted)
+        step, said = one_step(target, drafter, rule, context, end, temperature, rng)
         context += said
-        done_s = clock()
-        n, late_ms = len(draft.tokens), draft.catch_up_ms
-        step = Step(length, n, min(len(said), n), accepted, draft.stopped, draft.checks)
-        step.draft_ms, step.verify_ms = (drafted_s - began_s) * 1000 - late_ms, (done_s - drafted_s) * 1000
-        step.catch_up_ms, step.caught_up = late_ms, behind if late_ms else 0
         rule.learn(step)
         steps.append(step)
     t1_s = clock()
-    out = context[len(request["ids"]) :]
+    target.check_answer()
+    out = context[len(request.ids) :]
     stopped = target.is_end(out[-1])
-    times = {"t0_s": t0_s, "first_token_s": first_token_s, "t1_s": t1_s}
     ids = out[: len(out) - stopped]
-    reason = "stop" if stopped else "length"
-    return {"token_ids": ids, "text": target.text(ids), "finish_reason": reason, **times, **counts(steps)}
+    return DraftGeneration(
+        token_ids=tuple(ids),
+        text=target.text(ids),
+        finish_reason="stop" if stopped else "length",
+        t0_s=t0_s,
+        first_token_s=first_token_s,
+        t1_s=t1_s,
+        prompt_ids_sha256=sha256_ids(request.ids),
+        **counts(steps),
+    )
+
+
+def one_step(
+    target: Net,
+    drafter: Drafter | None,
+    rule: Rule,
+    context: Sequence[int],
+    end: int,
+    temperature: float,
+    rng: random.Random,
+) -> tuple[Step, list[int]]:
+    """One pass of the model over the last token and a draft: what it took, and what the model says."""
+    began_s = clock()
+    draft = Draft()
+    length = behind = 0
+    if drafter:
+        behind = drafter.behind(context)
+        length = rule.choose(behind)
+        # No draft past the last token wanted, no more rows than one batch holds.
+        room = min(length, end - len(context) - 1, target.n_batch - 1)
+        if room > 0:
+            draft = drafter.propose(context, room, rng)
+    drafted_s = clock()
+    target.feed([context[-1], *draft.tokens], len(context) - 1, len(draft.tokens) + 1)
+    said = verify(target, draft, temperature, rng)
+    accepted = sum(map(int.__eq__, said, draft.tokens))
+    if drafter and draft.tokens:
+        target.keep(len(context) + accepted)
+        drafter.confirm(len(context) + accepted)
+    done_s = clock()
+    drafted = len(draft.tokens)
+    late_ms = draft.catch_up_ms
+    step = Step(
+        length=length,
+        drafted=drafted,
+        judged=min(len(said), drafted),
+        accepted=accepted,
+        stopped=draft.stopped,
+        checks=draft.checks,
+        draft_ms=(drafted_s - began_s) * 1000 - late_ms,
+        verify_ms=(done_s - drafted_s) * 1000,
+        catch_up_ms=late_ms,
+        caught_up=behind if late_ms else 0,
+    )
+    return step, said
 
 
 def counts(steps: Sequence[Step]) -> dict[str, Any]:
@@ -530,70 +558,61 @@ def counts(steps: Sequence[Step]) -> dict[str, Any]:
         "steps": len(steps) + 1,  # and the prompt's
         **{name: sum(getattr(step, name) for step in steps) for name in names},
         "windows": sum(step.drafted > 0 for step in steps),
-        "tries": [sum(step.judged > j for step in steps) for j in range(longest)],
-        "hits": [sum(step.accepted > j for step in steps) for j in range(longest)],
+        "tries": tuple(sum(step.judged > j for step in steps) for j in range(longest)),
+        "hits": tuple(sum(step.accepted > j for step in steps) for j in range(longest)),
         "lengths": dict(sorted(collections.Counter(step.length for step in steps).items())),
     }
 
 
-class Server:
+# --- What is loaded ---
+
+
+class DraftDecoder:
     """The loaded models and the rule, which outlives the requests."""
 
-    def __init__(self, settings: SimpleNamespace) -> None:
-        self.temperature = settings.temperature
-        self.target = Net(settings.model, settings)
+    def __init__(self, path: str, load: ModelLoad, drafting: Drafting) -> None:
+        """EngineFailure where a model is refused, or the two are not of one vocabulary."""
+        self.drafting = drafting
         self.drafter: Drafter | None = None
         self.rule: Rule = FixedLength(0)
-        if settings.drafter == "model":
-            net = Net(settings.draft, settings)
+        self._nets: list[Net] = []
+        self.target = self._net(path, load)
+        if drafting.drafter == "model":
+            if drafting.draft is None:
+                raise EngineFailure(BAD_REQUEST, "a model that drafts must be named")
+            net = self._net(drafting.draft, load)
             check_same_vocabulary(self.target, net)
             net.n_vocab = min(net.n_vocab, self.target.n_vocab)  # padding is no token of the target
-            self.drafter = ModelDrafter(net, settings.threshold, settings.temperature)
-        elif settings.drafter == "lookup":
+            self.drafter = ModelDrafter(net, drafting.threshold, drafting.temperature)
+        elif drafting.drafter == "lookup":
             self.drafter = LookupDrafter()
         if self.drafter:
-            self.rule = RULES[settings.adaptive](settings.draft_tokens)
+            self.rule = RULES[drafting.adaptive](drafting.draft_tokens)
 
-    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        plain = request.get("plain")
-        rule, drafter = (FixedLength(0), None) if plain else (self.rule, self.drafter)
-        return decode(self.target, drafter, rule, request, self.temperature)
+    def _net(self, path: str, load: ModelLoad) -> Net:
+        """One of the models, which `close` will end."""
+        net = Net(path, load)
+        self._nets.append(net)
+        net.context.check_it_generates()
+        return net
 
+    def close(self) -> None:
+        """Give the memory back."""
+        for net in self._nets:
+            net.close()
 
-def build_parser() -> argparse.ArgumentParser:
-    """The only flag is --help: requests come on stdin."""
-    return argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Answer requests until stdin ends."""
-    build_parser().parse_args(argv)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the starter decides
-    # The engine may print to stdout; answers go to a descriptor of their own.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    server: Server | None = None
-    try:
-        held = quiet_engine()
-    except ImportError as exc:
-        print(f"error: the engine is not installed ({exc}); run ./run_all.sh --setup", file=sys.stderr)
-        return 1
-    for line in sys.stdin:
-        try:
-            request = json.loads(line)
-            if server is None:
-                server = Server(SimpleNamespace(**request))
-                reply = {"n_vocab": server.target.n_vocab, "complaints": list(LOG), "held": bool(held)}
-            else:
-                reply = server.answer(request)
-            reply = {"ok": True, **reply}
-        except (DraftError, ValueError, AttributeError, KeyError) as exc:
-            words = str(exc) if isinstance(exc, DraftError) else f"bad request: {exc!r}"
-            reply = {"ok": False, "error": words}
-        answers.write(json.dumps(reply) + "\n")
-        answers.flush()
-    return 0
+    def run(self, request: DraftRequest, plain: bool) -> DraftGeneration:
+        """One answer; `plain`: the same loop without a draft."""
+        if not request.ids:
+            raise EngineFailure(REFUSED, "the prompt is empty")
+        if plain:
+            return decode(self.target, None, FixedLength(0), request, self.drafting.temperature)
+        return decode(self.target, self.drafter, self.rule, request, self.drafting.temperature)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # until the callers of this former script speak to engine/client.py
+    import sys
+
+    from edgebench.engine.faces import draft_main
+
+    sys.exit(draft_main())

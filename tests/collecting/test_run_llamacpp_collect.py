@@ -218,7 +218,9 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(flags: list[object]) -> 
         below = descendants(child.pid)
         child.kill()
         child.wait()
-        wait_for(lambda below=below: not any("engine_worker" in command_of(pid) for pid in below), 10)
+        wait_for(
+            lambda below=below: not any("edgebench.engine.worker" in command_of(pid) for pid in below), 10
+        )
     done = collect(*flags, "--repeats", 4)
     assert done.returncode == 0, done.stderr
     records = read(out)
@@ -226,7 +228,7 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(flags: list[object]) -> 
     assert all(record["error"] is None for record in records)
 
 
-@pytest.mark.parametrize("victim", ["edgebench.engine.single", "edgebench.engine.client"])
+@pytest.mark.parametrize("victim", ["edgebench.engine.worker", "edgebench.engine.client"])
 def test_a_killed_engine_costs_one_run_which_retry_does_again(flags: list[object], victim: str) -> None:
     out = out_of(flags)
     command = [sys.executable, str(SCRIPT), *map(str, flags), "--max_tokens", "150", "--n_ctx", "512"]
@@ -260,9 +262,9 @@ def test_an_engine_killed_while_it_loads_costs_one_run(flags: list[object]) -> N
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
     def loading() -> list[int]:
-        keepers = [pid for pid in descendants(child.pid) if "engine_keeper" in command_of(pid)]
+        keepers = [pid for pid in descendants(child.pid) if "edgebench.engine.client" in command_of(pid)]
         below = [pid for keeper in keepers for pid in descendants(keeper)]
-        return [pid for pid in below if "engine_worker" in command_of(pid)]
+        return [pid for pid in below if "edgebench.engine.worker" in command_of(pid)]
 
     wait_for(loading)
     os.kill(loading()[0], signal.SIGKILL)
@@ -279,7 +281,7 @@ def test_a_hang_is_ended_by_the_timeout_and_the_next_run_goes_on(flags: list[obj
     command = [sys.executable, str(SCRIPT), *map(str, flags), "--max_tokens", "150", "--run_timeout", "3"]
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     wait_for(lambda: out.exists() and out.read_bytes().count(b"\n") >= 1)
-    (pid,) = [pid for pid in descendants(child.pid) if "engine_worker" in command_of(pid)]
+    (pid,) = [pid for pid in descendants(child.pid) if "edgebench.engine.worker" in command_of(pid)]
     os.kill(pid, signal.SIGSTOP)
     assert child.wait(60) == 1
     kinds = [record["error"] and record["error"]["type"] for record in read(out)]

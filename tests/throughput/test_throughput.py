@@ -322,7 +322,7 @@ def test_a_crash_of_the_engine_costs_its_measurement(
 
 def is_worker(pid: int) -> bool:
     try:
-        return b"edgebench.engine.batch" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"edgebench.engine.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 
