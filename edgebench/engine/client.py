@@ -29,29 +29,68 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from edgebench.engine.protocol import (
+    BAD_REQUEST,
     ENGINE_CRASH,
     MODEL_LOAD,
     NO_TEMPERATURE,
     NOT_A_GENERATION,
+    NOT_COLD,
+    REFUSED,
     TIMEOUT,
+    WARM_CACHE,
     BatchGeneration,
     BoardState,
     DraftGeneration,
     Drafting,
     EngineFailure,
+    Failure,
     Generation,
     Loaded,
+    Message,
     ModelFacts,
     ModelLoad,
     PrefillBlock,
     Prompt,
     PromptCount,
+    Resolved,
     Sampling,
+    SequenceAnswer,
     as_json,
     from_json,
 )
 from edgebench.shell.launch import room_command
 from edgebench.shell.worker import Worker, WorkerFailed
+
+# Other wings import everything of the engine from here.
+__all__ = [
+    "BAD_REQUEST",
+    "ENGINE_CRASH",
+    "MODEL_LOAD",
+    "NOT_A_GENERATION",
+    "NOT_COLD",
+    "NO_TEMPERATURE",
+    "REFUSED",
+    "TIMEOUT",
+    "WARM_CACHE",
+    "BatchGeneration",
+    "BoardState",
+    "DraftGeneration",
+    "Drafting",
+    "EngineFailure",
+    "EngineProcess",
+    "Failure",
+    "Generation",
+    "Loaded",
+    "Message",
+    "ModelFacts",
+    "ModelLoad",
+    "PrefillBlock",
+    "Prompt",
+    "PromptCount",
+    "Resolved",
+    "Sampling",
+    "SequenceAnswer",
+]
 
 WORKER = "edgebench.engine.worker"
 WARM_UP = Sampling(max_tokens=8)
