@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 MODEL_LOAD = "model_load"  # the process cannot be started, or the model not be loaded
 ENGINE_CRASH = "engine_crash"  # the process ended by itself or was killed
 TIMEOUT = "timeout"  # no answer in time; the process is ended
+NOT_IN_PROMPT = "prompt_not_in_prompt"  # the template or the tokenizer loses a text, or changes it
 REFUSED = "EngineError"  # the engine, or the model's template, says no; the process lives on
 BAD_REQUEST = "bad_request"  # a fault of ours
 WARM_CACHE = "warm_cache"  # part of the prompt was not computed in the timed run: the engine's counter

@@ -35,12 +35,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from edgebench.engine.protocol import NOT_IN_PROMPT, REFUSED
 from edgebench.prompts import thinking
 
 RAW_CURE = "use --prompt_format raw"
-# Kinds of refusal, as they stand in a run record under error.type.
-NOT_IN_PROMPT = "prompt_not_in_prompt"
-REFUSED = "EngineError"
 # Words in place of the texts begin with it: letters alone, so that no template trims, escapes or reads them.
 PROBE = "qxzvkjw"
 # What the families call their switch. Seed-OSS counts tokens, and has no word for on.
@@ -65,7 +63,7 @@ class PromptRefused(Exception):
 
 
 class Turn(NamedTuple):
-    """One message. The content of a first answer that is not known yet is empty."""
+    """A message whose content is known; that of a first answer yet to come is empty."""
 
     role: str
     content: str
@@ -113,7 +111,7 @@ class ChatTemplate:
         try:
             self._compiled = compile_template(source)
         except Exception as exc:  # a program of the model's author: its syntax may be anything
-            message = f"has a chat template that cannot be read ({exc}); {RAW_CURE}"
+            message = f"its chat template cannot be read ({exc}); {RAW_CURE}"
             raise PromptRefused(REFUSED, message) from exc
 
     def render(
@@ -149,7 +147,7 @@ class ChatTemplate:
                 self._shapes[key] = refused
         found = self._shapes[key]
         if isinstance(found, PromptRefused):
-            raise found
+            raise PromptRefused(found.kind, str(found))  # a fresh one: its traceback would grow at each raise
         return found
 
     def _find_shape(self, roles: tuple[str, ...], switches: dict[str, Any], today: datetime.date) -> Shape:
