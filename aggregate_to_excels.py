@@ -18,9 +18,7 @@ Example:
 from __future__ import annotations
 
 import argparse
-import gzip
 import itertools
-import json
 import math
 import re
 import shlex
@@ -30,12 +28,13 @@ import tempfile
 import textwrap
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgebench.records.jsonl import read_jsonl
 from edgebench.shell.launch import room_command
 
 if TYPE_CHECKING:
@@ -102,21 +101,6 @@ class Campaign:
     remarks: list[str]
     about: dict[str, Any]  # from gather_campaign.py: provenance, and tables of the analysis for Summary
     hidden: list[str]  # columns that say nothing here: the board, where there is only one
-
-
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
 
 
 def clean_text(text: str, changes: Counter[str]) -> str:

@@ -22,7 +22,6 @@ Example:
 import argparse
 import csv
 import datetime as dt
-import gzip
 import hashlib
 import json
 import os
@@ -42,6 +41,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from edgebench.prompts.thinking import split_reasoning
+from edgebench.records.jsonl import read_jsonl
 from edgebench.shell.launch import room_command
 
 Args = argparse.Namespace
@@ -117,21 +117,6 @@ class Game:
         """What a verdict by slot says of the two levels."""
         a, b = ("left", "right") if self.order == "left_first" else ("right", "left")
         return {"A": a, "B": b, "Tie": "tie"}
-
-
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
 
 
 def task_of(record: Mapping[str, Any]) -> str:

@@ -1,14 +1,105 @@
 #!/usr/bin/env python3
-"""What did the longer prompt buy, and what did it cost? The statistics of a campaign, in one JSON file."""
+"""What did the longer prompt buy, and what did it cost? The statistics of a campaign, in one JSON file.
 
+Levels are compared within the same task: differences are taken task by task, intervals come from resampling
+tasks (never rows), and p values are adjusted over the family of tests. Reads run records of one or several
+boards and, if given, the judge's scores; what cannot be known is null with a reason.
+
+Output: analysis.json (ms, J, tokens, shares 0-1; same input, same bytes) and the answer as text on stdout.
+
+Example:
+    python companions/analyze_levels.py --runs results/runs_llamacpp.jsonl --scores
+    results/scores_mtbench.csv \\
+        --out results/analysis.json
+"""
+
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgebench.analysis.levels import build_parser, main
+from edgebench.errors import UserError
 
-__all__ = ["build_parser", "main"]
+
+def share(text: str) -> float:
+    """A command-line number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All flags."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--runs", nargs="+", default=[], help="run records: files, .gz files, globs; several boards"
+    )
+    parser.add_argument("--scores", type=Path, help="scores_mtbench.csv, plain or .gz")
+    parser.add_argument(
+        "--journal", type=Path, help="the judge's journal (default: beside the scores, if there)"
+    )
+    parser.add_argument(
+        "--env",
+        nargs="*",
+        type=Path,
+        default=[],
+        help="environment records that do not lie beside the runs",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="analysis.json to write")
+    parser.add_argument("--baseline", help="level the others are compared with (default: L0)")
+    parser.add_argument("--placebo", help="level with length but no information (default: P, if there)")
+    parser.add_argument(
+        "--margin", type=share, default=0.05, help="win rate one is ready to lose (default: 0.05)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (default: 0)")
+    parser.add_argument("--resamples", type=int, default=10_000, help="bootstrap samples (default: 10000)")
+    parser.add_argument("--include_flagged", action="store_true", help="keep runs with errors or hard flags")
+    parser.add_argument(
+        "--allow_mixed", action="store_true", help="average over power modes, scopes, model files"
+    )
+    return parser
+
+
+def write_analysis(args: argparse.Namespace) -> None:
+    """Analyze, write the file, print the answer in words. Raises UserError."""
+    from edgebench.analysis.levels import Settings, analyze, as_json
+    from edgebench.records.jsonl import write_whole
+    from edgebench.reporting.words import in_words, print_text
+
+    if not args.out.parent.is_dir():
+        raise UserError(f"no folder {args.out.parent} to write into; make it or choose another --out")
+    given = {name: value for name, value in vars(args).items() if name != "out"}
+    analysis = analyze(Settings(**given))
+    analysis |= in_words(analysis)
+    try:
+        write_whole(args.out, as_json(analysis))
+    except OSError as exc:
+        raise UserError(f"cannot write {args.out}: {exc.strerror}; choose another --out") from exc
+    print_text(analysis)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 1 with one line of error."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if not args.runs and not args.scores:
+        parser.error("give --runs, --scores or both")
+    if args.resamples < 100:
+        parser.error("--resamples must be at least 100: fewer give no 95 % interval")
+    try:
+        write_analysis(args)
+    except UserError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return exc.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgebench.analysis import judge_trust as check_judge
 
@@ -138,13 +136,6 @@ def test_correlations_match_scipy() -> None:
     row = check_judge.length_effect(verdicts)
     assert row["spearman"] == pytest.approx(stats.spearmanr(extra, scores).statistic, abs=1e-12)
     assert row["pearson"] == pytest.approx(stats.pearsonr(extra, scores).statistic, abs=1e-12)
-
-
-@given(st.integers(0, 60), st.integers(0, 60))
-def test_exact_p_matches_scipy(one: int, other: int) -> None:
-    stats = pytest.importorskip("scipy.stats")
-    expected = stats.binomtest(one, one + other).pvalue if one + other else 1.0
-    assert check_judge.exact_sign_p(one, other) == pytest.approx(expected, abs=1e-12)
 
 
 def test_noise_of_the_judge_on_equal_questions_and_over_repeats(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from companions import report_page as door
 from edgebench.reporting import page as report_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,7 +75,7 @@ def build(folder: Path, analysis: Any = None, *options: Any) -> str:
     )
     (folder / "a.json").write_text(json.dumps(analysis))
     files = ("--runs", path, "--analysis", folder / "a.json", "--out", folder / "r.html", *options)
-    assert report_page.main([str(part) for part in files]) == 0
+    assert door.main([str(part) for part in files]) == 0
     return (folder / "r.html").read_text(encoding="utf-8")
 
 
@@ -158,7 +159,7 @@ def test_runs_other_than_the_analyzed_ones_are_called_out(tmp_path: Path, page: 
         "--out",
         tmp_path / "r.html",
     )
-    assert report_page.main([str(part) for part in files]) == 0
+    assert door.main([str(part) for part in files]) == 0
     assert "is not the file this analysis was made from" in (tmp_path / "r.html").read_text()
 
 
@@ -204,6 +205,6 @@ def test_what_the_user_can_fix_is_a_clear_error(
 ) -> None:
     if content:
         (tmp_path / "a.json").write_text(content)
-    assert report_page.main(["--analysis", str(tmp_path / "a.json"), "--out", str(tmp_path / "r.html")]) == 1
+    assert door.main(["--analysis", str(tmp_path / "a.json"), "--out", str(tmp_path / "r.html")]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and needle in error and not (tmp_path / "r.html").exists()

@@ -26,7 +26,6 @@ Example:
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
 import json
 import os
@@ -35,16 +34,18 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from glob import glob
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-# Runs that measure something else than the cold, complete answer they stand for.
-HARD_FLAGS = frozenset(
-    {"warm_cache", "prompt_not_evaluated", "token_mismatch", "implausible_rate", "timeout", "interrupted"}
-)
+from edgebench.errors import UserError
+from edgebench.records.environment import CONDITIONS, model_sha256
+from edgebench.records.jsonl import read_jsonl
+from edgebench.records.run import HARD_FLAGS, IDENTITY, all_flags_of, task_of, why_left_out
+from edgebench.shell.text import encodable
+
 TEXTS = ("id", "category", "level", "started_at", "quantization", "power_source", "power_scope", "power_rail")
 NUMBERS = (
     *("turn", "repeat", "prompt_tokens", "prompt_tokens_evaluated", "completion_tokens", "reasoning_tokens"),
@@ -65,7 +66,6 @@ FIELDS = (
     *TEXTS,
     *NUMBERS,
 )
-CONDITIONS = ("power_scope", "simulated_power", "power_mode", "quantization", "model_sha256")  # one per mean
 ANALYSIS = {  # lists of analysis.json, and their titles on a summary
     "win_rates": "Win rates (interval: bootstrap over tasks)",
     "bradley_terry": "Bradley-Terry strengths",
@@ -89,8 +89,20 @@ COLUMNS = (  # of those lists, in this order; an interval becomes two columns
 )
 
 
-class GatherError(Exception):
+class GatherError(UserError):
     """Something that the user can put right."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be gathered, and how strictly."""
+
+    runs: Sequence[str]  # files, .gz files, globs
+    env: Sequence[Path] = ()  # environment records that do not lie beside the runs
+    scores: Path | None = None  # for provenance only
+    analysis: Path | None = None  # for its tables
+    allow_mixed: bool = False  # do not refuse different conditions in one mean
+    parquet: Path | None = None  # a folder to write as well
 
 
 @dataclass
@@ -110,21 +122,6 @@ class Campaign:
     torn: int = 0
 
 
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
-
-
 def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted name, value) of a nested object; lists as JSON text.
 
@@ -138,47 +135,19 @@ def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, json.dumps(value) if isinstance(value, list) else value
 
 
-def model_file(env: Mapping[str, Any], model_id: str) -> str | None:
-    """SHA-256 of a model's file, from an environment record whose `models` is a list or keyed by model."""
-    models = env.get("models")
-    named = (
-        models.items() if isinstance(models, dict) else enumerate(models if isinstance(models, list) else [])
-    )
-    for name, facts in named:
-        if isinstance(facts, dict) and model_id in (name, facts.get("model_id")):
-            found = facts.get("sha256") or facts.get("model_sha256")
-            return str(found) if found else None
-    return None
-
-
-def left_out(error: Any, flags: Sequence[str]) -> str | None:
-    """Why no mean may hold a run, or None."""
-    if error:
-        named = (error.get("message") or error.get("type") or "unnamed") if isinstance(error, dict) else error
-        return f"error: {named}"
-    hard = [flag for flag in flags if flag in HARD_FLAGS]
-    return f"flag: {', '.join(hard)}" if hard else None
-
-
 def add_context(record: Mapping[str, Any], env: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a record that are kept, with board, power_mode, model_sha256, in_means and left_out."""
     # The collector puts what board_check.py found under "board", where the board's name is "board" again.
     facts = env["board"] if isinstance(env.get("board"), dict) else env
     modes = (one.get(name) for one in (facts, env) for name in ("power_mode_name", "power_mode"))
-    flags = record.get("flags") or []
-    flags = [str(flag) for flag in (flags if isinstance(flags, list) else [flags])]
-    if record.get("power_source") == "replay" and "simulated_power" not in flags:
-        flags.append("simulated_power")
-    evaluated = record.get("prompt_tokens_evaluated")
-    if evaluated not in (None, record.get("prompt_tokens")) and HARD_FLAGS.isdisjoint(flags):
-        flags.append("prompt_not_evaluated")
-    why = left_out(record.get("error"), flags)
+    flags = all_flags_of(record)
+    why = why_left_out(record.get("error"), flags)
     return {
         **{name: record[name] for name in FIELDS if name in record},
         "flags": flags,
         "board": str(record.get("board") or facts.get("board") or facts.get("name") or ""),
         "power_mode": next((mode for mode in modes if mode), None),
-        "model_sha256": model_file(env, str(record.get("model_id"))),
+        "model_sha256": model_sha256(env, str(record.get("model_id"))),
         "in_means": why is None,
         "left_out": why,
     }
@@ -305,7 +274,7 @@ def stream_runs(files: Sequence[Path], extra: Sequence[Path], campaign: Campaign
         only = next(iter(envs.values()))[1] if len(envs) == 1 else {}
         total = None if path.suffix == ".gz" else facts["lines"]
         for _, record in progress(read_jsonl(path), path.name, total):
-            ids = [record.get(name) for name in ("id", "question_id", "task_id")] if record else []
+            ids = [record.get(name) for name in IDENTITY] if record else []
             if record is None:
                 campaign.torn += 1
             elif (
@@ -361,37 +330,38 @@ def read_analysis(path: Path, runs: Sequence[list[Any]]) -> tuple[list[list[Any]
     } != ours else []
 
 
-def gather(args: argparse.Namespace) -> None:
+def gather(wanted: Request, out_path: Path) -> None:
     """Write the gathered file, and the Parquet folder where one is asked for."""
-    campaign, body = Campaign(), args.out.with_name(f".{args.out.name}.{os.getpid()}.body")
-    part = args.out.with_name(f".{args.out.name}.{os.getpid()}.part")
+    campaign, body = Campaign(), out_path.with_name(f".{out_path.name}.{os.getpid()}.body")
+    part = out_path.with_name(f".{out_path.name}.{os.getpid()}.part")
+    out_path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with body.open("w", encoding="utf-8") as lines:
-            for run in stream_runs(expand(args.runs), args.env, campaign):
+            for run in stream_runs(expand(wanted.runs), wanted.env, campaign):
                 lines.write(json.dumps(run) + "\n")
         if not campaign.lines:
             raise GatherError(
-                f"no run record in {' '.join(args.runs)}; give the collector's --out_jsonl as --runs"
+                f"no run record in {' '.join(wanted.runs)}; give the collector's --out_jsonl as --runs"
             )
         mixed = mixtures(campaign)
-        if mixed and not args.allow_mixed:
+        if mixed and not wanted.allow_mixed:
             more = f" (and {len(mixed) - 4} more)" if len(mixed) > 4 else ""
             raise GatherError(
                 f"runs that must not be averaged together: {'; '.join(mixed[:4])}{more}. "
                 "Give them apart (one --runs and one output each), or mix them with --allow_mixed"
             )
         with part.open("w", encoding="utf-8") as out, body.open(encoding="utf-8") as lines:
-            out.write(json.dumps(head(args, campaign, mixed)) + "\n")
+            out.write(json.dumps(head(wanted, campaign, mixed)) + "\n")
             out.writelines(line for number, line in enumerate(lines) if number not in campaign.dropped)
-        if args.parquet:
-            write_parquet(part, args.parquet)
-        part.replace(args.out)
+        if wanted.parquet:
+            write_parquet(part, wanted.parquet)
+        part.replace(out_path)
     finally:
         body.unlink(missing_ok=True)
         part.unlink(missing_ok=True)
 
 
-def head(args: argparse.Namespace, campaign: Campaign, mixed: Sequence[str]) -> dict[str, Any]:
+def head(wanted: Request, campaign: Campaign, mixed: Sequence[str]) -> dict[str, Any]:
     """The first line of the gathered file."""
     rows, remarks = campaign.provenance, [*campaign.remarks]
     models = []
@@ -402,10 +372,10 @@ def head(args: argparse.Namespace, campaign: Campaign, mixed: Sequence[str]) -> 
         named = {"board": board, "model_id": model, "in_means": (board, model) in campaign.good_models}
         models.append(named | {name: sorted(seen[name]) for name in seen})
     for name in ("scores", "analysis"):
-        path = getattr(args, name)
+        path = getattr(wanted, name)
         if path and path.exists():
             rows += [[name, *fact] for fact in fingerprint(path).items()]
-    tables, more = read_analysis(args.analysis, rows) if args.analysis else ([], [])
+    tables, more = read_analysis(wanted.analysis, rows) if wanted.analysis else ([], [])
     if campaign.dropped:
         remarks.append(f"{len(campaign.dropped):,} records repeat a run: the last good one of each counts")
     remarks += [*more, *(f"mixed in one mean, as --allow_mixed says: {what}" for what in mixed)]
@@ -424,7 +394,7 @@ def parquet_row(run: Mapping[str, Any]) -> dict[str, Any]:
         value = run.get(name)
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
         row[name] = float(value) if value is not None and number else None
-    task = next((run[name] for name in ("id", "question_id", "task_id") if run.get(name) is not None), None)
+    task = task_of(run)
     error = run.get("error")
     row |= {name: run[name] for name in ("power_mode", "model_sha256", "in_means")}
     # An unknown board is null: readers of such folders know the name that Arrow gives to a null.
@@ -433,14 +403,9 @@ def parquet_row(run: Mapping[str, Any]) -> dict[str, Any]:
         "model_id": str(run["model_id"]),
         "id": None if task is None else str(task),
     }
-    row |= {"flags": [clean(flag) for flag in run["flags"]]}
+    row |= {"flags": [encodable(flag) for flag in run["flags"]]}
     row |= {"error": (error if isinstance(error, str) else json.dumps(error)) if error else None}
-    return {name: clean(value) for name, value in row.items()}
-
-
-def clean(value: Any) -> Any:
-    """Text without lone surrogates, which UTF-8 cannot hold."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+    return {name: encodable(value) for name, value in row.items()}
 
 
 def write_parquet(gathered: Path, folder: Path) -> None:
@@ -493,8 +458,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 1 with one line of error."""
     args = build_parser().parse_args(argv)
     try:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        gather(args)
+        named = {field.name: getattr(args, field.name) for field in fields(Request)}
+        gather(Request(**named), args.out)
     except (GatherError, OSError, EOFError, zlib.error) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1

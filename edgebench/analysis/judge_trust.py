@@ -17,24 +17,29 @@ Example:
 import argparse
 import csv
 import gzip
-import hashlib
 import itertools
 import json
 import math
 import statistics
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgebench.errors import UserError
+from edgebench.records.jsonl import read_jsonl, sha256_of, write_whole
+from edgebench.records.judgment import SCORE_OF_SIDE, SCORE_OF_WINNER
+from edgebench.records.run import task_of
+from edgebench.stats.intervals import wilson
+from edgebench.stats.significance import sign_test
+
 Lengths = Mapping[tuple[str, ...], int]  # characters of an answer by (model, task, turn, level)
-SCORE = {"A": 1.0, "B": 0.0, "Tie": 0.5}  # the left level's score
 BIASED_P = 0.05
 
 
-class JudgeCheckError(Exception):
+class JudgeCheckError(UserError):
     """Something the user can put right: a missing file, a column that is not there."""
 
 
@@ -98,25 +103,6 @@ def both_orders(replies: Sequence[Reply]) -> list[tuple[Reply, Reply]]:
     return [(played[0], played[1]) for played in games.values() if len(played) == 2]
 
 
-def exact_sign_p(one: int, other: int) -> float:
-    """Exact two-sided p of `one` against `other` at even odds (McNemar's exact test); 1 without any.
-
-    >>> exact_sign_p(16, 2)
-    0.001312255859375
-    """
-    total = one + other
-    tail = sum(math.comb(total, count) for count in range(min(one, other) + 1))
-    return float(min(1.0, 2 * tail / 2**total))  # whole numbers until the last step: exact
-
-
-def wilson95(won: int, total: int) -> list[float]:
-    """Wilson's 95 % interval (1927) of a share."""
-    z = statistics.NormalDist().inv_cdf(0.975)
-    centre = (won + z * z / 2) / (total + z * z)
-    half = z / (total + z * z) * math.sqrt(won * (total - won) / total + z * z / 4)
-    return [max(0.0, centre - half), min(1.0, centre + half)]
-
-
 def ranks(values: Sequence[float]) -> list[float]:
     """Ranks from 1, ties share their mean rank."""
     places: dict[float, list[int]] = defaultdict(list)
@@ -142,7 +128,7 @@ def position_bias(matched: Sequence[tuple[Reply, Reply]]) -> dict[str, Any]:
         # The second order holds the levels swapped: the same verdict means opposite slot scores.
         row["consistency"] = sum(one + two == 1 for one, two in scores) / len(scores)
         row["first_slot_score"] = sum(one + two for one, two in scores) / (2 * len(scores))
-        row["mcnemar_p"] = exact_sign_p(seen[1, 1], seen[0, 0])
+        row["mcnemar_p"] = sign_test(seen[1, 1], seen[0, 0])
         row["biased"] = row["mcnemar_p"] < BIASED_P
     return row
 
@@ -158,7 +144,7 @@ def length_effect(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     row["reason"] = None if extra else "no decisive pair whose answers differ in a known length"
     if extra:
         won, total = sum((score == 1) == (d > 0) for score, d in extra), len(extra)
-        row |= {"longer_won": won, "longer_share": won / total, "wilson95": wilson95(won, total)}
+        row |= {"longer_won": won, "longer_share": won / total, "wilson95": wilson(won, total)}
         row["z"] = (won - total / 2) / math.sqrt(total / 4)
     mean = [v.score if v.averaged is None else v.averaged for v in verdicts]
     points = [(score, d) for score, v in zip(mean, verdicts, strict=True) if (d := v.extra_chars) is not None]
@@ -202,21 +188,6 @@ def judge_noise(replies: Sequence[Reply], same_answers: bool) -> dict[str, Any]:
 # --- files ---
 
 
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
-
-
 def read_scores(path: Path) -> tuple[list[Verdict], dict[str, int]]:
     """Verdicts of a scores file, the last row of each (task, model, judge, pair, turn), and what was left
     out.
@@ -232,7 +203,7 @@ def read_scores(path: Path) -> tuple[list[Verdict], dict[str, int]]:
         for row in reader:
             counts["rows"] += 1
             left, _, right = (row["pair"] or "").partition("_vs_")
-            score = SCORE.get((row["winner"] or "").strip())
+            score = SCORE_OF_WINNER.get((row["winner"] or "").strip())
             if score is None or not left or not right or left == right:
                 counts["malformed"] += 1
                 continue
@@ -289,7 +260,7 @@ def reply_of(line: Mapping[str, Any]) -> Reply | None:
         left, _, right = str(line.get("pair") or "").partition("_vs_")
     if not left or not right:
         return None
-    score = {"left": 1.0, "right": 0.0, "tie": 0.5}.get(str(line.get("winner_side")))
+    score = SCORE_OF_SIDE.get(str(line.get("winner_side")))
     chars, answers = (
         [line.get("left_chars"), line.get("right_chars")],
         [line.get("left_sha256"), line.get("right_sha256")],
@@ -321,11 +292,7 @@ def answer_lengths(paths: Sequence[Path]) -> Lengths:
             text = record.get("output_text") if record else None
             if record is None or not isinstance(text, str) or record.get("error"):
                 continue
-            task = next(
-                (record[name] for name in ("id", "question_id", "task_id") if record.get(name) is not None),
-                None,
-            )
-            place = (record.get("model_id"), task, record.get("turn") or 1, record.get("level"))
+            place = (record.get("model_id"), task_of(record), record.get("turn") or 1, record.get("level"))
             lengths.setdefault(tuple(map(str, place)), len(text.strip()))
     return lengths
 
@@ -404,18 +371,6 @@ def slot_table(replies: Sequence[Reply]) -> list[dict[str, Any]]:
     ]
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write whole or not at all: a reader never sees half a file."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(
-            json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
-        )
-        part.replace(path)
-    except OSError as exc:
-        raise JudgeCheckError(f"cannot write {path}: {exc.strerror}; choose another --out") from exc
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -433,22 +388,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Read, check; a journal that was not asked for and is not there is no error."""
-    stem = args.scores.name.removesuffix(".gz").removesuffix(".csv")
-    journal = args.journal or args.scores.with_name(f"{stem}.journal.jsonl")
+def check_files(scores: Path, journal: Path | None = None, runs: Sequence[Path] = ()) -> dict[str, Any]:
+    """Read, check; a journal that was not asked for and is not there is no error. Raises JudgeCheckError."""
+    stem = scores.name.removesuffix(".gz").removesuffix(".csv")
+    beside = journal or scores.with_name(f"{stem}.journal.jsonl")
     try:
-        verdicts, counts = read_scores(args.scores)
-        asked = args.journal or journal.exists()
-        current, every, journal_counts = read_journal(journal, verdicts) if asked else ([], [], {})
-        lengths = answer_lengths(args.runs)
+        verdicts, counts = read_scores(scores)
+        asked = journal or beside.exists()
+        current, every, journal_counts = read_journal(beside, verdicts) if asked else ([], [], {})
+        lengths = answer_lengths(runs)
     except OSError as exc:
         raise JudgeCheckError(f"cannot read {exc.filename}: {exc.strerror}") from exc
     tables = check(verdicts, current, every, lengths)
-    files = {"scores": args.scores} | ({"journal": journal} if asked else {})
+    files = {"scores": scores} | ({"journal": beside} if asked else {})
     tables["inputs"] = [
-        {"path": str(path), "kind": kind, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        for kind, path in files.items()
+        {"path": str(path), "kind": kind, "sha256": sha256_of(path)} for kind, path in files.items()
     ]
     tables["judge_counts"] |= counts | journal_counts | {"has_journal": bool(journal_counts)}
     return {"schema_version": 1} | tables
@@ -457,7 +411,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
-        write_json(args.out, run(args))
+        checked = check_files(args.scores, args.journal, args.runs)
+        text = json.dumps(checked, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        write_whole(args.out, text)
+    except OSError as exc:
+        print(f"error: cannot write {args.out}: {exc.strerror}; choose another --out", file=sys.stderr)
+        return 1
     except JudgeCheckError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1

@@ -15,7 +15,6 @@ Example:
 """
 
 import argparse
-import itertools
 import json
 import sys
 from collections import Counter, defaultdict
@@ -23,6 +22,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from edgebench.errors import UserError
+from edgebench.records.jsonl import write_whole
+from edgebench.stats.bradley_terry import bradley_terry, connection, fit_choice, order_effect
+from edgebench.stats.intervals import wilson
+from edgebench.stats.significance import sign_test
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,142 +39,20 @@ Row = Mapping[
     str, Any
 ]  # one verdict: model_id, judge_model, task, turn, left, right, score, averaged, extra_chars
 
-DIVERGED = 15.0  # a log-odds of 3 million to 1: no finite table of verdicts reaches it
+
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals are drawn: so many samples of tasks, from a seed."""
+
+    seed: int
+    resamples: int
 
 
-class JudgmentsError(Exception):
+class JudgmentsError(UserError):
     """Something the user can put right: a missing file, a file of another kind."""
 
 
-@dataclass(frozen=True)
-class Fit:
-    """A maximum-likelihood fit: coefficients, their covariance (inverse Fisher information),
-    log-likelihood.
-    """
-
-    coefficients: "Floats"
-    covariance: "Floats"
-    log_likelihood: float
-
-
-# --- one solver for every choice model ---
-
-
-def fit_choice(features: "Floats", counts: "Floats") -> Fit | None:
-    """Fit P(k | g) = exp(x_gk . c) / sum_l exp(x_gl . c) by Newton's method; None where no finite maximum
-    exists.
-
-    features: (groups, outcomes, coefficients); counts: (groups, outcomes), fractions allowed (a tie as 1/2 +
-    1/2). The log-likelihood is concave, so a zero gradient is the maximum (McFadden 1974, conditional logit).
-    """
-    import numpy as np
-
-    coefficients = np.zeros(features.shape[2])
-    trials = counts.sum(axis=1)
-    likelihood, share = _choice_likelihood(features, counts, coefficients)
-    for _ in range(200):
-        gradient = np.einsum("gk,gkc->c", counts - trials[:, None] * share, features)
-        mean = np.einsum("gk,gkc->gc", share, features)
-        information = np.einsum("g,gk,gkc,gkd->cd", trials, share, features, features)
-        information -= np.einsum("g,gc,gd->cd", trials, mean, mean)
-        try:
-            covariance = np.linalg.inv(information)
-        except np.linalg.LinAlgError:
-            return None
-        if np.abs(gradient).max(initial=0.0) <= 1e-10 * max(1.0, trials.sum()):
-            return Fit(coefficients, covariance, float(likelihood))
-        step = covariance @ gradient
-        # A full Newton step may overshoot far from the maximum: halve it until the likelihood grows.
-        for _ in range(60):
-            moved, moved_share = _choice_likelihood(features, counts, coefficients + step)
-            if moved >= likelihood - 1e-12 * abs(likelihood):
-                break
-            step = step / 2
-        coefficients, likelihood, share = coefficients + step, moved, moved_share
-        if not np.isfinite(coefficients).all() or np.abs(coefficients).max(initial=0.0) > DIVERGED:
-            return None
-    return None
-
-
-def _choice_likelihood(
-    features: "Floats", counts: "Floats", coefficients: "Floats"
-) -> tuple[float, "Floats"]:
-    """Log-likelihood and the outcome shares (groups, outcomes) at these coefficients."""
-    import numpy as np
-
-    utility = features @ coefficients
-    utility = utility - utility.max(axis=1, keepdims=True)
-    log_share = utility - np.log(np.exp(utility).sum(axis=1, keepdims=True))
-    return float((counts * log_share).sum()), np.exp(log_share)
-
-
 # --- Bradley-Terry ---
-
-
-def connection(wins: "Floats") -> tuple[str, list[list[int]]]:
-    """Can strengths be estimated from wins (n, n)? "ok", "separated" or "disconnected", with the components.
-
-    A finite maximum exists exactly when every player can be reached from every other by a chain of wins
-    (Zermelo 1929, Ford 1957), that is, when the graph of wins is strongly connected.
-    """
-    from scipy.sparse.csgraph import connected_components
-
-    beaten = wins > 0
-    for status, kind in (("disconnected", "weak"), ("separated", "strong")):
-        count, label = connected_components(beaten, directed=True, connection=kind)
-        if count > 1:
-            members = [[i for i, of in enumerate(label) if of == part] for part in range(count)]
-            return status, sorted(members)
-    return "ok", [list(range(len(wins)))]
-
-
-def bradley_terry(wins: "Floats", reference: int, ties: "Floats | None" = None) -> Fit | None:
-    """Strengths b with P(i beats j) = 1 / (1 + exp(b_j - b_i)), b[reference] = 0, from wins (n, n).
-
-    wins[i, j]: how often i beat j, a tie as 1/2 to both. With `ties` (n, n, symmetric; wins then without
-    them) it is Davidson's model (1970): P(tie) = v exp((b_i + b_j) / 2) / D, and log v is one more
-    coefficient, the last. Coefficients: all players in order, reference included as 0 with zero variance.
-    Check `connection` first.
-    """
-    import numpy as np
-
-    players = len(wins)
-    pairs = [(i, j) for i, j in itertools.combinations(range(players), 2)]
-    outcomes, width = (2, players) if ties is None else (3, players + 1)
-    features, counts = np.zeros((len(pairs), outcomes, width)), np.zeros((len(pairs), outcomes))
-    for row, (i, j) in enumerate(pairs):
-        features[row, 0, i] = features[row, 1, j] = 1.0
-        counts[row, :2] = wins[i, j], wins[j, i]
-        if ties is not None:
-            features[row, 2, [i, j]], features[row, 2, -1] = 0.5, 1.0
-            counts[row, 2] = ties[i, j]
-    free = [k for k in range(width) if k != reference]
-    fit = fit_choice(features[:, :, free], counts)
-    if fit is None:
-        return None
-    coefficients, covariance = np.zeros(width), np.zeros((width, width))
-    coefficients[free] = fit.coefficients
-    covariance[np.ix_(free, free)] = fit.covariance
-    return Fit(coefficients, covariance, fit.log_likelihood)
-
-
-def order_effect(first_wins: "Floats") -> Fit | None:
-    """Bradley-Terry with an order term: logit P(first slot wins) = b_first - b_second + g; g is the last
-    coefficient.
-
-    first_wins: (n, n, 2), [i, j] = (times the first slot i won, times the second slot j won), ties as halves.
-    Player 0 is the reference and left out of the coefficients. Source: Agresti (2002), section 10.6 (home
-    advantage).
-    """
-    import numpy as np
-
-    players = len(first_wins)
-    slots = [(i, j) for i, j in itertools.permutations(range(players), 2)]
-    features = np.zeros((len(slots), 2, players + 1))
-    for row, (i, j) in enumerate(slots):
-        features[row, 0, i] = features[row, 1, j] = features[row, 0, -1] = 1.0
-    counts = np.array([first_wins[i, j] for i, j in slots], dtype=float)
-    return fit_choice(features[:, :, 1:], counts)
 
 
 def bradley_terry_rows(
@@ -344,11 +227,9 @@ def by_task(verdicts: Sequence[Row], level: str, name: str = "score") -> list[fl
 
 
 def win_rate_rows(
-    verdicts: Sequence[Row], level: str, against: str, args: argparse.Namespace
+    verdicts: Sequence[Row], level: str, against: str, resampling: Resampling
 ) -> list[dict[str, Any]]:
     """Two rows for the verdicts of one pair of levels: `level` seen against the other, and the mirror."""
-    from scipy import stats
-
     task_scores = by_task(verdicts, level)
     seen = Counter(seen_from(v, level) for v in verdicts)
     row: dict[str, Any] = {
@@ -358,24 +239,25 @@ def win_rate_rows(
         "n_verdicts": len(verdicts),
     }
     row |= {"wins": seen[1.0], "ties": seen[0.5], "losses": seen[0.0], "reason": None}
-    rate = win_rate(task_scores, args.seed, args.resamples)
+    rate = win_rate(task_scores, resampling.seed, resampling.resamples)
     row |= {"win_rate": rate["rate"], "win_rate_se": rate["se"], "ci95": rate["ci95"]}
     row |= {"decisive_share": None, "decisive_wilson95": None, "sign_p": None}
     if len(task_scores) < 2:
         row["reason"] = "one task only: no interval"
     if seen[1.0] + seen[0.0]:
-        wilson = stats.binomtest(seen[1.0], seen[1.0] + seen[0.0]).proportion_ci(method="wilson")
-        row |= {
-            "decisive_share": seen[1.0] / (seen[1.0] + seen[0.0]),
-            "decisive_wilson95": [wilson.low, wilson.high],
-        }
+        decisive = seen[1.0] + seen[0.0]
+        row |= {"decisive_share": seen[1.0] / decisive, "decisive_wilson95": wilson(seen[1.0], decisive)}
     ahead, behind = sum(score > 0.5 for score in task_scores), sum(score < 0.5 for score in task_scores)
     if ahead + behind:
-        row["sign_p"] = float(stats.binomtest(ahead, ahead + behind).pvalue)
+        row["sign_p"] = sign_test(ahead, behind)
     else:
         row["reason"] = "no task has a winner: no sign test"
     averaged = [v for v in verdicts if v["averaged"] is not None]
-    mean = win_rate(by_task(averaged, level, "averaged"), args.seed, args.resamples) if averaged else {}
+    mean = (
+        win_rate(by_task(averaged, level, "averaged"), resampling.seed, resampling.resamples)
+        if averaged
+        else {}
+    )
     row |= {
         f"win_rate_averaged{end}": mean.get(key)
         for end, key in (("", "rate"), ("_se", "se"), ("_ci95", "ci95"))
@@ -406,7 +288,7 @@ def mirrored(row: Mapping[str, Any]) -> dict[str, Any]:
 # --- files ---
 
 
-def analyze(check: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+def analyze(check: Mapping[str, Any], reference: str | None, resampling: Resampling) -> dict[str, Any]:
     """All tables, per model and judge."""
     tables: dict[str, list[dict[str, Any]]] = {"win_rates": [], "bradley_terry": [], "bradley_terry_fits": []}
     for model, judge in sorted({(v["model_id"], v["judge_model"]) for v in check["verdicts"]}):
@@ -417,9 +299,9 @@ def analyze(check: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any
         for v in own:
             pairs[min(v["left"], v["right"]), max(v["left"], v["right"])].append(v)
         for against, level in sorted(pairs):
-            rows = win_rate_rows(pairs[against, level], level, against, args)
+            rows = win_rate_rows(pairs[against, level], level, against, resampling)
             tables["win_rates"] += [identity | row for row in rows]
-        rows, about = bradley_terry_rows(own, args.reference)
+        rows, about = bradley_terry_rows(own, reference)
         tables["bradley_terry"] += [identity | row for row in rows]
         tables["bradley_terry_fits"].append(identity | about | order_effect_row(slots))
     return {"schema_version": 1, **tables}
@@ -459,10 +341,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
-        text = json.dumps(analyze(read_check(args.verdicts), args), indent=1, sort_keys=True, allow_nan=False)
-        part = args.out.with_name(args.out.name + ".part")
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(args.out)
+        check = read_check(args.verdicts)
+        tables = analyze(check, args.reference, Resampling(args.seed, args.resamples))
+        write_whole(args.out, json.dumps(tables, indent=1, sort_keys=True, allow_nan=False) + "\n")
     except (JudgmentsError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1

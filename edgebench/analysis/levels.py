@@ -1,37 +1,35 @@
-#!/usr/bin/env python3
-"""What did the longer prompt buy, and what did it cost? The statistics of a campaign, in one JSON file.
+"""What the longer prompt bought and what it cost: means, differences within tasks, trends, drift, spread.
 
 Levels are compared within the same task: differences are taken task by task, intervals come from resampling
-tasks (never rows), and p values are adjusted over the family of tests. Reads run records of one or several
-boards and, if given, the judge's scores; what cannot be known is null with a reason.
-
-Other scripts beside this one do their part as processes and hand on files: select_runs.py (which runs count),
-split_cost.py (prompt against answer), check_judge.py and analyze_judgments.py (the judge), weigh_quality.py
-(quality against cost), show_answer.py (the answer in words).
-
-Output: analysis.json (ms, J, tokens, shares 0-1; same input, same bytes) and the answer as text on stdout.
-
-Example:
-    python companions/analyze_levels.py --runs results/runs_llamacpp.jsonl --scores
-    results/scores_mtbench.csv \\
-        --out results/analysis.json
+tasks (never rows), and p values are adjusted over the family of tests. What cannot be known is null with a
+reason. The other rooms of this wing do their part: selection (which runs count), split (prompt against
+answer), judge_trust and judgments (the judge), value (quality against cost). Units: ms, J, tokens, shares
+from 0 to 1.
 """
 
-import argparse
+from __future__ import annotations
+
 import itertools
 import json
 import math
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgebench.shell.launch import room_command
+from edgebench.analysis import judge_trust, judgments, split, value
+from edgebench.analysis.campaign import Request
+from edgebench.analysis.selection import select
+from edgebench.errors import UserError
+from edgebench.stats.intervals import (
+    percentile_interval,
+    resampled_means,
+    student_half_width,
+    student_quantile,
+)
+from edgebench.stats.significance import holm, sign_test
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,11 +48,27 @@ UNITS = {
 DRIFT_METRICS = ("latency_ms", "energy_joule", "decode_tok_per_s")
 NOISY_CV = 0.10  # pyperf's limit for an unstable benchmark: std at 10 % of the mean
 CELL = ["id", "turn", "level"]
-BATCH = 500  # resamples at a time: bounds memory for thousands of tasks
 
 
-class LevelsError(Exception):
+class LevelsError(UserError):
     """Something the user can put right: a missing file, an unknown level, runs that must not be mixed."""
+
+
+@dataclass
+class Settings:
+    """What is analyzed and how; baseline and placebo may be left to the data."""
+
+    runs: Sequence[str] = ()  # files, .gz files, globs
+    scores: Path | None = None
+    journal: Path | None = None  # default: beside the scores, if there
+    env: Sequence[Path] = ()
+    baseline: str | None = None
+    placebo: str | None = None
+    margin: float = 0.05  # win rate one is ready to lose
+    seed: int = 0
+    resamples: int = 10_000
+    include_flagged: bool = False
+    allow_mixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,63 +76,29 @@ class Group:
     """The runs of one model on one board."""
 
     identity: Mapping[str, Any]  # board, power_scope, model_id
-    runs: "pd.DataFrame"  # CELL, repeat, t_s and the metrics
-    cells: "pd.DataFrame"  # mean over the repeats, one row per CELL
+    runs: pd.DataFrame  # CELL, repeat, t_s and the metrics
+    cells: pd.DataFrame  # mean over the repeats, one row per CELL
 
 
 # --- pure statistics ---
 
 
-@lru_cache(maxsize=4)
-def task_draws(tasks: int, seed: int, resamples: int) -> "NDArray[np.uint16]":
-    """How often each task is drawn in each sample of tasks with replacement: (resamples, tasks). Seeded."""
-    import numpy as np
-
-    even = np.full(tasks, 1 / tasks)
-    return np.random.default_rng(seed).multinomial(tasks, even, size=resamples).astype(np.uint16)
-
-
-def resampled_means(columns: "Floats", seed: int, resamples: int) -> "Floats":
-    """Means of (tasks, k) columns over the samples of tasks: (resamples, k)."""
-    import numpy as np
-
-    draws = task_draws(len(columns), seed, resamples)
-    return np.concatenate([draws[i : i + BATCH] @ columns for i in range(0, resamples, BATCH)]) / len(columns)
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down adjustment (1979); a missing p stays missing and does not count as a test.
-
-    >>> holm([0.01, None, 0.04, 0.03])
-    [0.03, None, 0.06, 0.06]
-    """
-    order = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for step, (p, place) in enumerate(order):
-        largest = max(largest, min(1.0, p * (len(order) - step)))
-        adjusted[place] = largest
-    return adjusted
-
-
-def level_mean(task_means: "Floats", runs: "Floats", pooled_std: float | None) -> dict[str, Any]:
+def level_mean(task_means: Floats, runs: Floats, pooled_std: float | None) -> dict[str, Any]:
     """Mean over task means (each task counts once), with Student's 95 % interval over tasks.
 
     std: over runs (n - 1); std_tasks: over task means; std_within: between repeats of one cell, pooled.
     """
-    from scipy import stats
-
     row: dict[str, Any] = {"n_runs": len(runs), "n_tasks": len(task_means), "mean": float(task_means.mean())}
     row |= {"std": float(runs.std(ddof=1)) if len(runs) > 1 else None, "std_tasks": None, "ci95": None}
     row |= {"std_within": pooled_std, "reason": "one task only: no interval over tasks"}
     if len(task_means) > 1:
         std = float(task_means.std(ddof=1))
-        half = float(stats.t.ppf(0.975, len(task_means) - 1)) * std / math.sqrt(len(task_means))
+        half = student_half_width(std, len(task_means))
         row |= {"std_tasks": std, "ci95": [row["mean"] - half, row["mean"] + half], "reason": None}
     return row
 
 
-def paired_difference(values: "Floats", base: "Floats", seed: int, resamples: int) -> dict[str, Any]:
+def paired_difference(values: Floats, base: Floats, seed: int, resamples: int) -> dict[str, Any]:
     """Differences within tasks: mean, percentile bootstrap over tasks, Wilcoxon signed-rank and exact sign
     test.
 
@@ -136,18 +116,18 @@ def paired_difference(values: "Floats", base: "Floats", seed: int, resamples: in
     if len(difference) < 2:
         return row | {"reason": "one task only: no interval, no test"}
     means = resampled_means(np.column_stack([difference, base]), seed, resamples)
-    row["ci95"] = np.percentile(means[:, 0], [2.5, 97.5]).tolist()
+    row["ci95"] = percentile_interval(means[:, 0])
     if base.min() > 0:
-        row["percent_ci95"] = np.percentile(100 * means[:, 0] / means[:, 1], [2.5, 97.5]).tolist()
+        row["percent_ci95"] = percentile_interval(100 * means[:, 0] / means[:, 1])
     if not difference.any():
         return row | {"reason": "every task has the same value at both levels: no test"}
     up, down = int((difference > 0).sum()), int((difference < 0).sum())
     row["wilcoxon_p"] = float(stats.wilcoxon(difference).pvalue)
-    row["sign_p"] = float(stats.binomtest(up, up + down).pvalue)
+    row["sign_p"] = sign_test(up, down)
     return row
 
 
-def page_trend(table: "Floats") -> dict[str, Any]:
+def page_trend(table: Floats) -> dict[str, Any]:
     """Page's L for an increase over ordered levels, from (tasks, levels), and Spearman's rho of rank against
     value.
 
@@ -168,7 +148,7 @@ def page_trend(table: "Floats") -> dict[str, Any]:
     return row | {"page_l": float(trend.statistic), "p": float(trend.pvalue), "spearman": float(rho)}
 
 
-def drift_slope(hours: "Floats", value: "Floats", cell: "NDArray[np.int64]") -> dict[str, Any]:
+def drift_slope(hours: Floats, value: Floats, cell: NDArray[np.int64]) -> dict[str, Any]:
     """Change in percent per hour within cells (same task and level), least squares with Student's 95 %
     interval.
 
@@ -188,7 +168,7 @@ def drift_slope(hours: "Floats", value: "Floats", cell: "NDArray[np.int64]") -> 
         return row | {"reason": "drift needs repeats of a task and level at different times"}
     slope = float((x * y).sum() / (x**2).sum())
     se = math.sqrt(float(((y - slope * x) ** 2).sum()) / freedom / float((x**2).sum()))
-    half = float(stats.t.ppf(0.975, freedom)) * se
+    half = student_quantile(freedom) * se
     p = float(2 * stats.t.sf(abs(slope) / se, freedom)) if se > 0 else None
     row |= {"hours": float(hours.max() - hours.min()), "slope_percent_per_hour": slope}
     return row | {"ci95": [slope - half, slope + half], "p": p}
@@ -197,7 +177,7 @@ def drift_slope(hours: "Floats", value: "Floats", cell: "NDArray[np.int64]") -> 
 # --- tables, one row per board, model, level and metric ---
 
 
-def grouped(table: "pd.DataFrame", models: Sequence[Mapping[str, Any]]) -> list[Group]:
+def grouped(table: pd.DataFrame, models: Sequence[Mapping[str, Any]]) -> list[Group]:
     """The runs by board and model."""
     groups = []
     for number, model in enumerate(models):
@@ -208,7 +188,7 @@ def grouped(table: "pd.DataFrame", models: Sequence[Mapping[str, Any]]) -> list[
     return groups
 
 
-def ordered_levels(table: "pd.DataFrame", judged: Iterable[str], placebo: str | None) -> list[str]:
+def ordered_levels(table: pd.DataFrame, judged: Iterable[str], placebo: str | None) -> list[str]:
     """Levels by their mean prompt length within tasks; levels known from the scores alone follow by name."""
     by_task = table.groupby(["level", "id"])["prompt_tokens"].mean()
     length = by_task.groupby("level").mean().to_dict()
@@ -242,12 +222,10 @@ def level_mean_rows(groups: Sequence[Group], levels: Sequence[str]) -> list[dict
     return rows
 
 
-def paired_rows(
-    groups: Sequence[Group], args: argparse.Namespace, levels: Sequence[str]
-) -> list[dict[str, Any]]:
+def paired_rows(groups: Sequence[Group], settings: Settings, levels: Sequence[str]) -> list[dict[str, Any]]:
     """Every level against the baseline and against the placebo, within tasks; Holm over models and levels."""
     rows = []
-    for against in dict.fromkeys(level for level in (args.baseline, args.placebo) if level):
+    for against in dict.fromkeys(level for level in (settings.baseline, settings.placebo) if level):
         others = [level for level in levels if level != against]
         for metric, unit in UNITS.items():
             family = []
@@ -259,7 +237,7 @@ def paired_rows(
                 row = {**group.identity, "level": level, "against": against, "metric": metric, "unit": unit}
                 if len(both):
                     columns = (both[level].to_numpy(), both[against].to_numpy())
-                    row |= paired_difference(*columns, args.seed, args.resamples)
+                    row |= paired_difference(*columns, settings.seed, settings.resamples)
                 else:
                     row |= dict.fromkeys(("mean_difference", "ci95", "percent", "percent_ci95"))
                     row |= {"n_tasks": 0, "wilcoxon_p": None, "sign_p": None}
@@ -347,16 +325,6 @@ def variation_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
 # --- files and processes ---
 
 
-def run_script(name: str, *arguments: Any) -> str:
-    """Run a script beside this one and return what it prints; its own error message becomes ours."""
-    command = [*room_command(name), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [f"{name} ended with status {done.returncode}"])[-1]
-        raise LevelsError(last.removeprefix("error: "))
-    return done.stdout
-
-
 def plain(value: Any) -> Any:
     """For strict JSON: numpy numbers as Python's, NaN and infinities as null."""
     if isinstance(value, Mapping):
@@ -368,83 +336,58 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write whole or not at all, keys sorted, so that the same input gives the same bytes."""
-    part = path.with_name(path.name + ".part")
-    text = json.dumps(plain(content), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    try:
-        # A lone surrogate in a name cannot be UTF-8; backslashreplace writes it as JSON's own \\u escape.
-        part.write_bytes(text.encode("utf-8", "backslashreplace") + b"\n")
-        part.replace(path)
-    except OSError as exc:
-        raise LevelsError(f"cannot write {path}: {exc.strerror}; choose another --out") from exc
+def as_json(analysis: Mapping[str, Any]) -> bytes:
+    """The file's content, keys sorted, so that the same input gives the same bytes."""
+    text = json.dumps(plain(analysis), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    # A lone surrogate in a name cannot be UTF-8; backslashreplace writes it as JSON's own \\u escape.
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object one of our scripts wrote."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return dict(content)
-
-
-def read_runs(args: argparse.Namespace, room: Path) -> tuple["pd.DataFrame", dict[str, Any]]:
-    """The clean table and the selection, from select_runs.py; empty ones without --runs."""
+def read_runs(settings: Settings, room: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The clean table and the selection; empty ones without runs."""
     import pandas as pd
 
-    table, selection = room / "runs.csv", room / "selection.json"
-    if not args.runs:
+    table = room / "runs.csv"
+    if not settings.runs:
         empty: dict[str, Any] = {"counts": {"records": 0, "used": 0}}
         empty |= {name: [] for name in ("inputs", "mixed", "flags", "left_out", "models")}
         return pd.DataFrame(columns=["group", *CELL, "repeat", "t_s", *UNITS, "decode_tok_per_s"]), empty
-    switches = [f"--{name}" for name in ("include_flagged", "allow_mixed") if getattr(args, name)]
-    env = ["--env", *args.env] if args.env else []
-    run_script(
-        "edgebench.analysis.selection",
-        "--runs",
-        *args.runs,
-        *env,
-        *switches,
-        "--table",
-        table,
-        "--out",
-        selection,
-    )
+    request = Request(settings.runs, settings.env, allow_mixed=settings.allow_mixed)
+    selection = select(request, table, settings.include_flagged)
     # Only the empty cell is missing: "NA" and "null" are names like any other.
     texts = dict.fromkeys((*CELL, "repeat"), str)
-    return pd.read_csv(table, dtype=texts, keep_default_na=False, na_values=[""]), read_json(selection)
+    return pd.read_csv(table, dtype=texts, keep_default_na=False, na_values=[""]), selection
 
 
-def read_judge(args: argparse.Namespace, selection: Mapping[str, Any], room: Path) -> dict[str, Any]:
-    """What check_judge.py found, {} without --scores."""
-    if not args.scores:
+def read_judge(settings: Settings, selection: Mapping[str, Any]) -> dict[str, Any]:
+    """What the check of the judge found, {} without scores."""
+    if settings.scores is None:
         return {}
-    journal = ["--journal", args.journal] if args.journal else []
-    runs = [row["path"] for row in selection["inputs"] if row["kind"] == "runs"]
-    out = room / "judge_check.json"
-    run_script(
-        "edgebench.analysis.judge_trust", "--scores", args.scores, *journal, "--runs", *runs, "--out", out
-    )
-    return read_json(out)
+    runs = [Path(row["path"]) for row in selection["inputs"] if row["kind"] == "runs"]
+    return judge_trust.check_files(settings.scores, settings.journal, runs)
 
 
 # --- the analysis ---
 
 
-def resolve_references(args: argparse.Namespace, levels: Sequence[str]) -> None:
+def resolve_references(settings: Settings, levels: Sequence[str]) -> None:
     """Fill in baseline and placebo: as told, else L0 and P where they exist, else the shortest level and
     none.
     """
     for name in ("baseline", "placebo"):
-        level = getattr(args, name)
+        level = getattr(settings, name)
         if level is not None and level not in levels:
             raise LevelsError(f"no level {level} in the data; --{name} can be one of {', '.join(levels)}")
-    if args.placebo is None and "P" in levels and args.baseline != "P" and len(levels) > 1:
-        args.placebo = "P"
-    if args.baseline is None:
-        args.baseline = "L0" if "L0" in levels else next(level for level in levels if level != args.placebo)
+    if settings.placebo is None and "P" in levels and settings.baseline != "P" and len(levels) > 1:
+        settings.placebo = "P"
+    if settings.baseline is None:
+        settings.baseline = (
+            "L0" if "L0" in levels else next(level for level in levels if level != settings.placebo)
+        )
 
 
-def judgment_tables(args: argparse.Namespace, judge: Mapping[str, Any], room: Path) -> dict[str, Any]:
-    """Win rates and strengths from analyze_judgments.py, the sign tests adjusted over their family."""
+def judgment_tables(settings: Settings, judge: Mapping[str, Any]) -> dict[str, Any]:
+    """Win rates and strengths, the sign tests adjusted over their family."""
     names = (
         "win_rates",
         "bradley_terry",
@@ -456,24 +399,14 @@ def judgment_tables(args: argparse.Namespace, judge: Mapping[str, Any], room: Pa
     tables: dict[str, Any] = {name: judge.get(name, []) for name in names} | {"judge_counts": {}}
     if not judge:
         return tables
-    out = room / "judgments.json"
-    options = [
-        "--reference",
-        args.placebo or args.baseline,
-        "--seed",
-        args.seed,
-        "--resamples",
-        args.resamples,
-    ]
-    run_script(
-        "edgebench.analysis.judgments", "--verdicts", room / "judge_check.json", *options, "--out", out
-    )
-    judgments = read_json(out)
-    tables |= {name: judgments[name] for name in names[:3]} | {"judge_counts": judge["judge_counts"]}
-    rest = [row for row in tables["win_rates"] if row["against"] not in (args.baseline, args.placebo)]
+    resampling = judgments.Resampling(settings.seed, settings.resamples)
+    judged = judgments.analyze(judge, settings.placebo or settings.baseline, resampling)
+    tables |= {name: judged[name] for name in names[:3]} | {"judge_counts": judge["judge_counts"]}
+    references = (settings.baseline, settings.placebo)
+    rest = [row for row in tables["win_rates"] if row["against"] not in references]
     tables["win_rates"] = [row | {"p_holm": None, "holm_family": None, "holm_tests": None} for row in rest]
-    for against in dict.fromkeys((args.baseline, args.placebo)):
-        family = [row for row in judgments["win_rates"] if row["against"] == against]
+    for against in dict.fromkeys(references):
+        family = [row for row in judged["win_rates"] if row["against"] == against]
         tables["win_rates"] += add_holm(
             family, "sign_p", f"win rate against {against}, all models and levels"
         )
@@ -483,106 +416,41 @@ def judgment_tables(args: argparse.Namespace, judge: Mapping[str, Any], room: Pa
     return tables
 
 
-def analyze(args: argparse.Namespace, room: Path) -> dict[str, Any]:
-    """The whole analysis.json."""
-    table, selection = read_runs(args, room)
-    judge = read_judge(args, selection, room)
+def analyze(settings: Settings) -> dict[str, Any]:
+    """The whole analysis.json, but for the answer in words. Raises UserError.
+
+    Baseline and placebo that were left open are filled in in `settings`.
+    """
+    with tempfile.TemporaryDirectory() as room:
+        try:
+            table, selection = read_runs(settings, Path(room))
+        except OSError as exc:
+            raise LevelsError(f"{exc.filename or 'the runs'}: {exc.strerror or exc}") from exc
+    judge = read_judge(settings, selection)
     judged = {level for verdict in judge.get("verdicts", []) for level in (verdict["left"], verdict["right"])}
-    levels = ordered_levels(table, judged, args.placebo)
+    levels = ordered_levels(table, judged, settings.placebo)
     if not levels:
         told = ", ".join(f"{count} {name}" for name, count in sorted(selection["counts"].items()) if count)
         raise LevelsError(f"no run and no verdict left to analyze ({told or 'no records'})")
-    resolve_references(args, levels)
+    resolve_references(settings, levels)
     measured = [level for level in levels if (table["level"] == level).any()]
     groups = grouped(table, selection["models"])
     names = ("baseline", "placebo", "margin", "seed", "resamples", "include_flagged", "allow_mixed")
-    draft: dict[str, Any] = {"schema_version": 1, "settings": {name: getattr(args, name) for name in names}}
-    draft |= {"levels": levels, **selection, **judgment_tables(args, judge, room)}
+    draft: dict[str, Any] = {"schema_version": 1}
+    draft |= {"settings": {name: getattr(settings, name) for name in names}}
+    draft |= {"levels": levels, **selection, **judgment_tables(settings, judge)}
     draft["inputs"] = selection["inputs"] + judge.get("inputs", [])
-    draft |= {"level_means": level_mean_rows(groups, measured), "paired": paired_rows(groups, args, measured)}
-    draft |= {"trend": trend_rows(groups, [level for level in measured if level != args.placebo])}
+    draft |= {"level_means": level_mean_rows(groups, measured)}
+    draft |= {"paired": paired_rows(groups, settings, measured)}
+    draft |= {"trend": trend_rows(groups, [level for level in measured if level != settings.placebo])}
     draft |= {"drift": drift_rows(groups), "variation": variation_rows(groups)}
     draft |= {"cost_split": [], "cost_parts": [], "value": [], "cheapest": []}
-    paths = {name: room / f"{name}.json" for name in ("draft", "split", "weighed", "words")}
-    write_json(paths["draft"], draft)
-    if args.runs:
-        table_file = ("--table", room / "runs.csv")
-        run_script(
-            "edgebench.analysis.split", *table_file, "--draft", paths["draft"], "--out", paths["split"]
-        )
-        draft |= read_json(paths["split"])
-    if args.runs and args.scores:
-        verdicts = ("--verdicts", room / "judge_check.json")
-        run_script(
-            "edgebench.analysis.value", *verdicts, "--draft", paths["draft"], "--out", paths["weighed"]
-        )
-        weighed = read_json(paths["weighed"])
-        ordered = [level for level in levels if level != args.placebo]
+    draft = plain(draft)
+    if settings.runs:
+        draft |= plain(split.split(table, draft))
+    if settings.runs and settings.scores:
+        weighed = value.weigh(judge["verdicts"], draft)
+        ordered = [level for level in levels if level != settings.placebo]
         draft["trend"] += quality_trend(weighed.pop("quality_by_task"), ordered)
         draft |= weighed
-    write_json(paths["draft"], draft)
-    return draft | dict(
-        json.loads(run_script("edgebench.reporting.words", "--analysis", paths["draft"], "--json"))
-    )
-
-
-def share(text: str) -> float:
-    """A command-line number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--runs", nargs="+", default=[], help="run records: files, .gz files, globs; several boards"
-    )
-    parser.add_argument("--scores", type=Path, help="scores_mtbench.csv, plain or .gz")
-    parser.add_argument(
-        "--journal", type=Path, help="the judge's journal (default: beside the scores, if there)"
-    )
-    parser.add_argument(
-        "--env", nargs="*", default=[], help="environment records that do not lie beside the runs"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="analysis.json to write")
-    parser.add_argument("--baseline", help="level the others are compared with (default: L0)")
-    parser.add_argument("--placebo", help="level with length but no information (default: P, if there)")
-    parser.add_argument(
-        "--margin", type=share, default=0.05, help="win rate one is ready to lose (default: 0.05)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (default: 0)")
-    parser.add_argument("--resamples", type=int, default=10_000, help="bootstrap samples (default: 10000)")
-    parser.add_argument("--include_flagged", action="store_true", help="keep runs with errors or hard flags")
-    parser.add_argument(
-        "--allow_mixed", action="store_true", help="average over power modes, scopes, model files"
-    )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if not args.runs and not args.scores:
-        parser.error("give --runs, --scores or both")
-    if args.resamples < 100:
-        parser.error("--resamples must be at least 100: fewer give no 95 % interval")
-    try:
-        if not args.out.parent.is_dir():
-            raise LevelsError(f"no folder {args.out.parent} to write into; make it or choose another --out")
-        with tempfile.TemporaryDirectory() as room:
-            write_json(args.out, analyze(args, Path(room)))
-        print(run_script("edgebench.reporting.words", "--analysis", args.out), end="")
-    except LevelsError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return dict(plain(draft))

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Which runs count: reads run records of one or several boards and writes one clean table of those that do.
 
-gather_campaign.py beside this script reads the files and decides: runs with an error or a hard flag are out,
-of two records with one run_key the last good one counts, and different experiments are not mixed. This script
+campaign.py beside this room reads the files and decides: runs with an error or a hard flag are out,
+of two records with one run_key the last good one counts, and different experiments are not mixed. This room
 makes of that a table of numbers for statistics, and lists and counts what is left out. Memory stays the same
 for any number of runs, but for the list of those left out.
 
@@ -16,12 +16,11 @@ Example:
 
 import argparse
 import csv
-import gzip
 import json
 import math
-import subprocess
 import sys
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from edgebench.shell.launch import room_command
+from edgebench.analysis import campaign
+from edgebench.analysis.campaign import Request
+from edgebench.errors import UserError
+from edgebench.records.jsonl import read_jsonl
+from edgebench.records.run import IDENTITY
 
 NUMBERS = (
     "prompt_tokens",
@@ -47,7 +50,7 @@ FACTS = ("power_scope", "power_source", "power_mode", "quantization")
 Group = tuple[str, str]  # board ("" is unknown), model_id
 
 
-class SelectError(Exception):
+class SelectError(UserError):
     """Something the user can put right: a missing file, runs that must not be averaged together."""
 
 
@@ -84,7 +87,7 @@ def seconds(started_at: Any) -> float | None:
 def table_row(run: Mapping[str, Any]) -> tuple[Any, ...]:
     """The row of TABLE, without the group."""
     # An empty id under one name may stand beside the real one under another.
-    ids = (run[name] for name in ("id", "question_id", "task_id") if run.get(name) not in (None, ""))
+    ids = (run[name] for name in IDENTITY if run.get(name) not in (None, ""))
     numbers = (finite(run.get(name), name in MAY_BE_NEGATIVE) for name in NUMBERS)
     # Python 3.10's csv cannot write a NUL.
     names = (str(name).replace("\0", "\\0") for name in (next(ids), run.get("turn") or 1, run["level"]))
@@ -94,29 +97,12 @@ def table_row(run: Mapping[str, Any]) -> tuple[Any, ...]:
 # --- files ---
 
 
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
-
-
-def gather(args: argparse.Namespace, out: Path) -> None:
-    """Let gather_campaign.py read the files; its own error message becomes ours."""
-    command = [*room_command("edgebench.analysis.campaign"), "--out", str(out), "--runs", *args.runs]
-    command += ["--env", *map(str, args.env)] * bool(args.env) + ["--allow_mixed"] * args.allow_mixed
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["gather_campaign.py failed"])[-1]
-        raise SelectError(last.removeprefix("error: "))
+def gather(request: Request, out: Path) -> None:
+    """Read the files and decide which runs count."""
+    try:
+        campaign.gather(request, out)
+    except (OSError, EOFError, zlib.error) as exc:
+        raise SelectError(str(exc)) from exc
 
 
 def write_table(
@@ -181,17 +167,17 @@ def selection(head: Mapping[str, Any], models: Sequence[Mapping[str, Any]], seen
     }
 
 
-def select(args: argparse.Namespace, room: Path) -> None:
-    """Write the table and the selection."""
-    gathered = room / "gathered.jsonl"
-    gather(args, gathered)
-    lines = (record for _, record in read_jsonl(gathered) if record)
-    head = next(lines)
-    models = [facts for facts in head["models"] if args.include_flagged or facts["in_means"]]
-    place = {(facts["board"], facts["model_id"]): number for number, facts in enumerate(models)}
-    seen = write_table(args.table, lines, place, args.include_flagged)
-    text = json.dumps(selection(head, models, seen), indent=1, sort_keys=True)
-    args.out.write_text(text + "\n", encoding="utf-8")
+def select(request: Request, table: Path, include_flagged: bool = False) -> dict[str, Any]:
+    """Write the clean table and return the selection. Raises UserError, OSError."""
+    with tempfile.TemporaryDirectory() as room:
+        gathered = Path(room) / "gathered.jsonl"
+        gather(request, gathered)
+        lines = (record for _, record in read_jsonl(gathered) if record)
+        head = next(lines)
+        models = [facts for facts in head["models"] if include_flagged or facts["in_means"]]
+        place = {(facts["board"], facts["model_id"]): number for number, facts in enumerate(models)}
+        seen = write_table(table, lines, place, include_flagged)
+    return selection(head, models, seen)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -210,9 +196,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
-        with tempfile.TemporaryDirectory() as room:
-            select(args, Path(room))
-    except SelectError as exc:
+        request = Request(args.runs, args.env, allow_mixed=args.allow_mixed)
+        chosen = select(request, args.table, args.include_flagged)
+        args.out.write_text(json.dumps(chosen, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    except UserError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except OSError as exc:

@@ -30,6 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgebench.errors import UserError
+from edgebench.records.jsonl import write_whole
+from edgebench.stats.intervals import percentile_interval, student_quantile
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -49,7 +53,7 @@ ENTANGLED = 0.98  # correlation of prompt and output tokens beyond which no regr
 RESAMPLES_AT_ONCE = 1000
 
 
-class SplitError(Exception):
+class SplitError(UserError):
     """Something the user can put right: a file that is missing or of another kind."""
 
 
@@ -83,7 +87,6 @@ def fit_cost(tokens: "Floats", cost: "Floats", task: "NDArray[np.int64]") -> Cos
     Gelbach & Miller 2008, CV3), which holds with errors that differ in size or go together within a task.
     """
     import numpy as np
-    from scipy import special  # scipy.stats takes a second to import
 
     free = varying(tokens)
     design = np.column_stack([np.ones(len(cost)), tokens])[:, free]
@@ -101,7 +104,7 @@ def fit_cost(tokens: "Floats", cost: "Floats", task: "NDArray[np.int64]") -> Cos
     left_out = leave_one_task_out(design, cost, task)
     if left_out is not None:
         se = np.sqrt((groups - 1) / groups * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
-        quantile = float(special.stdtrit(groups - 1, 0.975))
+        quantile = student_quantile(groups - 1)
 
     def spread(values: Any) -> tuple[float | None, ...]:
         by_place = {} if values is None else dict(zip(free, values.tolist(), strict=True))
@@ -253,16 +256,13 @@ def resampled_parts(
 
 def part_intervals(parts: "Floats | None", has_share: bool) -> dict[str, Any]:
     """95 % percentile intervals of the parts and of the prompt's share."""
-    import numpy as np
-
     row: dict[str, Any] = dict.fromkeys(("prompt_part_ci95", "answer_part_ci95", "prompt_share_ci95"))
     if parts is not None:
-        row["prompt_part_ci95"], row["answer_part_ci95"] = np.percentile(
-            parts, [2.5, 97.5], axis=0
-        ).T.tolist()
+        row["prompt_part_ci95"] = percentile_interval(parts[:, 0])
+        row["answer_part_ci95"] = percentile_interval(parts[:, 1])
         total = parts.sum(axis=1)
         if has_share and ((total > 0).all() or (total < 0).all()):
-            row["prompt_share_ci95"] = np.percentile(parts[:, 0] / total, [2.5, 97.5]).tolist()
+            row["prompt_share_ci95"] = percentile_interval(parts[:, 0] / total)
     return row
 
 
@@ -365,7 +365,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         text = json.dumps(split(*read_inputs(args)), indent=1, sort_keys=True)
-        args.out.write_text(text + "\n", encoding="utf-8")
+        write_whole(args.out, text + "\n")
     except (SplitError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1

@@ -25,11 +25,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgebench.errors import UserError
+from edgebench.records.jsonl import write_whole
+from edgebench.stats.intervals import percentile_interval, resampled_means
+
 UNITS = {"energy_joule": "J", "latency_ms": "ms"}  # costs, the preferred one first
 REFERENCE_QUALITY = 0.5  # a level against itself: as often ahead as behind
 
 
-class WeighError(Exception):
+class WeighError(UserError):
     """Something the user can put right: a file that is missing or of another kind."""
 
 
@@ -96,10 +100,8 @@ def difference(
         "difference_ci95": None,
     }
     if len(gaps) > 1:
-        generator, share = np.random.default_rng(settings["seed"]), np.full(len(gaps), 1 / len(gaps))
-        # How often each task is drawn is multinomial: one matrix product gives all the means.
-        means = generator.multinomial(len(gaps), share, size=settings["resamples"]) @ gaps / len(gaps)
-        row["difference_ci95"] = np.percentile(means, [2.5, 97.5]).tolist()
+        means = resampled_means(gaps[:, None], settings["seed"], settings["resamples"])
+        row["difference_ci95"] = percentile_interval(means[:, 0])
     return row
 
 
@@ -255,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         verdicts = read_object(args.verdicts, "verdicts")["verdicts"]
         draft = read_object(args.draft, "settings", "levels", "models", "level_means", "win_rates")
         text = json.dumps(weigh(verdicts, draft), indent=1, sort_keys=True, allow_nan=False)
-        args.out.write_text(text + "\n", encoding="utf-8")
+        write_whole(args.out, text + "\n")
     except (WeighError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1

@@ -14,15 +14,15 @@ Example:
 
 import argparse
 import csv
-import gzip
-import json
 import math
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from edgebench.records.jsonl import read_jsonl
 
 LEANS_P = 0.05  # two-sided, exact
 POINTS = {"left": 1.0, "tie": 0.5, "right": 0.0}
@@ -30,21 +30,6 @@ POINTS = {"left": 1.0, "tie": 0.5, "right": 0.0}
 
 class SummaryError(Exception):
     """Something the user can put right: a file that is not there or is not what it should be."""
-
-
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,10 @@ def read_analysis(
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
         raise UserError(f"cannot read {path}: {problem}; companions/analyze_levels.py writes it") from problem
-    if not isinstance(content, dict) or not set(needed) <= content.keys():
-        raise UserError(f"{path} is no analysis: companions/analyze_levels.py writes one")
-    if content.get("schema_version", 1) != 1:
+    if (
+        not isinstance(content, dict)
+        or content.get("schema_version", 1) != 1
+        or not set(needed) <= content.keys()
+    ):
         raise UserError(f"{path} is no analysis of format 1: companions/analyze_levels.py writes one")
     return content

@@ -16,7 +16,6 @@ Example:
 
 import argparse
 import csv
-import gzip
 import json
 import math
 import re
@@ -28,6 +27,11 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from edgebench.errors import UserError
+from edgebench.records.analysis import read_analysis
+from edgebench.records.jsonl import read_jsonl
+from edgebench.shell.text import number, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,9 +54,10 @@ COSTS = {
     "completion_tokens": ("Answer length", "tokens", 1.0),
 }
 Row = Mapping[str, Any]
+NEEDED = ("models", "levels", "settings", "level_means", "cost_parts", "win_rates", "value")
 
 
-class ChartError(Exception):
+class ChartError(UserError):
     """Something the user can put right: a missing file, a folder that cannot be written."""
 
 
@@ -82,7 +87,7 @@ class Trace:
 
 def clean(name: Any) -> str:
     """A name short enough for a legend, without characters a font cannot draw."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in str(name))
+    text = printable(name)
     return text if len(text) <= NAME_LENGTH else text[: NAME_LENGTH - 1] + "…"
 
 
@@ -110,14 +115,6 @@ def of_case(rows: Iterable[Row], case: Row) -> list[Row]:
         for row in rows
         if row["model_id"] == case["model_id"] and row.get("board", case["board"]) in (None, case["board"])
     ]
-
-
-def short(value: float) -> str:
-    """Three significant digits."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-# --- the look ---
 
 
 def tidy(axes: "Axes", grid: Literal["x", "y"] = "y") -> None:
@@ -323,12 +320,12 @@ def trace_chart(analysis: Row, trace: Trace) -> Chart:
     """The chart of a run's power."""
     low, high = (edge(mw for _, mw in trace.points) / 1000 for edge in (min, max))
     span_s = trace.points[-1][0] - trace.points[0][0]
-    told = f"Power between {short(low)} and {short(high)} W over {short(span_s)} s."
+    told = f"Power between {number(low)} and {number(high)} W over {number(span_s)} s."
     reading = "The first busy stretch of the power trace, with two seconds around it."
     if trace.edges:
         reading = f"{trace.run}: the prompt is read up to the second line, the answer written up to the last."
-        told += f" The run lasts {short(trace.edges[-1] - trace.edges[0])} s."
-        told += f" The first token comes after {short(trace.edges[1] - trace.edges[0])} s."
+        told += f" The run lasts {number(trace.edges[-1] - trace.edges[0])} s."
+        told += f" The first token comes after {number(trace.edges[1] - trace.edges[0])} s."
     title = cost_word(analysis, "energy_joule").replace("energy", "power").capitalize()
     return Chart("trace", f"{title} over one run", reading, told, partial(draw_trace, trace=trace), 2.4)
 
@@ -410,7 +407,7 @@ def describe_levels(analysis: Row, metric: str) -> str:
         known = [level for level in analysis["levels"] if means.get(level) is not None]
         if known:
             first, last = known[0], known[-1]
-            values = [short(means[level] / scale) for level in (first, last)]
+            values = [number(means[level] / scale) for level in (first, last)]
             told.append(
                 f"{label(analysis, case)}: {values[0]} {unit} at {first}, {values[1]} {unit} at {last}"
             )
@@ -456,21 +453,6 @@ def svg_text(chart: Chart) -> str:
     for colour, variable in CSS.items():
         text = text.replace(colour, f"var({variable}, {colour})")
     return text.replace("#ffffff", "var(--paper, #ffffff)")
-
-
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
 
 
 def read_trace(path: Path, runs: Sequence[Path], left_out: Sequence[Row]) -> Trace:
@@ -540,16 +522,14 @@ def busy_stretch(points: list[tuple[float, float]]) -> list[tuple[float, float]]
     return [(t, power) for t, power in points if start - 2 <= t <= last + 2]
 
 
-def read_analysis(path: Path) -> dict[str, Any]:
-    """An analysis.json with the tables the charts show."""
-    try:
-        analysis = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise ChartError(f"cannot read {path}: {exc}; analyze_levels.py writes it") from exc
-    needed = {"models", "levels", "settings", "level_means", "cost_parts", "win_rates", "value"}
-    if not isinstance(analysis, dict) or not needed <= set(analysis):
-        raise ChartError(f"{path} is no analysis: analyze_levels.py writes one")
-    return analysis
+def words_of(chart: Chart) -> dict[str, str]:
+    """What stands beside a chart."""
+    return {
+        "name": chart.name,
+        "title": chart.title,
+        "reading": chart.reading,
+        "description": chart.description,
+    }
 
 
 def write_charts(drawn: Sequence[Chart], outdir: Path) -> None:
@@ -559,14 +539,7 @@ def write_charts(drawn: Sequence[Chart], outdir: Path) -> None:
         outdir.mkdir(parents=True, exist_ok=True)
         for chart in drawn:
             (outdir / f"{chart.name}.svg").write_text(svg_text(chart), encoding="utf-8")
-            contents.append(
-                {
-                    "name": chart.name,
-                    "title": chart.title,
-                    "reading": chart.reading,
-                    "description": chart.description,
-                }
-            )
+            contents.append(words_of(chart))
         (outdir / "charts.json").write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
     except OSError as exc:
         raise ChartError(f"cannot write into {outdir}: {exc.strerror}; choose another --outdir") from exc
@@ -586,11 +559,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
-        analysis = read_analysis(args.analysis)
+        analysis = read_analysis(args.analysis, NEEDED)
         left_out = analysis.get("left_out", [])
         trace = read_trace(args.trace, args.runs, left_out) if args.trace else None
         write_charts(charts(analysis, trace), args.outdir)
-    except ChartError as exc:
+    except UserError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     return 0

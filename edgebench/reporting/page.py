@@ -1,32 +1,23 @@
-#!/usr/bin/env python3
-"""One page that says what the longer prompt bought: report.html, self-contained, light and dark, fit to
-print.
+"""One page that says what the longer prompt bought: self-contained, light and dark, fit to print.
 
 The answer in three sentences, every caveat, the charts, the tables, one task's answers side by side, the
-method and where each number comes from. No network, no script: it opens from a USB stick. draw_charts.py
-beside this script draws the charts. All text of models and files is escaped.
-
-Output: report.html (J, s, tokens; win rates in percent).
-
-Example:
-    python companions/report_page.py --runs results/runs_llamacpp.jsonl --analysis results/analysis.json \\
-        --out results/report.html
+method and where each number comes from. No network, no script: it opens from a USB stick. All text of models
+and files is escaped.
 """
 
-import argparse
-import gzip
-import hashlib
+from __future__ import annotations
+
 import html
-import json
 import re
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgebench.shell.launch import room_command
+from edgebench.records.analysis import read_analysis
+from edgebench.records.jsonl import read_jsonl, sha256_of
+from edgebench.records.run import task_of
+from edgebench.reporting import charts, tables
 
 ANSWER_LENGTH = 1200  # characters of an answer shown
 SECTIONS = ("Levels", "Prompt or answer", "The judge", "Quality and cost")
@@ -127,8 +118,13 @@ METHOD = (
 )
 
 
-class ReportError(Exception):
-    """Something the user can put right: a missing file, a file of another kind."""
+@dataclass(frozen=True)
+class Sources:
+    """The files beside the analysis that the page shows something of."""
+
+    runs: Sequence[Path] = ()
+    env: Sequence[Path] | None = None  # default: those beside the runs
+    trace: Path | None = None
 
 
 # --- numbers and cells ---
@@ -238,13 +234,11 @@ def example_section(analysis: Row, runs: Sequence[Path]) -> str:
                 or record.get("level") not in levels
             ):
                 continue
-            task = next(
-                (record[key] for key in ("id", "question_id", "task_id") if record.get(key) is not None), None
-            )
-            answers = found.setdefault(str(task), {})
+            task = str(task_of(record))
+            answers = found.setdefault(task, {})
             answers.setdefault(str(record["level"]), record)
             if len(answers) == len(levels):
-                return show_example(model, str(task), answers, levels)
+                return show_example(model, task, answers, levels)
     return show_example(model, *max(found.items(), key=lambda item: len(item[1])), levels) if found else ""
 
 
@@ -300,71 +294,42 @@ def scalars(env: Row) -> list[tuple[str, Any]]:
 # --- files ---
 
 
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
+def draw(analysis: Row, sources: Sources) -> list[tuple[Row, str]]:
+    """The charts with what stands beside them, as SVG."""
+    left_out = analysis.get("left_out", [])
+    trace = charts.read_trace(sources.trace, sources.runs, left_out) if sources.trace else None
+    return [(charts.words_of(chart), charts.svg_text(chart)) for chart in charts.charts(analysis, trace)]
 
 
-def run_beside(name: str, *arguments: Any) -> str:
-    """Run a script beside this one and return what it prints; its own error message becomes ours."""
-    done = subprocess.run(
-        [*room_command(name), *arguments], capture_output=True, encoding="utf-8", check=False
-    )
-    if done.returncode:
-        raise ReportError(
-            (done.stderr.strip().splitlines() or [f"{name} failed"])[-1].removeprefix("error: ")
-        )
-    return done.stdout
-
-
-def draw(args: argparse.Namespace) -> list[tuple[Row, str]]:
-    """The charts, drawn by draw_charts.py."""
-    with tempfile.TemporaryDirectory() as room:
-        trace = ["--trace", args.trace, "--runs", *args.runs] if args.trace else []
-        run_beside("edgebench.reporting.charts", "--analysis", args.analysis, *trace, "--outdir", room)
-        contents = json.loads(Path(room, "charts.json").read_text(encoding="utf-8"))
-        return [(chart, Path(room, f"{chart['name']}.svg").read_text(encoding="utf-8")) for chart in contents]
-
-
-def environment_files(args: argparse.Namespace) -> list[Path]:
+def environment_files(sources: Sources) -> list[Path]:
     """The environment records given, else those beside the runs."""
-    if args.env is not None:
-        return list(args.env)
-    beside = [run.with_name(re.sub(r"\.jsonl(\.gz)?$", ".env.jsonl", run.name)) for run in args.runs]
-    return [path for path in dict.fromkeys(beside) if path.exists() and path not in args.runs]
+    if sources.env is not None:
+        return list(sources.env)
+    beside = [run.with_name(re.sub(r"\.jsonl(\.gz)?$", ".env.jsonl", run.name)) for run in sources.runs]
+    return [path for path in dict.fromkeys(beside) if path.exists() and path not in sources.runs]
 
 
 def stale(analysis: Row, runs: Sequence[Path]) -> list[str]:
     """A warning for each runs file that is not the one the analysis was made from."""
     known = {row["sha256"] for row in analysis["inputs"]}
-    changed = [path for path in runs if hashlib.sha256(path.read_bytes()).hexdigest() not in known]
+    changed = [path for path in runs if sha256_of(path) not in known]
     return [
         f"{path} is not the file this analysis was made from: run analyze_levels.py again" for path in changed
     ]
 
 
-def page(args: argparse.Namespace) -> str:
+def page(analysis_file: Path, sources: Sources) -> str:
     """The whole document."""
-    tables = json.loads(run_beside("edgebench.reporting.tables", "--analysis", args.analysis, "--json"))
-    analysis = json.loads(args.analysis.read_text(encoding="utf-8"))
-    environments = [record for path in environment_files(args) for _, record in read_jsonl(path) if record]
+    analysis = read_analysis(analysis_file, charts.NEEDED)
+    all_tables = tables.tables_of(analysis)
+    environments = [record for path in environment_files(sources) for _, record in read_jsonl(path) if record]
     body = [
-        answer_section(analysis, stale(analysis, args.runs)),
-        chart_section(draw(args)),
-        *(section(name, tables_of(tables, name)) for name in SECTIONS),
-        example_section(analysis, args.runs),
-        section(DATA_SECTION, tables_of(tables, DATA_SECTION)),
-        method_section(analysis, tables_of(tables, "Method and sources"), environments),
+        answer_section(analysis, stale(analysis, sources.runs)),
+        chart_section(draw(analysis, sources)),
+        *(section(name, tables_of(all_tables, name)) for name in SECTIONS),
+        example_section(analysis, sources.runs),
+        section(DATA_SECTION, tables_of(all_tables, DATA_SECTION)),
+        method_section(analysis, tables_of(all_tables, "Method and sources"), environments),
     ]
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return (
@@ -376,40 +341,3 @@ def page(args: argparse.Namespace) -> str:
         "<footer><p>Made by report_page.py from analysis.json. A dash is a value that was not measured "
         "or cannot be computed; the reason stands in analysis.json.</p></footer>\n</body>\n</html>\n"
     )
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--runs", type=Path, nargs="*", default=[], help="run records, for one task's answers"
-    )
-    parser.add_argument("--analysis", type=Path, required=True, help="analysis.json of analyze_levels.py")
-    parser.add_argument(
-        "--env", type=Path, nargs="*", help="environment records (default: those beside the runs)"
-    )
-    parser.add_argument("--trace", type=Path, help="power trace (the collector's --power_trace)")
-    parser.add_argument("--out", type=Path, required=True, help="the page to write")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        text = page(args)
-        part = args.out.with_name(args.out.name + ".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(args.out)
-    except ReportError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    except OSError as exc:
-        print(f"error: {exc.filename}: {exc.strerror}", file=sys.stderr)
-        return 1
-    print(f"{args.out}: open it in a browser", file=sys.stderr)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

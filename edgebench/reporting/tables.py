@@ -16,56 +16,33 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgebench.errors import UserError
+from edgebench.records.analysis import read_analysis
+from edgebench.shell.text import DASH, fixed, p_value, percent
+from edgebench.shell.text import interval as interval_text
+from edgebench.shell.text import typeset as num
+
 ROWS_SHOWN = 60  # of the runs left out
-DASH = "–"
 Row = Mapping[str, Any]
 Table = dict[str, Any]
 
 
-class TabulateError(Exception):
-    """Something the user can put right: a file that is missing or of another kind."""
-
-
-# --- cells ---
-
-
-def num(value: float | None, sign: bool = False) -> str:
-    """Three significant digits with a real minus sign; a dash for what is missing.
-
-    >>> num(13.0), num(-0.0421, sign=True), num(1234.5), num(None)
-    ('13.0', '−0.0421', '1234', '–')
-    """
-    if value is None:
-        return DASH
-    if abs(value) < 1e-12:  # what a sum of rounding errors leaves of zero
-        return "0"
-    text = f"{value:+#.3g}" if abs(value) < 99.95 else f"{value:+.0f}"
-    if "e" in text:
-        text = f"{value:+.1e}"
-    return (text if sign else text.removeprefix("+")).replace("-", "−").removesuffix(".")
-
-
 def between(interval: Sequence[float] | None, scale: float = 1.0, sign: bool = False) -> str:
-    """An interval."""
-    return DASH if interval is None else " to ".join(num(edge * scale, sign) for edge in interval)
+    """An interval in another unit: each edge times `scale`."""
+    return interval_text(interval, lambda edge: num(edge * scale, sign))
 
 
-def pct(value: float | None) -> str:
-    """A share in percent."""
-    return DASH if value is None else f"{round(100 * value)} %"
+pct = partial(percent, dash=DASH)
+p_text = partial(p_value, dash=DASH)
 
 
 def pct_between(interval: Sequence[float] | None) -> str:
     """An interval of shares in percent, without digits that tasks cannot carry."""
-    return DASH if interval is None else " to ".join(f"{100 * edge:.0f}" for edge in interval)
-
-
-def p_text(value: float | None) -> str:
-    """A p value."""
-    return DASH if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return interval_text(interval, lambda edge: fixed(100 * edge, 0))
 
 
 def scaled(value: float | None, scale: float) -> float | None:
@@ -150,7 +127,11 @@ def paired_tables(analysis: Row) -> list[Table]:
                     num(row["mean_difference"] / scale, sign=True),
                     between(row["ci95"], 1 / scale, sign=True),
                 ]
-                cells += [num(row["percent"], sign=True), p_text(row["wilcoxon_p"]), p_text(row["p_holm"])]
+                cells += [
+                    num(row["percent"], sign=True),
+                    p_text(row["wilcoxon_p"]),
+                    p_text(row["p_holm"]),
+                ]
                 rows.append(cells)
         tables += table("Levels", f"{title}: difference to {base} within tasks", heads, rows)
     return tables
@@ -280,7 +261,12 @@ def value_tables(analysis: Row) -> list[Table]:
     for row in analysis["value"]:
         if row["cost_mean"] is not None:
             scale = 1000 if row["cost_unit"] == "ms" else 1
-            cells = [name_of(analysis, row), row["level"], pct(row["quality"]), num(row["cost_mean"] / scale)]
+            cells = [
+                name_of(analysis, row),
+                row["level"],
+                pct(row["quality"]),
+                num(row["cost_mean"] / scale),
+            ]
             for ratio in (row["quality_per_cost"], row["gain_per_extra_cost"]):
                 cells.append(
                     num(
@@ -412,17 +398,6 @@ def markdown(tables: Iterable[Table]) -> str:
     return "\n".join(lines)
 
 
-def read_analysis(path: Path) -> dict[str, Any]:
-    """An analysis.json; one of another format is refused before a table is half made."""
-    try:
-        analysis = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise TabulateError(f"cannot read {path}: {exc}; companions/analyze_levels.py writes it") from exc
-    if not isinstance(analysis, dict) or analysis.get("schema_version") != 1 or "level_means" not in analysis:
-        raise TabulateError(f"{path} is no analysis of format 1: companions/analyze_levels.py writes one")
-    return analysis
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -436,7 +411,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         tables = tables_of(read_analysis(args.analysis))
-    except TabulateError as exc:
+    except UserError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     text = json.dumps(tables) if args.json else markdown(tables)

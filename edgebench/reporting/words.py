@@ -20,6 +20,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.errors import UserError
+from edgebench.records.analysis import read_analysis
+from edgebench.shell.text import counted, first_with, number, p_value, percent, printable
+
 WIDTH = 79
 BAR = 16
 SCALE = 31  # columns of a win-rate axis, 0 to 100 %
@@ -35,58 +39,16 @@ DRIFTS = {"energy_joule": "energy", "latency_ms": "latency", "decode_tok_per_s":
 Row = Mapping[str, Any]
 
 
-class AnswerError(Exception):
-    """Something the user can put right: a file that is missing or of another kind."""
-
-
-# --- numbers and names in words ---
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Three significant digits, without an exponent for what people count in; a dash for what is missing."""
-    if value is None:
-        return "-"
-    if abs(value) >= 10 ** (digits - 1):
-        return f"{value:.0f}"
-    text = f"{value:.{digits}g}"
-    return f"{value:.2e}" if "e" in text else text
-
-
-def percent(value: float | None) -> str:
-    """A share as whole percent; rounded as an integer, so that nothing becomes -0."""
-    return "-" if value is None else f"{round(100 * value)} %"
-
-
-def p_value(value: float | None) -> str:
-    """p as people print it."""
-    return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def counted(count: int, noun: str) -> str:
-    """A count and its noun."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def clean(name: Any) -> str:
-    """A name without what would move a terminal's cursor."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(name))
-
-
 def spread(values: Sequence[float], show: Any) -> str:
     """One value, or the range of several."""
     low, high = show(min(values)), show(max(values))
     return str(low) if low == high else f"{low} to {high}"
 
 
-def one(rows: Iterable[Row], **wanted: Any) -> Row | None:
-    """The first row with these values."""
-    return next((row for row in rows if all(row.get(name) == value for name, value in wanted.items())), None)
-
-
 def case_name(analysis: Row, row: Row) -> str:
     """The model, and its board where there are several."""
     boards = {model["board"] for model in analysis["models"]}
-    return clean(row["model_id"]) + (f" on {clean(row['board'])}" if len(boards) > 1 else "")
+    return printable(row["model_id"]) + (f" on {printable(row['board'])}" if len(boards) > 1 else "")
 
 
 def top_level(analysis: Row) -> str | None:
@@ -163,7 +125,7 @@ def in_units(row: Row, what: str) -> str:
 
 def explained(analysis: Row, row: Row) -> float:
     """R squared of the fit that a part belongs to; 0 where there is none."""
-    fit = one(analysis["cost_split"], **{name: row[name] for name in ("board", "model_id", "metric")})
+    fit = first_with(analysis["cost_split"], **{name: row[name] for name in ("board", "model_id", "metric")})
     return 0.0 if fit is None or fit["r_squared"] is None else float(fit["r_squared"])
 
 
@@ -180,7 +142,7 @@ def split_clause(analysis: Row, top: str, base: str, metric: str, measured: int)
     names = [case_name(analysis, row) for row in parts]
     whose = "" if len(parts) == measured else f"for {', '.join(names)}, "
     if len(parts) == 1:
-        return f"; {whose}{clean(parts[0]['sentence'])}"
+        return f"; {whose}{printable(parts[0]['sentence'])}"
     shares = [row["prompt_share"] for row in parts if row["prompt_share"] is not None]
     if not shares:
         return ""
@@ -223,7 +185,7 @@ def placebo_clause(analysis: Row, top: str) -> str:
     if not rows:
         return ""
     rates = spread([row["win_rate"] for row in rows], percent)
-    return f"; the placebo {clean(placebo)} wins {rates} against {top}"
+    return f"; the placebo {printable(placebo)} wins {rates} against {top}"
 
 
 def advice_sentence(analysis: Row, top: str) -> str:
@@ -231,7 +193,7 @@ def advice_sentence(analysis: Row, top: str) -> str:
     settings = analysis["settings"]
     rows = [row for row in analysis["cheapest"] if row["cheapest_level"]]
     if len(rows) == 1:
-        return clean(rows[0]["statement"]) + "."
+        return printable(rows[0]["statement"]) + "."
     if rows:
         levels: dict[str, list[str]] = {}
         for row in rows:
@@ -246,7 +208,7 @@ def advice_sentence(analysis: Row, top: str) -> str:
     extra = [row for row in against if row["metric"] == "latency_ms" and row["percent"] is not None]
     if extra:
         change = spread([row["percent"] for row in extra], lambda value: f"{value:+.0f} %")
-        placebo = clean(settings["placebo"])
+        placebo = printable(settings["placebo"])
         return f"Against the placebo {placebo}, all length and no information, {top} takes {change} time."
     missing = "costs" if analysis["win_rates"] else "scores"
     return f"No level can be recommended without {missing}."
@@ -298,7 +260,7 @@ def power_caveats(analysis: Row) -> list[tuple[str, str, str]]:
         found.append(("simulated_power", "high", text))
     demo = [name for name in {model["model_id"] for model in models} if "demo" in name.lower()]
     if demo:
-        names = ", ".join(clean(name) for name in sorted(demo))
+        names = ", ".join(printable(name) for name in sorted(demo))
         found.append(
             ("demo_models", "high", f"{names}: demo models have random weights, their words mean nothing")
         )
@@ -312,7 +274,7 @@ def power_caveats(analysis: Row) -> list[tuple[str, str, str]]:
         if row["coefficients"]["per_output_token"]["estimate"] is None and row["n_runs"]
     }
     if constant:
-        names = ", ".join(clean(name) for name in sorted(constant))
+        names = ", ".join(printable(name) for name in sorted(constant))
         text = f"every answer of {names} has the same length: an answer token's cost cannot be told"
         found.append(("tokens_do_not_vary", "note", text))
     return found
@@ -377,18 +339,22 @@ def judge_caveats(analysis: Row) -> list[tuple[str, str, str]]:
     biased = [row for row in analysis["position_bias"] if row["biased"]]
     for row in (row for row in biased if row["model_id"] is None or len(analysis["position_bias"]) == 1):
         slot = "first" if row["first_slot_score"] > 0.5 else "second"
-        text = f"the judge {clean(row['judge_model'])} favours the {slot} answer (first-slot score "
+        text = f"the judge {printable(row['judge_model'])} favours the {slot} answer (first-slot score "
         text += (
             f"{row['first_slot_score']:.2f}, McNemar p {p_value(row['mcnemar_p'])}): both orders were asked "
         )
         found.append(("position_bias", "high", text + "and a win counts only if they agree"))
     if len(judges(analysis)) > 1:
         text = f"{len(judges(analysis))} judges: the answer and the charts show the verdicts of "
-        found.append(("several_judges", "high", text + f"{clean(judges(analysis)[0])}, the tables all"))
+        found.append(("several_judges", "high", text + f"{printable(judges(analysis)[0])}, the tables all"))
     for judge in judges(analysis):
         if "demo" in judge.lower() or "stub" in judge.lower():
             found.append(
-                ("demo_judge", "high", f"the judge {clean(judge)} is a stand-in: its verdicts mean nothing")
+                (
+                    "demo_judge",
+                    "high",
+                    f"the judge {printable(judge)} is a stand-in: its verdicts mean nothing",
+                )
             )
     failed = analysis["judge_counts"].get("journal_failed")
     if failed:
@@ -407,7 +373,7 @@ def paragraphs(lines: Iterable[str], mark: str) -> list[str]:
     """Wrapped lines that hang behind a mark."""
     out: list[str] = []
     for line in lines:
-        out += textwrap.wrap(clean(line), WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark))
+        out += textwrap.wrap(printable(line), WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark))
     return out
 
 
@@ -448,7 +414,7 @@ def model_table(analysis: Row, model: Row, block: str) -> list[str]:
         latency = means[level, "latency_ms"]["mean"]
         shown.append(number(None if latency is None else latency / 1000))
         value = number(None if row["mean"] is None else row["mean"] / scale)
-        text = f"  {clean(level)[:7]:<8}{shown[0]:>8}{shown[1]:>8}{shown[2]:>11}{value + ' ' + unit:>10}"
+        text = f"  {printable(level)[:7]:<8}{shown[0]:>8}{shown[1]:>8}{shown[2]:>11}{value + ' ' + unit:>10}"
         drawn = bar(row["mean"], largest, block, BAR + 13 - wide)
         lines.append(f"{text}   {ends[level]:<{wide}}{drawn}".rstrip())
     return lines
@@ -469,7 +435,7 @@ def split_table(analysis: Row) -> list[str]:
     parts = [row for row in analysis["cost_parts"] if row["metric"] == metric]
     if not parts:
         return []
-    base = clean(analysis["settings"]["baseline"])
+    base = printable(analysis["settings"]["baseline"])
     lines = [f"PROMPT OR ANSWER (extra {unit} against {base[:20]}, and whose part it is)"]
     for row in parts:
         extra = None if row["extra"] is None else row["extra"] / scale
@@ -478,7 +444,7 @@ def split_table(analysis: Row) -> list[str]:
         if row["prompt_share"] is None and row["extra"] is not None:
             halves = [number(row[part] / scale) for part in ("prompt_part", "answer_part")]
             shares = f"{halves[0]:>6} {unit} prompt {halves[1]:>6} {unit} answer"
-        lines.append(f"  {name[:26]:<27}{clean(row['level'])[:7]:<8}{number(extra):>7} {unit} {shares}")
+        lines.append(f"  {name[:26]:<27}{printable(row['level'])[:7]:<8}{number(extra):>7} {unit} {shares}")
     return [*lines, ""]
 
 
@@ -490,7 +456,7 @@ def win_chart(analysis: Row, row: Row) -> str:
         axis[low : high + 1] = "-" * (high + 1 - low)
     axis[SCALE // 2] = "|"
     axis[round(row["win_rate"] * (SCALE - 1))] = "o"
-    name = f"{clean(row['level'])} vs {clean(row['against'])}"
+    name = f"{printable(row['level'])} vs {printable(row['against'])}"
     return f"  {name[:14]:<15}{percent(row['win_rate']):>6} [{''.join(axis)}] p {p_value(row['p_holm'])}"
 
 
@@ -512,9 +478,9 @@ def text_of(analysis: Row, block: str) -> str:
     mine = of_first_judge(analysis)
     judged = [row for row in mine["win_rates"] if row["against"] == base]
     if judged:
-        lines.append(f"WIN RATE AGAINST {clean(base)[:12]} (o, 95 % CI ---, chance |, Holm-adjusted p)")
+        lines.append(f"WIN RATE AGAINST {printable(base)[:12]} (o, 95 % CI ---, chance |, Holm-adjusted p)")
         for name in sorted({row["model_id"] for row in judged}):
-            lines.append(f"  {clean(name)[:70]}")
+            lines.append(f"  {printable(name)[:70]}")
             lines += [win_chart(analysis, row) for row in judged if row["model_id"] == name]
         lines.append("")
     advice = [f"{case_name(mine, row)}: {row['statement']}" for row in mine["cheapest"] if row["statement"]]
@@ -523,17 +489,16 @@ def text_of(analysis: Row, block: str) -> str:
     return "\n".join(lines[:-1])
 
 
-def read_analysis(path: Path) -> dict[str, Any]:
-    """An analysis.json."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise AnswerError(f"cannot read {path}: {exc}; companions/analyze_levels.py writes it") from exc
-    if not isinstance(content, dict) or not {"settings", "levels", "level_means", "win_rates"} <= set(
-        content
-    ):
-        raise AnswerError(f"{path} is no analysis: companions/analyze_levels.py writes one")
-    return content
+def in_words(analysis: Row) -> dict[str, Any]:
+    """The answer's sentences and the caveats, as analysis.json holds them."""
+    return {"answer": answer(analysis), "caveats": caveats(analysis)}
+
+
+def print_text(analysis: Row) -> None:
+    """The whole answer on stdout, in what its encoding can hold."""
+    utf8 = "utf" in (sys.stdout.encoding or "").lower()
+    text = text_of(analysis, "█" if utf8 else "#")
+    print(text if utf8 else text.encode("ascii", "replace").decode())
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -550,16 +515,14 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
-        analysis = read_analysis(args.analysis)
-    except AnswerError as exc:
+        analysis = read_analysis(args.analysis, ("settings", "levels", "level_means", "win_rates"))
+    except UserError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     if args.json:
-        print(json.dumps({"answer": answer(analysis), "caveats": caveats(analysis)}))
-        return 0
-    utf8 = "utf" in (sys.stdout.encoding or "").lower()
-    text = text_of(analysis, "█" if utf8 else "#")
-    print(text if utf8 else text.encode("ascii", "replace").decode())
+        print(json.dumps(in_words(analysis)))
+    else:
+        print_text(analysis)
     return 0
 
 
