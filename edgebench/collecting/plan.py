@@ -48,6 +48,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.power.feeds import find_feed
+from edgebench.power.trace import SamplerError
 from edgebench.shell.launch import room_command
 
 DEFAULTS: dict[str, Any] = {
@@ -542,10 +544,8 @@ def dry_run_table(
             f"  longest prompt, tokens: {longest}",
             f"  context {model['load']['n_ctx']}, memory {model['file_byte'] / 1e9:.2f} GB weights + {cache}",
         ]
-    feed = ["--source", settings["source"], "--interval", str(settings["interval"])]
-    feed += [f"--feed={settings['feed']}"] if settings["feed"] else []
-    choice = companion("edgebench.power.feeds", "--choose", *feed)[0]
-    lines.append(f"power: {shlex.join(choice['command']) if choice['command'] else choice['reason']}")
+    choice = find_feed(settings["source"], settings["feed"] or None, settings["interval"])
+    lines.append(f"power: {shlex.join(choice.command) if choice.command else choice.reason}")
     lines += ["start it with:", f"  {settings['command']}"] if settings["command"] else []
     return "\n".join(lines)
 
@@ -574,7 +574,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             else map(json.dumps, (header, *todo))
         )
         print(*lines, sep="\n")
-    except (PlanError, OSError) as exc:
+    except (PlanError, SamplerError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     return 1 if settings["dry_run"] and header["errors"] else 0

@@ -1,27 +1,20 @@
-#!/usr/bin/env python3
-"""Prints power lines in tegrastats' grammar from other sensors, for tegrastats_sampler.py --source or --feed.
+"""Feeds of ours: power lines in tegrastats' grammar from other sensors; and the choice of a feed.
 
 Sources: ina3221 (a Jetson's sensors read from sysfs, cheaper and faster than tegrastats), nvml (an NVIDIA
 card), rapl (energy counters of an x86 processor), replay:FILE (a tegrastats log or a recorded trace, labelled
-simulated, from its start again when it ends). The first line says what follows:
+simulated, from its start again when it ends). A feed is a process of its own. Its first line says what
+follows:
 
   # power_feed {"format": 1, "source": "ina3221", "rail": null, "scope": null, "interval_ms": 20, ...}
   tj@43.5C VDD_IN 5040mW/5016mW VDD_CPU_GPU_CV 480mW/492mW VDD_SOC 1440mW/1441mW
 
 Values are mW now / mean since the start. A null rail means: the board's rails are printed, and the reader
 knows which of them make its total. A sensor that cannot be read is left out of its line, never printed as 0.
-
-Example:
-  python companions/power_feed.py --source auto --interval 20
-  python companions/power_feed.py --source replay:data/demo/power_replay.log --speed 10
-  python tegrastats_sampler.py rails --feed "python companions/power_feed.py --source nvml --gpu 1"
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import csv
 import json
 import os
 import re
@@ -37,10 +30,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from edgebench.board.thermal import zone_name
+from edgebench.power.trace import SamplerError
+from edgebench.power.trace_file import TraceReader, open_text
 from edgebench.shell.launch import room_command
 
 MIN_INTERVAL_MS, MAX_INTERVAL_MS = 10, 60_000  # an INA3221 converts its three channels every 6.6 ms
 INA3221_STEP_UV = 40  # over the shunt
+INA3221_READ_MS = 5.0  # four rails of two registers take 4.4 ms on an AGX Orin: so old is the first of a line
 TEMPERATURE_S = 1.0  # thermal zones change slowly and are slow to read: once a second is enough
 LONGEST_STAMP_STEP_S = 10.0  # a larger step between two lines of a log: two logs in one file
 ANNOUNCE = "# power_feed "
@@ -48,8 +45,63 @@ ALIVE_S = 1.0  # a pause in a log is no dead feed: so often it says that it live
 NO_TEGRASTATS = "there is no tegrastats on PATH"
 
 
-class FeedError(Exception):
+class FeedError(SamplerError):
     """Why a source does not work here, and what would help."""
+
+
+class NoSource(FeedError):
+    """There is no sensor here: nothing was mistyped."""
+
+
+@dataclass(frozen=True)
+class FeedRequest:
+    """What shall be sampled, and how."""
+
+    source: str = "auto"  # auto, ina3221, nvml, rapl, replay:FILE, none
+    interval_ms: int = 100
+    speed: float = 1.0  # of a replay
+    gpu: int = 0  # as nvidia-smi counts them
+    nvml_power: str = "instant"  # or mean: NVML's two readings
+    sysfs: Path = Path("/sys")
+
+    def words(self) -> list[str]:
+        """The request as words of a command line; from_words() reads them."""
+        return [f"{name}={value}" for name, value in vars(self).items()]
+
+    @classmethod
+    def from_words(cls, words: Sequence[str]) -> FeedRequest:
+        """The request that these words say.
+
+        >>> FeedRequest.from_words(FeedRequest("nvml", gpu=1).words()).gpu
+        1
+        """
+        said = dict(word.split("=", 1) for word in words)
+        return cls(
+            source=said["source"],
+            interval_ms=int(said["interval_ms"]),
+            speed=float(said["speed"]),
+            gpu=int(said["gpu"]),
+            nvml_power=said["nvml_power"],
+            sysfs=Path(said["sysfs"]),
+        )
+
+
+@dataclass(frozen=True)
+class FeedChoice:
+    """The command that will print power lines; None where there is no power source, and why."""
+
+    command: tuple[str, ...] | None
+    source: str
+    reason: str | None
+
+    @property
+    def paced_s(self) -> float | None:
+        """The interval it was told to sleep between samples; None where its pace is its own."""
+        words = self.command or ()
+        if self.source != "tegrastats" or "--interval" not in words[:-1]:
+            return None
+        value = words[words.index("--interval") + 1]
+        return int(value) / 1000 if value.isdigit() else None
 
 
 class Sample(NamedTuple):
@@ -70,10 +122,12 @@ class Source:
     interval_ms: float = 0.0
     simulated: bool = False
     quantum_mw: dict[str, float] = field(default_factory=dict)  # what one step of each rail's sensor is worth
+    lag_ms: float | None = None  # by how much a value may be older than its line; null: not known
     format: int = 1
 
 
 Read = Callable[[], Sample]
+Held = contextlib.ExitStack  # what a source holds open, and how that is given back
 
 
 def read_text(path: Path) -> str:
@@ -86,14 +140,15 @@ def read_text(path: Path) -> str:
         return ""
 
 
-def opened(path: Path) -> Callable[[], float]:
-    """A function that reads the number in a sysfs file again and again through one open descriptor."""
+def opened(path: Path, held: Held) -> Callable[[], float]:
+    """A function that reads the number in a sysfs file again and again, until `held` closes it."""
     try:
         fd = os.open(path, os.O_RDONLY)
     except OSError as exc:
         raise FeedError(
             f"cannot open {path}: {exc.strerror}; run as root, or `sudo chmod a+r {path}`"
         ) from exc
+    held.callback(os.close, fd)
     return lambda: float(os.pread(fd, 64, 0))
 
 
@@ -107,7 +162,7 @@ def power_of(voltage: Callable[[], float], current: Callable[[], float]) -> Call
     return lambda: voltage() * current() / 1000
 
 
-def hwmon_rails(sysfs: Path) -> dict[str, tuple[Callable[[], float], float | None]]:
+def hwmon_rails(sysfs: Path, held: Held) -> dict[str, tuple[Callable[[], float], float | None]]:
     """Rails of the mainline drivers (JetPack 5 on): ina3221, and Thor's ina238, which is its VIN.
 
     hwmon numbers change from boot to boot, so chips are known by name and channels by label. Channels 4 to 7
@@ -117,21 +172,29 @@ def hwmon_rails(sysfs: Path) -> dict[str, tuple[Callable[[], float], float | Non
     for chip in sorted(sysfs.glob("class/hwmon/hwmon*")):
         name = read_text(chip / "name")
         if name == "ina238" and (chip / "power1_input").exists():
-            microwatt = opened(chip / "power1_input")
+            microwatt = opened(chip / "power1_input", held)
             rails["VIN"] = scaled(microwatt, 1 / 1000), None
         for k in (1, 2, 3) if name == "ina3221" else ():
             label = read_text(chip / f"in{k}_label").replace(" ", "_")
             if label in ("", "NC") or label in rails or read_text(chip / f"in{k}_enable") == "0":
                 continue
-            voltage, current = opened(chip / f"in{k}_input"), opened(chip / f"curr{k}_input")
-            shunt_uohm = read_text(chip / f"shunt{k}_resistor")
-            step_ma = (
-                INA3221_STEP_UV * 1000 / float(shunt_uohm)
-                if shunt_uohm.isdigit() and int(shunt_uohm)
-                else None
-            )
-            rails[label] = power_of(voltage, current), step_ma and step_ma * readable(voltage) / 1000
+            voltage = opened(chip / f"in{k}_input", held)
+            current = opened(chip / f"curr{k}_input", held)
+            step_ma = shunt_step_ma(read_text(chip / f"shunt{k}_resistor"))
+            step_mw = None if step_ma is None else step_ma * readable(voltage) / 1000
+            rails[label] = power_of(voltage, current), step_mw
     return rails
+
+
+def shunt_step_ma(shunt_uohm: str) -> float | None:
+    """What one step of an INA3221 is worth in mA at this shunt; None where the driver does not say.
+
+    >>> shunt_step_ma("5000"), shunt_step_ma("")
+    (8.0, None)
+    """
+    if not shunt_uohm.isdigit() or int(shunt_uohm) == 0:
+        return None
+    return INA3221_STEP_UV * 1000 / float(shunt_uohm)
 
 
 def readable(read: Callable[[], float]) -> float:
@@ -142,34 +205,36 @@ def readable(read: Callable[[], float]) -> float:
         return 0.0
 
 
-def iio_rails(sysfs: Path) -> dict[str, tuple[Callable[[], float], float | None]]:
+def iio_rails(sysfs: Path, held: Held) -> dict[str, tuple[Callable[[], float], float | None]]:
     """Rails of NVIDIA's driver in JetPack 4: rail_name_0..2 and in_power0..2_input in mW, at any address."""
     rails: dict[str, tuple[Callable[[], float], float | None]] = {}
     for device in sorted(sysfs.glob("bus/i2c/drivers/ina3221x/*/iio:device*")):
         for k in (0, 1, 2):
             label = read_text(device / f"rail_name_{k}").replace(" ", "_")
             if label not in ("", "NC") and label not in rails:
-                rails[label] = opened(device / f"in_power{k}_input"), None
+                rails[label] = opened(device / f"in_power{k}_input", held), None
     return rails
 
 
-def thermal_zones(sysfs: Path) -> dict[str, Callable[[], float]]:
+def thermal_zones(sysfs: Path, held: Held) -> dict[str, Callable[[], float]]:
     """Temperatures by tegrastats' names: zone `tj-thermal` is tj."""
     zones: dict[str, Callable[[], float]] = {}
     for zone in sorted(sysfs.glob("class/thermal/thermal_zone*")):
-        name = re.sub(r"-therm(al)?$", "", read_text(zone / "type")).replace(" ", "_")
+        name = zone_name(read_text(zone / "type"))
         if name and (zone / "temp").exists():
             with contextlib.suppress(FeedError):  # a zone that may not be read is no reason to have no power
-                zones[name] = opened(zone / "temp")
+                zones[name] = opened(zone / "temp", held)
     return zones
 
 
-def open_ina3221(args: argparse.Namespace) -> tuple[Source, Read]:
+def open_ina3221(request: FeedRequest, held: Held) -> tuple[Source, Read]:
     """The INA3221 and INA238 sensors of a Jetson, straight from sysfs."""
-    rails = {**iio_rails(args.sys), **hwmon_rails(args.sys)}
+    rails = {**iio_rails(request.sysfs, held), **hwmon_rails(request.sysfs, held)}
     if not rails:
-        raise FeedError(f"no ina3221 sensor below {args.sys}: this is no Jetson, or its driver is not loaded")
-    zones = thermal_zones(args.sys)
+        raise FeedError(
+            f"no ina3221 sensor below {request.sysfs}: this is no Jetson, or its driver is not loaded"
+        )
+    zones = thermal_zones(request.sysfs, held)
     temps_c: dict[str, float] = {}
     due_s = 0.0
 
@@ -182,7 +247,8 @@ def open_ina3221(args: argparse.Namespace) -> tuple[Source, Read]:
         return Sample(read_all({name: rail[0] for name, rail in rails.items()}), temps_c)
 
     quantum_mw = {name: round(step, 3) for name, (_, step) in rails.items() if step}
-    return Source("ina3221", None, None, str(args.sys), quantum_mw=quantum_mw), read
+    source = Source("ina3221", None, None, str(request.sysfs), quantum_mw=quantum_mw, lag_ms=INA3221_READ_MS)
+    return source, read
 
 
 def read_all(sensors: dict[str, Callable[[], float]]) -> dict[str, float]:
@@ -196,7 +262,7 @@ def read_all(sensors: dict[str, Callable[[], float]]) -> dict[str, float]:
     return numbers
 
 
-def open_nvml(args: argparse.Namespace) -> tuple[Source, Read]:
+def open_nvml(request: FeedRequest, held: Held) -> tuple[Source, Read]:
     """An NVIDIA card through NVML: instantaneous power where the driver has it, else its one-second mean."""
     try:
         import pynvml
@@ -204,12 +270,13 @@ def open_nvml(args: argparse.Namespace) -> tuple[Source, Read]:
         raise FeedError("nvidia-ml-py is not installed: pip install nvidia-ml-py") from exc
     try:
         pynvml.nvmlInit()
-        card = pynvml.nvmlDeviceGetHandleByIndex(args.gpu)
+        held.callback(pynvml.nvmlShutdown)
+        card = pynvml.nvmlDeviceGetHandleByIndex(request.gpu)
         name = pynvml.nvmlDeviceGetName(card)
         pynvml.nvmlDeviceGetPowerUsage(card)
     except pynvml.NVMLError as exc:
         # On a Jetson NVML starts, then answers every question about power with "Not Supported".
-        raise FeedError(f"NVML gives no power for GPU {args.gpu}: {exc}") from exc
+        raise FeedError(f"NVML gives no power for GPU {request.gpu}: {exc}") from exc
 
     def instant_mw() -> float | None:
         answer = pynvml.nvmlDeviceGetFieldValues(card, [pynvml.NVML_FI_DEV_POWER_INSTANT])[0]
@@ -217,17 +284,17 @@ def open_nvml(args: argparse.Namespace) -> tuple[Source, Read]:
 
     # Since Ampere nvmlDeviceGetPowerUsage is the mean of the last second: its edges lag half a second behind.
     try:
-        instant = args.nvml_power == "instant" and bool(instant_mw())
+        instant = request.nvml_power == "instant" and bool(instant_mw())
     except (pynvml.NVMLError, AttributeError):
         instant = False
-    rail = f"GPU{args.gpu}"
+    rail = f"GPU{request.gpu}"
 
     def read() -> Sample:
         try:
             power_mw = instant_mw() if instant else float(pynvml.nvmlDeviceGetPowerUsage(card))
             temp_c = float(pynvml.nvmlDeviceGetTemperature(card, pynvml.NVML_TEMPERATURE_GPU))
         except pynvml.NVMLError as exc:
-            raise FeedError(f"NVML lost GPU {args.gpu}: {exc}") from exc
+            raise FeedError(f"NVML lost GPU {request.gpu}: {exc}") from exc
         return Sample({} if power_mw is None else {rail: power_mw}, {"gpu": temp_c})
 
     text = name.decode() if isinstance(name, bytes) else str(name)
@@ -236,17 +303,17 @@ def open_nvml(args: argparse.Namespace) -> tuple[Source, Read]:
     ), read
 
 
-def open_rapl(args: argparse.Namespace) -> tuple[Source, Read]:
+def open_rapl(request: FeedRequest, held: Held) -> tuple[Source, Read]:
     """The processor packages through RAPL: counters in uJ; power is the mean since the reading before."""
     counters: dict[str, tuple[Callable[[], float], float]] = {}
-    for zone in sorted(args.sys.glob("class/powercap/intel-rapl:*")):
+    for zone in sorted(request.sysfs.glob("class/powercap/intel-rapl:*")):
         # Top-level package zones only: core, uncore and dram are their parts, psys their whole.
         if zone.name.count(":") == 1 and read_text(zone / "name").startswith("package"):
             limit_uj = float(read_text(zone / "max_energy_range_uj") or 0)
-            counters[f"PACKAGE{zone.name.split(':')[1]}"] = opened(zone / "energy_uj"), limit_uj
+            counters[f"PACKAGE{zone.name.split(':')[1]}"] = opened(zone / "energy_uj", held), limit_uj
     if not counters:
         raise FeedError(
-            f"no RAPL package below {args.sys}/class/powercap: no x86 processor, or a virtual machine"
+            f"no RAPL package below {request.sysfs}/class/powercap: no x86 processor, or a virtual machine"
         )
     before: dict[str, tuple[float, float]] = {}
 
@@ -263,29 +330,37 @@ def open_rapl(args: argparse.Namespace) -> tuple[Source, Read]:
         return Sample(rails_mw, {})
 
     read()
-    return Source("rapl", "+".join(counters), "package", f"{args.sys}/class/powercap"), read
+    # A mean since the reading before is the power of half an interval ago.
+    source = Source(
+        "rapl",
+        "+".join(counters),
+        "package",
+        f"{request.sysfs}/class/powercap",
+        lag_ms=request.interval_ms / 2,
+    )
+    return source, read
 
 
-SOURCES: dict[str, Callable[[argparse.Namespace], tuple[Source, Read]]] = {
+SOURCES: dict[str, Callable[[FeedRequest, Held], tuple[Source, Read]]] = {
     "ina3221": open_ina3221,
     "nvml": open_nvml,
     "rapl": open_rapl,
 }
 
 
-def find_source(args: argparse.Namespace) -> tuple[Source, Read]:
-    """The source asked for, or for auto the first that works; FeedError with the reason of each."""
-    reasons = []
-    for name in SOURCES if args.source == "auto" else (args.source,):
+def find_source(request: FeedRequest, held: Held) -> tuple[Source, Read, list[str]]:
+    """The source asked for, or for auto the first that works, and why not those before it.
+
+    FeedError with the reason of each where there is none.
+    """
+    reasons: list[str] = []
+    for name in SOURCES if request.source == "auto" else (request.source,):
         try:
-            source, read = SOURCES[name](args)
+            source, read = SOURCES[name](request, held)
         except FeedError as exc:
             reasons.append(f"{name}: {exc}")
             continue
-        said = "".join(f" ({reason})" for reason in reasons)
-        if args.source == "auto":
-            print(f"power_feed: took {name}, {source.origin}{said}", file=sys.stderr)
-        return replace(source, interval_ms=args.interval), read
+        return replace(source, interval_ms=request.interval_ms), read, reasons
     raise FeedError("; ".join(reasons))
 
 
@@ -315,22 +390,17 @@ def stream(source: Source, read: Read) -> None:
 def load_trace(path: Path, rows: Sequence[str]) -> tuple[list[float], list[str], Source]:
     """A recorded trace: times, lines, announcement. FeedError names the row where time runs backwards."""
     times_s: list[float] = []
-    lines, rail, scope = [], "TOTAL", None
-    for number, row in enumerate(csv.DictReader(rows), 2):
-        try:
-            t_s, power_mw = float(row["t_s"]), float(row["power_mw"])
-        except (KeyError, TypeError, ValueError) as exc:
-            raise FeedError(f"{path} line {number}: no t_s and power_mw there") from exc
-        if times_s and not t_s > times_s[-1]:
-            raise FeedError(f"{path} line {number}: time runs backwards; cut the trace there")
-        named = row.get("rail") or ""
-        rail, scope = named if re.fullmatch(r"[A-Z][A-Z0-9_]+", named) else "TOTAL", row.get("scope") or None
-        times_s.append(t_s)
-        lines.append(
-            (f"tj@{row['temp_c']}C " if row.get("temp_c") else "")
-            + f"{rail} {power_mw:.0f}mW/{power_mw:.0f}mW"
-        )
-    return times_s, lines, Source("replay", rail, scope or "board", path.name, simulated=True)
+    lines: list[str] = []
+    rail, scope = "TOTAL", None
+    for row in TraceReader(path, rows):
+        if times_s and not row.t_s > times_s[-1]:
+            raise FeedError(f"{path} line {row.line}: time runs backwards; cut the trace there")
+        named, scope = row.origin.rail or "", row.origin.scope
+        rail = named if re.fullmatch(r"[A-Z][A-Z0-9_]+", named) else "TOTAL"
+        heat = "" if row.temp_c is None else f"tj@{row.temp_c:g}C "
+        times_s.append(row.t_s)
+        lines.append(f"{heat}{rail} {row.power_mw:.0f}mW/{row.power_mw:.0f}mW")
+    return times_s, lines, Source("replay", rail, scope or "board", path.name, simulated=True, lag_ms=0)
 
 
 def stamp_s(line: str) -> float | None:
@@ -360,25 +430,25 @@ def load_log(path: Path, rows: Sequence[str], interval_ms: float) -> tuple[list[
     elif sum(steps_s) > 0:
         period_s = sum(steps_s) / len(steps_s)  # stamps are whole seconds: only their mean tells the period
     rail, scope = (str(said[key]) if said.get(key) else None for key in ("rail", "scope"))
-    source = Source("replay", rail, scope, path.name, simulated=True)
+    source = Source("replay", rail, scope, path.name, simulated=True, lag_ms=0)
     return [k * period_s for k in range(len(lines))], lines, source
 
 
-def load_replay(args: argparse.Namespace) -> tuple[list[float], list[str], Source]:
+def load_replay(request: FeedRequest) -> tuple[list[float], list[str], Source]:
     """Times in s, lines and announcement of the file behind replay:FILE."""
-    path = Path(args.source.removeprefix("replay:"))
+    path = Path(request.source.removeprefix("replay:"))
     try:
-        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        with open_text(path) as file:
             rows = list(file)
     except OSError as exc:
         raise FeedError(f"cannot read {path}: {exc.strerror}") from exc
     is_trace = any(row.startswith("t_s,") for row in rows[:1])
-    times_s, lines, source = load_trace(path, rows) if is_trace else load_log(path, rows, args.interval)
+    times_s, lines, source = load_trace(path, rows) if is_trace else load_log(path, rows, request.interval_ms)
     if not lines:
         raise FeedError(f"{path} has no lines to replay")
     span_s = times_s[-1] - times_s[0]
-    period_s = span_s / (len(times_s) - 1) if span_s > 0 else args.interval / 1000
-    return times_s, lines, replace(source, interval_ms=round(period_s * 1000 / args.speed, 3))
+    period_s = span_s / (len(times_s) - 1) if span_s > 0 else request.interval_ms / 1000
+    return times_s, lines, replace(source, interval_ms=round(period_s * 1000 / request.speed, 3))
 
 
 def replay(
@@ -394,13 +464,13 @@ def replay(
         lap += 1
 
 
-def stream_replay(args: argparse.Namespace) -> None:
-    """Print the recorded lines at their own pace, times --speed."""
-    times_s, lines, source = load_replay(args)
+def stream_replay(request: FeedRequest) -> None:
+    """Print the recorded lines at their own pace, times speed."""
+    times_s, lines, source = load_replay(request)
     announcement = ANNOUNCE + json.dumps(asdict(source) | {"loops": True, "lines": len(lines)})
     print(announcement, flush=True)
     began_s = time.monotonic()
-    for after_s, line in replay(times_s, lines, source, args.speed):
+    for after_s, line in replay(times_s, lines, source, request.speed):
         while (wait_s := began_s + after_s - time.monotonic()) > 0:
             time.sleep(min(wait_s, ALIVE_S))
             if wait_s > ALIVE_S:
@@ -408,41 +478,51 @@ def stream_replay(args: argparse.Namespace) -> None:
         print(line, flush=True)
 
 
-def probe(args: argparse.Namespace) -> dict[str, object]:
-    """Which source would be taken, or null and why none. A file that cannot be replayed is an error."""
-    if args.source.startswith("replay:"):
-        return asdict(load_replay(args)[2]) | {"reason": None}
-    try:
-        return asdict(find_source(args)[0]) | {"reason": None}
-    except FeedError as exc:
-        return {"source": None, "reason": str(exc)}
+# --- Choosing a feed
 
 
-def choose(args: argparse.Namespace) -> dict[str, object]:
-    """The command tegrastats_sampler.py shall run: its words, null if there is no source; source; reason."""
-    if args.feed is not None:
-        return chosen_by_user(args.feed)
-    tegrastats = shutil.which("tegrastats") if args.source in ("auto", "tegrastats") else None
+def find_feed(source: str = "auto", feed: str | None = None, interval_ms: int = 100) -> FeedChoice:
+    """Choose the command that prints power lines; its command is None, with the reason, where there is none.
+
+    SamplerError for what was mistyped: source, interval, or feed (split as a shell would, run without one).
+    """
+    request = FeedRequest(source, interval_ms)
+    check(request, ("tegrastats",))
+    if feed is not None:
+        return chosen_by_user(feed)
+    tegrastats = shutil.which("tegrastats") if source in ("auto", "tegrastats") else None
     if tegrastats:
-        return {
-            "command": [tegrastats, "--interval", str(args.interval)],
-            "source": "tegrastats",
-            "reason": None,
-        }
-    if args.source in ("tegrastats", "none"):
-        reason = NO_TEGRASTATS if args.source == "tegrastats" else "power measurement is switched off"
-        return {"command": None, "source": "none", "reason": reason}
-    found = probe(args)
-    if found["source"] is None:
-        reason = f"{NO_TEGRASTATS}; {found['reason']}" if args.source == "auto" else str(found["reason"])
-        return {"command": None, "source": "none", "reason": reason}
-    source = args.source if args.source.startswith("replay:") else str(found["source"])
-    words = [*room_command("edgebench.power.feeds"), "--source", source]
-    words += ["--interval", str(args.interval), "--speed", str(args.speed), "--sys", str(args.sys)]
-    return {"command": words, "source": found["source"], "reason": None}
+        return FeedChoice((tegrastats, "--interval", str(interval_ms)), "tegrastats", None)
+    if source == "tegrastats":
+        return FeedChoice(None, "none", NO_TEGRASTATS)
+    if source == "none":
+        return FeedChoice(None, "none", "power measurement is switched off")
+    try:
+        found = probe(request)
+    except NoSource as exc:
+        reason = f"{NO_TEGRASTATS}; {exc}" if source == "auto" else str(exc)
+        return FeedChoice(None, "none", reason)
+    source = source if source.startswith("replay:") else found.source
+    return FeedChoice(tuple(feed_command(replace(request, source=source))), found.source, None)
 
 
-def chosen_by_user(feed: str) -> dict[str, object]:
+def feed_command(request: FeedRequest) -> list[str]:
+    """The command line of a feed of ours."""
+    return room_command("edgebench.power.feeds", *request.words())
+
+
+def probe(request: FeedRequest) -> Source:
+    """Which source would be taken. NoSource without one; FeedError for a file that cannot be replayed."""
+    if request.source.startswith("replay:"):
+        return load_replay(request)[2]
+    with contextlib.ExitStack() as held:
+        try:
+            return find_source(request, held)[0]
+        except FeedError as exc:
+            raise NoSource(str(exc)) from exc
+
+
+def chosen_by_user(feed: str) -> FeedChoice:
     """The user's own command, split as a shell would, run without one."""
     try:
         words = shlex.split(feed)
@@ -451,58 +531,47 @@ def chosen_by_user(feed: str) -> dict[str, object]:
     if not words or not shutil.which(words[0]):
         raise FeedError(f"--feed {feed!r}: there is no such command")
     name = "tegrastats" if Path(words[0]).name == "tegrastats" else "feed"
-    return {"command": words, "source": name, "reason": None}
+    return FeedChoice(tuple(words), name, None)
 
 
-def check(args: argparse.Namespace) -> None:
-    """FeedError for arguments that no source can work with."""
-    names = ("auto", *SOURCES, "none", *(("tegrastats",) if args.choose else ()))
-    if args.source not in names and not re.match("replay:.", args.source):
-        raise FeedError(f"unknown source {args.source!r}: give --source {', '.join(names)} or replay:FILE")
-    if not MIN_INTERVAL_MS <= args.interval <= MAX_INTERVAL_MS:
+def check(request: FeedRequest, more: Sequence[str] = ()) -> None:
+    """FeedError for a request that no source can work with; `more` are names that are good beside our own."""
+    names = ("auto", *SOURCES, "none", *more)
+    if request.source not in names and not re.match("replay:.", request.source):
+        raise FeedError(f"unknown source {request.source!r}: give --source {', '.join(names)} or replay:FILE")
+    if not MIN_INTERVAL_MS <= request.interval_ms <= MAX_INTERVAL_MS:
         low, high = MIN_INTERVAL_MS, MAX_INTERVAL_MS
-        raise FeedError(f"an interval of {args.interval} ms does not work: give --interval {low} to {high}")
-    if not 0 < args.speed <= 1000:
-        raise FeedError(f"a speed of {args.speed:g} does not work: give --speed above 0 and at most 1000")
+        raise FeedError(
+            f"an interval of {request.interval_ms} ms does not work: give --interval {low} to {high}"
+        )
+    if not 0 < request.speed <= 1000:
+        raise FeedError(f"a speed of {request.speed:g} does not work: give --speed above 0 and at most 1000")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--source", default="auto", help="auto, ina3221, nvml, rapl, replay:FILE or none")
-    parser.add_argument(
-        "--interval", type=int, default=100, metavar="MS", help="10 to 60000 ms (default: 100)"
-    )
-    parser.add_argument("--speed", type=float, default=1.0, help="replay so many times faster (default: 1)")
-    parser.add_argument(
-        "--gpu", type=int, default=0, help="which card, as nvidia-smi counts them (default: 0)"
-    )
-    parser.add_argument("--nvml_power", choices=("instant", "mean"), default="instant", help="NVML's reading")
-    parser.add_argument("--sys", type=Path, default=Path("/sys"), metavar="DIR", help="where sysfs is")
-    parser.add_argument("--probe", action="store_true", help="print as JSON what would be taken, and end")
-    parser.add_argument(
-        "--choose", action="store_true", help="print as JSON the command for the sampler, and end"
-    )
-    parser.add_argument(
-        "--feed", metavar="CMD", help="with --choose: the user's own command, before --source"
-    )
-    return parser
+# --- The process
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+def print_lines(request: FeedRequest) -> None:
+    """Be a feed: print power lines until nobody reads them. FeedError where the source does not work here."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end with the reader, at the next line
+    check(request)
+    if request.source == "none":
+        print(ANNOUNCE + json.dumps(asdict(Source("none", None, None, "switched off"))))
+    elif request.source.startswith("replay:"):
+        stream_replay(request)
+    else:
+        with contextlib.ExitStack() as held:
+            source, read, reasons = find_source(request, held)
+            if request.source == "auto":
+                said = "".join(f" ({reason})" for reason in reasons)
+                print(f"power_feed: took {source.source}, {source.origin}{said}", file=sys.stderr)
+            stream(source, read)
+
+
+def main() -> int:
+    """Print the power lines that the words of the command line ask for."""
     try:
-        check(args)
-        if args.choose or args.probe:
-            print(json.dumps(choose(args) if args.choose else probe(args)))
-        elif args.source == "none":
-            print(ANNOUNCE + json.dumps(asdict(Source("none", None, None, "switched off"))))
-        elif args.source.startswith("replay:"):
-            stream_replay(args)
-        else:
-            stream(*find_source(args))
+        print_lines(FeedRequest.from_words(sys.argv[1:]))
     except FeedError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1

@@ -39,6 +39,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from edgebench.power.feeds import find_feed
+from edgebench.power.trace import SamplerError
 from edgebench.shell.launch import room_command
 
 ROOM = Path(__file__).resolve().parent
@@ -65,16 +67,14 @@ class MeasureError(Exception):
 
 
 def feed_command(args: argparse.Namespace) -> list[str]:
-    """The power lines' command, from power_feed.py; MeasureError where there is no source."""
-    flags = ["--choose", "--source", args.power_source, "--interval", str(args.interval_ms)]
-    flags += [f"--feed={args.feed}"] if args.feed else []
-    done = subprocess.run([*room_command("edgebench.power.feeds"), *flags], capture_output=True, text=True)
-    if done.returncode:
-        raise MeasureError((done.stderr.strip().splitlines() or ["power_feed.py failed"])[-1][7:])
-    choice = json.loads(done.stdout)
-    if not choice["command"]:
-        raise MeasureError(choice["reason"])
-    return [str(word) for word in choice["command"]]
+    """The power lines' command, MeasureError where there is no source."""
+    try:
+        choice = find_feed(args.power_source, args.feed or None, args.interval_ms)
+    except SamplerError as exc:
+        raise MeasureError(str(exc)) from exc
+    if choice.command is None:
+        raise MeasureError(choice.reason)
+    return list(choice.command)
 
 
 @contextmanager
