@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 import tegrastats_sampler as power
-from edgebench.shell.launch import room_command
+from edgebench.power import feeds
 
 sys.path.insert(0, str(Path(__file__).parent / "fakes"))
 import power_trees
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "data/demo/power_replay.log"
+FEED = [sys.executable, str(ROOT / "tegrastats_sampler.py"), "feed"]
 ANNOUNCE = "# power_feed "
 
 
@@ -29,7 +30,7 @@ def environment(nvml: str = "none") -> dict[str, str]:
 
 
 def once(*words: object, nvml: str = "none") -> subprocess.CompletedProcess[str]:
-    command = [*room_command("edgebench.power.feeds"), *map(str, words)]
+    command = [*FEED, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=environment(nvml), timeout=30)
 
 
@@ -37,7 +38,7 @@ def lines_of(
     count: int, *words: object, nvml: str = "none", after: Any = None
 ) -> tuple[dict[str, Any], list[str]]:
     """The announcement and the first lines; `after` is called when half of them are read."""
-    command = [*room_command("edgebench.power.feeds"), *map(str, words)]
+    command = [*FEED, *map(str, words)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(nvml)) as feed:
         assert feed.stdout
         head, lines = feed.stdout.readline(), []
@@ -155,20 +156,33 @@ def test_rapl_counts_packages_once_and_survives_the_wrap(tmp_path: Path) -> None
 
 def test_auto_says_what_it_took_and_why_not_the_others(tmp_path: Path) -> None:
     power_trees.rapl(tmp_path)
-    found = once("--sys", tmp_path, "--probe")
-    assert json.loads(found.stdout)["source"] == "rapl"
-    assert (
-        "took rapl" in found.stderr
-        and "ina3221: no ina3221 sensor" in found.stderr
-        and "nvml: " in found.stderr
-    )
+    command = [*FEED, "--sys", str(tmp_path), "--interval", "10"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment()) as feed:
+        assert feed.stdout and feed.stderr
+        assert json.loads(feed.stdout.readline().removeprefix(ANNOUNCE))["source"] == "rapl"
+        said = feed.stderr.readline()
+        feed.terminate()
+    assert "took rapl" in said and "ina3221: no ina3221 sensor" in said and "nvml: " in said
     nothing = once("--sys", tmp_path / "empty")
     assert nothing.returncode == 1 and all(
         f"{name}: " in nothing.stderr for name in ("ina3221", "nvml", "rapl")
     )
-    assert json.loads(once("--sys", tmp_path / "empty", "--probe").stdout)["source"] is None
+
+
+def test_a_look_at_what_there_is_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tests/fakes/nvml")
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    monkeypatch.setenv("FAKE_NVML", "none")
+    power_trees.rapl(tmp_path)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert feeds.probe(feeds.FeedRequest(sysfs=tmp_path)).source == "rapl"
+    with pytest.raises(feeds.NoSource, match="ina3221: .*nvml: .*rapl: "):
+        feeds.probe(feeds.FeedRequest(sysfs=tmp_path / "empty"))
     power_trees.orin_nano(tmp_path)
-    assert json.loads(once("--sys", tmp_path, "--probe", nvml="card").stdout)["source"] == "ina3221"
+    monkeypatch.setenv("FAKE_NVML", "card")
+    assert feeds.probe(feeds.FeedRequest(sysfs=tmp_path)).source == "ina3221"
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_none_announces_itself_and_ends() -> None:
@@ -264,7 +278,7 @@ def test_a_zone_that_may_not_be_read_is_no_reason_to_have_no_power(
     ("text", "words"),
     [
         ("t_s,power_mw\n2.0,5000\n1.0,5000\n", "line 3: time runs backwards"),
-        ("t_s,power_mw\n2.0,much\n", "line 2: no t_s and power_mw"),
+        ("t_s,power_mw\n2.0,much\n", "line 2 is no sample of a trace"),
         ("", "no lines"),
         ('# power_feed {"rail\nVDD_IN 1mW\n', "announcement"),
     ],
@@ -287,7 +301,7 @@ def test_a_sampled_replay_is_labelled_in_every_window() -> None:
 
 
 def test_the_feed_ends_with_its_reader(tmp_path: Path) -> None:
-    command = [*room_command("edgebench.power.feeds"), "--source", f"replay:{DEMO}", "--speed", "10"]
+    command = [*FEED, "--source", f"replay:{DEMO}", "--speed", "10"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as feed:
         assert feed.stdout and feed.stderr
         feed.stdout.readline()

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SAMPLER, METER = ROOT / "tegrastats_sampler.py", ROOT / "edgebench/power/meter.py"
+SAMPLER = ROOT / "tegrastats_sampler.py"
 REPLAY = ("--source", f"replay:{ROOT / 'data/demo/power_replay.log'}")
 STEADY = ("--feed", "sh -c 'while :; do echo tj@40C VDD_IN 5000mW/5000mW VDD_SOC 1mW/1mW; sleep 0.02; done'")
 
@@ -25,6 +25,14 @@ STEADY = ("--feed", "sh -c 'while :; do echo tj@40C VDD_IN 5000mW/5000mW VDD_SOC
 def run(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SAMPLER), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def wait_for_rows(trace: Path, characters: int) -> None:
+    """Until a recording has written so much."""
+    deadline_s = time.monotonic() + 30
+    while not trace.exists() or len(trace.read_text()) < characters:
+        assert time.monotonic() < deadline_s, "the recording writes nothing"
+        time.sleep(0.05)
 
 
 def test_rails_names_the_total_its_scope_and_the_true_rate() -> None:
@@ -60,8 +68,7 @@ def test_record_writes_a_trace_that_integrate_reads(tmp_path: Path) -> None:
 def test_control_c_ends_a_recording_cleanly(tmp_path: Path) -> None:
     command = [sys.executable, str(SAMPLER), "record", "--out", str(tmp_path / "trace.csv"), *STEADY]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not (tmp_path / "trace.csv").exists() or len((tmp_path / "trace.csv").read_text()) < 300:
-            time.sleep(0.05)
+        wait_for_rows(tmp_path / "trace.csv", 300)
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0 and process.stderr and "samples of VDD_IN" in process.stderr.read()
     assert (tmp_path / "trace.csv").read_text().endswith("\n")
@@ -99,7 +106,7 @@ def test_an_older_trace_stays_until_there_is_a_new_one(tmp_path: Path) -> None:
 
 def test_a_full_standard_output_and_bad_numbers_are_errors_of_one_line() -> None:
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, str(METER), "rails", "--seconds", "0.1", *STEADY]
+        command = [sys.executable, str(SAMPLER), "rails", "--seconds", "0.1", *STEADY]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "No space left" in done.stderr
     for words in (
@@ -107,7 +114,7 @@ def test_a_full_standard_output_and_bad_numbers_are_errors_of_one_line() -> None
         ("record", "--seconds", "nan"),
         ("run", "--idle_mw", "nan", "ls"),
     ):
-        command = [sys.executable, str(METER), *words]
+        command = [sys.executable, str(SAMPLER), *words]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 1 and done.stderr.startswith("error: --") and "Traceback" not in done.stderr
 
@@ -124,13 +131,12 @@ def children_running(script: str, parent: int) -> list[int]:
 
 
 def test_a_recording_notices_that_its_keeper_was_killed(tmp_path: Path) -> None:
-    command = [sys.executable, str(METER), "record", "--out", str(tmp_path / "trace.csv"), *STEADY]
+    command = [sys.executable, str(SAMPLER), "record", "--out", str(tmp_path / "trace.csv"), *STEADY]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not (tmp_path / "trace.csv").exists() or len((tmp_path / "trace.csv").read_text()) < 200:
-            time.sleep(0.05)
-        (keeper,) = children_running("feed_keeper.py", process.pid)
+        wait_for_rows(tmp_path / "trace.csv", 200)
+        (keeper,) = children_running("edgebench.power.keeper", process.pid)
         os.kill(keeper, signal.SIGKILL)
-        assert process.wait(10) == 1 and process.stderr and "lost its feed_keeper.py" in process.stderr.read()
+        assert process.wait(10) == 1 and process.stderr and "lost its keeper" in process.stderr.read()
 
 
 def test_a_terminal_gets_a_live_view() -> None:

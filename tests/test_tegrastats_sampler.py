@@ -267,8 +267,10 @@ def test_a_window_says_how_good_it_is() -> None:
     good = trace.window(0.55, 2.05, 5000.0)
     assert (good.power_samples, good.flags, good.power_coverage) == (15, (), 1.0)
     assert good.power_period_ms == pytest.approx(100) and good.power_max_gap_ms == pytest.approx(100)
-    # Half a step of the sensor over the whole window, and a step at each edge known to within one.
-    assert good.energy_uncertainty_joule == pytest.approx((20 * 1.5 + 2 * 80 / 2 * 0.1) / 1000)
+    # Half a step of the sensor over the whole window, a step at each edge known to within one, and what the
+    # two edges differ by over the longest lag of a feed of which nothing is known.
+    edges_mj, lag_mj = 2 * 80 / 2 * 0.1, 40 * 0.08
+    assert good.energy_uncertainty_joule == pytest.approx((20 * 1.5 + edges_mj + lag_mj) / 1000)
     gap = trace.window(2.0, 6.0, None)
     assert gap.flags == ("power_gap",) and gap.power_max_gap_ms == pytest.approx(2100)
     assert gap.power_coverage == pytest.approx(1 - 2.1 / 4) and gap.power_mw_max == 9000
@@ -397,7 +399,8 @@ def test_a_step_of_the_load_is_not_taken_for_the_sensors(tmp_path: Path) -> None
     """Nobody states the quantum of these samples, and their only change is a load of 10 W."""
     trace = trace_of([(k * 0.1, 15_000.0 if 10 <= k < 20 else 5000.0) for k in range(30)])
     window = trace.window(0.55, 2.55, 5000.0)
-    assert window.energy_uncertainty_joule is not None and window.energy_uncertainty_joule < 1.2
+    # A quantum of at most 1 W: half of it over two seconds and at each edge; half an interval of both steps.
+    assert window.energy_uncertainty_joule == pytest.approx(1.0 + 2 * 1 * 0.1 / 2 + 2 * 10 * 0.1 / 2)
 
 
 def test_full_standard_output_is_an_error_of_one_line(tmp_path: Path) -> None:
@@ -648,7 +651,8 @@ def test_auto_takes_tegrastats_first_and_says_why_there_is_none(
     choice = power.find_feed(interval_ms=250)
     assert choice.source == "tegrastats" and (choice.command or ())[1:] == ("--interval", "250")
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests/fakes/nvml"))
+    monkeypatch.syspath_prepend(ROOT / "tests/fakes/nvml")
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
     monkeypatch.setenv("FAKE_NVML", "none")
     choice = power.find_feed("tegrastats")
     assert choice == power.FeedChoice(None, "none", "there is no tegrastats on PATH")

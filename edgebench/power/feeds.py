@@ -28,6 +28,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from edgebench.board.thermal import zone_name
@@ -262,6 +263,12 @@ def read_all(sensors: dict[str, Callable[[], float]]) -> dict[str, float]:
     return numbers
 
 
+def shut_down(pynvml: ModuleType) -> None:
+    """Let NVML go; a card that was lost meanwhile is no fault at the end."""
+    with contextlib.suppress(pynvml.NVMLError):
+        pynvml.nvmlShutdown()
+
+
 def open_nvml(request: FeedRequest, held: Held) -> tuple[Source, Read]:
     """An NVIDIA card through NVML: instantaneous power where the driver has it, else its one-second mean."""
     try:
@@ -270,7 +277,7 @@ def open_nvml(request: FeedRequest, held: Held) -> tuple[Source, Read]:
         raise FeedError("nvidia-ml-py is not installed: pip install nvidia-ml-py") from exc
     try:
         pynvml.nvmlInit()
-        held.callback(pynvml.nvmlShutdown)
+        held.callback(shut_down, pynvml)
         card = pynvml.nvmlDeviceGetHandleByIndex(request.gpu)
         name = pynvml.nvmlDeviceGetName(card)
         pynvml.nvmlDeviceGetPowerUsage(card)

@@ -5,7 +5,6 @@ import time
 from types import SimpleNamespace
 
 NVML_SUCCESS, NVML_TEMPERATURE_GPU, NVML_FI_DEV_POWER_INSTANT = 0, 0, 186
-MODE = os.environ.get("FAKE_NVML", "card")
 STARTED_S = time.monotonic()
 
 
@@ -13,9 +12,17 @@ class NVMLError(Exception):
     pass
 
 
+def mode():
+    return os.environ.get("FAKE_NVML", "card")
+
+
 def nvmlInit():
-    if MODE == "none":
+    if mode() == "none":
         raise NVMLError("NVML Shared Library Not Found")
+
+
+def nvmlShutdown():
+    pass
 
 
 def nvmlDeviceGetHandleByIndex(index):
@@ -29,17 +36,17 @@ def nvmlDeviceGetName(card):
 
 
 def nvmlDeviceGetPowerUsage(card):
-    if MODE == "jetson":
+    if mode() == "jetson":
         raise NVMLError("Not Supported")
-    if MODE == "lost" and time.monotonic() - STARTED_S > 0.3:
+    if mode() == "lost" and time.monotonic() - STARTED_S > 0.3:
         raise NVMLError("GPU is lost")
     return 61_000
 
 
 def nvmlDeviceGetFieldValues(card, fields):
-    if MODE == "lost":
+    if mode() == "lost":
         return [SimpleNamespace(nvmlReturn=3, value=SimpleNamespace(uiVal=0))]
-    if MODE == "old":
+    if mode() == "old":
         return [SimpleNamespace(nvmlReturn=3, value=SimpleNamespace(uiVal=0))]
     return [SimpleNamespace(nvmlReturn=NVML_SUCCESS, value=SimpleNamespace(uiVal=72_345))]
 
