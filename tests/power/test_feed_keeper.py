@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[1] / "edgebench/power/keeper.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "edgebench/power/keeper.py"
 
 
 def keep(*words: str, silent_s: float = 2.0) -> list[tuple[float, str]]:

@@ -16,10 +16,10 @@ import pytest
 import tegrastats_sampler as power
 from edgebench.power import feeds
 
-sys.path.insert(0, str(Path(__file__).parent / "fakes"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "fakes"))
 import power_trees
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "data/demo/power_replay.log"
 FEED = [sys.executable, str(ROOT / "tegrastats_sampler.py"), "feed"]
 ANNOUNCE = "# power_feed "
@@ -177,7 +177,7 @@ def test_a_look_at_what_there_is_leaves_nothing_open(tmp_path: Path, monkeypatch
     power_trees.rapl(tmp_path)
     before = len(list(Path("/proc/self/fd").iterdir()))
     assert feeds.probe(feeds.FeedRequest(sysfs=tmp_path)).source == "rapl"
-    with pytest.raises(feeds.NoSource, match="ina3221: .*nvml: .*rapl: "):
+    with pytest.raises(feeds.NoSource, match=r"ina3221: .*nvml: .*rapl: "):
         feeds.probe(feeds.FeedRequest(sysfs=tmp_path / "empty"))
     power_trees.orin_nano(tmp_path)
     monkeypatch.setenv("FAKE_NVML", "card")

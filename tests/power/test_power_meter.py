@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SAMPLER = ROOT / "tegrastats_sampler.py"
 REPLAY = ("--source", f"replay:{ROOT / 'data/demo/power_replay.log'}")
 STEADY = ("--feed", "sh -c 'while :; do echo tj@40C VDD_IN 5000mW/5000mW VDD_SOC 1mW/1mW; sleep 0.02; done'")

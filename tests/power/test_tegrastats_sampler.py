@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import tegrastats_sampler as power
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tegrastats_sampler.py"
 FAKE = ROOT / "tests/fakes/tegrastats"
 CORPUS = ROOT.parent / "shared/data/tegrastats"
