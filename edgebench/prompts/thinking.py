@@ -68,7 +68,7 @@ ANSWER_FRAMES = (
 )
 # Words that an answer may use for itself, so only behind thinking.
 FRAMES_BEHIND_THINKING = ((r"<response>", r"</response>"), (r"<answer>", r"</answer>"))
-END_OF_FRAME = r"\[END FINAL RESPONSE\]"  # Apriel's closing mark opens its frame
+END_OF_FRAME = "[END FINAL RESPONSE]"  # Apriel's closing mark opens its frame
 
 QUOTES = {"`": "`", "'": "'", '"': '"', "“": "”", "‘": "’", "«": "»"}
 
@@ -271,13 +271,22 @@ def end_of_block(text: str, opening: re.Match[str]) -> tuple[int, int, bool]:
 
 def unframed(text: str, place: int, frames: Sequence[tuple[str, str]]) -> Span:
     """The answer from `place` on, without the marks that a family writes around its answers."""
+    whole = Span(place, len(text), False)
     for opening, closing in frames:
+        head = re.compile(opening).match(text, behind_space(text, place))
+        if not head:
+            continue
+        closings = list(re.compile(closing).finditer(text, head.end()))
+        if not closings:
+            return Span(head.end(), len(text), False)
         # A frame around the whole answer, not one that the answer holds.
-        found = re.compile(rf"\s*{opening}(?P<inner>.*?)(?:{closing})?\s*\Z", re.S).match(text, place)
-        if found and not re.search(closing, found["inner"]):
-            return Span(*found.span("inner"), False)
-    found = re.compile(rf"(?P<inner>.*?)\s*{END_OF_FRAME}\s*\Z", re.S).match(text, place)
-    return Span(*found.span("inner"), False) if found and place else Span(place, len(text), False)
+        if len(closings) == 1 and not text[closings[0].end() :].strip():
+            return Span(head.end(), closings[0].start(), False)
+        return whole
+    rest = text[place:].rstrip()
+    if place and rest.endswith(END_OF_FRAME):
+        return Span(place, place + len(rest) - len(END_OF_FRAME), False)
+    return whole
 
 
 def channel_spans(text: str, head: re.Pattern[str], opened_by_prompt: bool) -> tuple[list[Span], bool]:
@@ -326,7 +335,7 @@ def joined(stretches: Sequence[tuple[str, bool]], still_open: bool) -> Reasoned:
     answer = "\n\n".join(answers)
     if not thoughts:
         return Reasoned(answer, None, still_open)
-    return Reasoned(answer.lstrip("\n"), "\n\n".join(filter(None, thoughts)), still_open)
+    return Reasoned(answer.lstrip(), "\n\n".join(filter(None, thoughts)), still_open)
 
 
 def byte_place(text: str, place: int) -> int:

@@ -48,6 +48,8 @@ WORDS = PLAIN.map(str.strip).filter(bool)
 def test_every_familys_thinking_is_told_from_its_answer(opening: str, closing: str) -> None:
     whole = f"{opening}\nFirst this.\nThen that.\n{closing}\n\nThe Seine.\n"
     assert split_reasoning(whole) == Reasoned("The Seine.\n", "First this.\nThen that.", False)
+    spaced = f" {opening} First. {closing} The Seine."
+    assert split_reasoning(spaced) == Reasoned("The Seine.", "First.", False)
     cut = f"{opening}\nFirst this.\nThen"
     assert split_reasoning(cut) == Reasoned("", "First this.\nThen", True)
     nothing = f"{opening}\n\n{closing}\n\nThe Seine."
@@ -139,6 +141,21 @@ def test_frames_around_the_answer_are_marks_too() -> None:
     assert split_reasoning("<|START_RESPONSE|>Yes.<|END_RESPONSE|>").answer == "Yes."
     for plain in ("<answer>4</answer>", "<response>ok</response> and more"):
         assert split_reasoning(plain).answer == plain
+    held = "<think>a</think><answer>4</answer> or <answer>5</answer>"
+    assert split_reasoning(held).answer == "<answer>4</answer> or <answer>5</answer>"
+    cut = "<think>a</think><answer>It is"
+    assert split_reasoning(cut) == Reasoned("It is", "a", False)
+
+
+def test_long_runs_of_white_space_take_no_time() -> None:
+    """A regular expression that tries each of them anew would need minutes."""
+    runs = "word" + " \n" * 100_000
+    for text in (
+        runs + "end",
+        "<think>" + runs + "</think>" + runs + "end",
+        "<think>a</think><answer>" + runs,
+    ):
+        assert len(split_reasoning(text).answer) >= 200_000
 
 
 def test_a_verdict_is_what_stands_outside_of_all_thinking() -> None:
