@@ -72,6 +72,32 @@ install_requirements() {
     cp "$1" "$stamp"
 }
 
+# Loads a quantized model of a megabyte and decodes with it: each kind of matrix has instructions of its own.
+engine_runs() {
+    local room="$1"
+    "$PY" models/make_demo_model.py --outdir "$room" --size tiny --arch llama --type Q8_0 --name probe >/dev/null &&
+        "$PY" -c 'import llama_cpp, sys; llama_cpp.Llama(sys.argv[1], n_gpu_layers=0, n_threads=1, verbose=False)("ok", max_tokens=2)' "$room/probe.gguf" >/dev/null 2>&1
+}
+
+# A build for the CPU it sees dies where a virtual machine shows instructions (AMX) that it does not let run.
+engine_for_this_cpu() {
+    local room code=0
+    if [ -e "$VENV/.engine-runs" ]; then return; fi
+    room="$(mktemp -d)"
+    engine_runs "$room" || code=$?
+    if [ "$code" = 132 ]; then # 128 + SIGILL
+        say "the engine's build for this CPU stops at an illegal instruction: building it again for any CPU with AVX2 (once)"
+        "$PY" -m pip cache remove --quiet llama_cpp_python >/dev/null 2>&1 || true
+        CMAKE_ARGS="-DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF" "$PY" -m pip install --quiet --disable-pip-version-check \
+            --force-reinstall --no-deps "$(grep '^llama-cpp-python' requirements.txt)" >&2 || die "pip could not build the engine again; the lines above say why"
+        code=0
+        engine_runs "$room" || code=$?
+    fi
+    rm -rf "$room"
+    [ "$code" = 0 ] || die "the engine cannot run a model here (status $code); build it with CMAKE_ARGS of your own, see README"
+    touch "$VENV/.engine-runs"
+}
+
 setup() {
     if [ ! -x "$PY" ]; then
         local python
@@ -81,6 +107,7 @@ setup() {
     fi
     "$PY" -c 'import llama_cpp' 2>/dev/null || choose_engine_build
     install_requirements "${1:-requirements.txt}"
+    on_jetson || engine_for_this_cpu
 }
 
 # A step that fails is remembered, and the chain goes on with what there is; one that was told to stop stops the chain.
