@@ -84,14 +84,14 @@ engine_for_this_cpu() {
     local room code=0
     if [ -e "$VENV/.engine-runs" ]; then return; fi
     room="$(mktemp -d)"
-    engine_runs "$room" || code=$?
+    engine_runs "$room" 2>/dev/null || code=$?
     if [ "$code" = 132 ]; then # 128 + SIGILL
         say "the engine's build for this CPU stops at an illegal instruction: building it again for any CPU with AVX2 (once)"
         "$PY" -m pip cache remove --quiet llama_cpp_python >/dev/null 2>&1 || true
-        CMAKE_ARGS="-DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF" "$PY" -m pip install --quiet --disable-pip-version-check \
+        CMAKE_ARGS="${CMAKE_ARGS:--DLLAVA_BUILD=OFF} -DGGML_NATIVE=OFF" "$PY" -m pip install --quiet --disable-pip-version-check \
             --force-reinstall --no-deps "$(grep '^llama-cpp-python' requirements.txt)" >&2 || die "pip could not build the engine again; the lines above say why"
         code=0
-        engine_runs "$room" || code=$?
+        engine_runs "$room" 2>/dev/null || code=$?
     fi
     rm -rf "$room"
     [ "$code" = 0 ] || die "the engine cannot run a model here (status $code); build it with CMAKE_ARGS of your own, see README"

@@ -183,3 +183,45 @@ def test_the_judge_runs_with_a_key_or_on_this_machine(
     asked = [line for line in (tmp_path / "log").read_text().splitlines() if "judge_pairs.py" in line]
     assert len(asked) == judged
     assert all(("--api_key_env SOME_KEY" in line) == bool(key) for line in asked)
+
+
+STOPS_AT_ILLEGAL_INSTRUCTIONS = """#!/bin/sh
+echo "$CMAKE_ARGS: $@" >> "$ARGUMENTS"
+case "$*" in
+*llama_cpp.Llama*) grep -q "force-reinstall" "$ARGUMENTS" || kill -ILL $$ ; [ -z "$STILL_BROKEN" ] ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("still_broken", ["", "yes"])
+@pytest.mark.parametrize("given", ["", "-DGGML_BLAS=ON"])
+def test_an_engine_that_stops_at_an_illegal_instruction_is_built_again(
+    tmp_path: Path, given: str, still_broken: str
+) -> None:
+    """As on a virtual machine whose processor shows AMX and does not let it run."""
+    shutil.copy(ROOT / "run_all.sh", tmp_path)
+    shutil.copy(ROOT / "requirements.txt", tmp_path)
+    python = tmp_path / "venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(STOPS_AT_ILLEGAL_INSTRUCTIONS)
+    python.chmod(0o755)
+    log = tmp_path / "log"
+    own = {"ARGUMENTS": str(log), "VENV": "venv", "CMAKE_ARGS": given, "STILL_BROKEN": still_broken}
+    command = ["./run_all.sh", "--setup"]
+
+    def setup() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, **own}, capture_output=True, text=True
+        )
+
+    done = setup()
+    (again,) = [line for line in log.read_text().splitlines() if "force-reinstall" in line]
+    assert "-DGGML_NATIVE=OFF" in again and given in again and "llama-cpp-python" in again
+    assert "illegal instruction" in done.stderr
+    if still_broken:
+        assert done.returncode == 1 and "error: the engine cannot run a model here" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    asked = len(log.read_text().splitlines())
+    assert setup().returncode == 0
+    assert "llama_cpp.Llama" not in "".join(log.read_text().splitlines(True)[asked:])  # proved once
