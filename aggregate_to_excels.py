@@ -8,8 +8,7 @@
 Writes quality_scores.xlsx (win rates, 0 to 1, a tie is one half), energy_per_run.xlsx (J, net of idle),
 latency_per_run.xlsx (ms) and output_tokens_per_run.xlsx (tokens). Runs with an error or a hard flag are in no
 mean; a missing value is an empty cell with its reason in Flags. Records need id, model_id, level,
-prompt_tokens, completion_tokens, latency_ms and energy_joule only. A lone copy reads one runs file; several,
-globs, boards, --analysis and --parquet need companions/gather_campaign.py beside it.
+prompt_tokens, completion_tokens, latency_ms and energy_joule only.
 
 Example:
   python aggregate_to_excels.py --runs results/runs_llamacpp.jsonl --scores results/scores_mtbench.csv
@@ -22,11 +21,9 @@ import itertools
 import math
 import re
 import shlex
-import subprocess
 import sys
 import tempfile
 import textwrap
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,8 +31,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgebench.records.jsonl import read_jsonl
-from edgebench.shell.launch import room_command
+from edgebench.analysis.campaign import Request, gather
+from edgebench.errors import UserError
+from edgebench.records.jsonl import UNREADABLE, read_jsonl
+from edgebench.records.judgment import SCORE_OF_WINNER
+from edgebench.records.run import HARD_FLAG_MEANINGS, HARD_FLAGS, all_flags_of, task_of, was_evaluated
+from edgebench.stats.intervals import student_quantile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,14 +44,6 @@ if TYPE_CHECKING:
 MAX_ROWS = 1_048_576  # of one sheet in the xlsx format
 MAX_TEXT = 32_767  # UTF-16 units of one cell in the xlsx format
 SLICE = 50_000  # rows that are Python objects at once
-# A run with one of these did not measure what was asked: it is listed, counted and left out of means.
-HARD_FLAGS = {
-    "warm_cache": "part of the prompt came from the cache, so time and energy are too low",
-    "prompt_not_evaluated": "the engine did not compute exactly the tokens of the prompt",
-    "token_mismatch": "the token counts contradict the engine's own",
-    "implausible_rate": "faster than the memory of the board allows",
-    **dict.fromkeys(("timeout", "interrupted"), "stopped before the answer ended"),
-}
 TEXTS = ["board", "model_id", "category", "level", "energy_missing", "task_id", "flags", "error"]
 NUMBERS = ["turn", "repeat", "prompt_tokens", "completion_tokens", "latency_ms", "energy_joule"]
 RUN_COLUMNS = ["board", "task_id", "category", "level", *NUMBERS[:4]]
@@ -80,11 +73,11 @@ NOTES = {
     "score": "1 if the judge took the left level, 0 for the right, 0.5 for a tie, or if orders disagree.",
     "win_rate": "Mean score of a level in its pairs with the level that the header names; 0.5 is even.",
     "left out": "Runs with an error or a hard flag are in the rows (in_means: no) and Flags, not in means.",
-    **{f"hard flag {flag}": meaning for flag, meaning in HARD_FLAGS.items()},
+    **{f"hard flag {flag}": meaning for flag, meaning in HARD_FLAG_MEANINGS.items()},
 }
 
 
-class AggregateError(Exception):
+class AggregateError(UserError):
     """Something that the user can put right."""
 
 
@@ -129,19 +122,16 @@ def free_title(wanted: str, used: set[str], suffix: str = "~{}") -> str:
 
 def slim(record: Mapping[str, Any]) -> list[Any] | None:
     """(run_key, *TEXTS, *NUMBERS) of a record, its numbers as they are; None without task, model or level."""
-    ids = [record[name] for name in ("id", "question_id", "task_id") if record.get(name) is not None]
-    if not ids or not record.get("model_id") or not record.get("level"):
+    task = task_of(record)
+    if task is None or not record.get("model_id") or not record.get("level"):
         return None
-    found = record.get("flags") or []
-    flags = {str(flag) for flag in (found if isinstance(found, list) else [found])}
-    if record.get("power_source") == "replay":
-        flags.add("simulated_power")
-    if record.get("prompt_tokens_evaluated") not in (None, record.get("prompt_tokens")):
+    flags = set(all_flags_of(record))
+    if not was_evaluated(record):  # said beside another hard flag, too: the sheet lists every reason
         flags.add("prompt_not_evaluated")
     error = record.get("error") or ""
     if isinstance(error, dict):
         error = f"{error.get('type') or 'error'}: {error.get('message') or 'no message'}"
-    texts = [*(record.get(name) or "" for name in TEXTS[:5]), ids[0], " ".join(sorted(flags)), error]
+    texts = [*(record.get(name) or "" for name in TEXTS[:5]), task, " ".join(sorted(flags)), error]
     texts = [sys.intern(str(text)[:MAX_TEXT]) for text in texts]
     return [record.get("run_key") or None, *texts, *map(record.get, NUMBERS)]
 
@@ -157,7 +147,7 @@ def checked(rows: Sequence[Sequence[Any]]) -> pd.DataFrame:
         invalid = frame[name].notna() & ~good
         frame.loc[invalid, "flags"] += f" invalid_{name}"
         frame[name] = number.where(good).astype("float64")
-    hard = {words: not HARD_FLAGS.keys().isdisjoint(words.split()) for words in frame["flags"].unique()}
+    hard = {words: not HARD_FLAGS.isdisjoint(words.split()) for words in frame["flags"].unique()}
     return frame.assign(hard=frame["flags"].map(hard).astype(bool) | (frame["error"] != ""))
 
 
@@ -195,16 +185,8 @@ def read_runs(path: Path) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
 def gathered(args: argparse.Namespace, room: Path) -> Path:
     """The file to read: what edgebench.analysis.campaign makes of --runs."""
     out = room / "gathered.jsonl"
-    command = [
-        *room_command("edgebench.analysis.campaign"),
-        "--out",
-        str(out),
-        *["--allow_mixed"] * args.allow_mixed,
-    ]
-    for name in ("scores", "analysis", "parquet"):
-        command += [f"--{name}", str(getattr(args, name))] if getattr(args, name) else []
-    if code := subprocess.run([*command, "--runs", *args.runs], check=False).returncode:
-        raise SystemExit(code)  # it has said why
+    further = {name: getattr(args, name) for name in ("scores", "analysis", "parquet", "allow_mixed")}
+    gather(Request(args.runs, **further), out)
     return out
 
 
@@ -226,7 +208,7 @@ def read_scores(path: Path | None) -> tuple[pd.DataFrame, list[str]]:
     frame = frame.reindex(columns=SCORES).fillna("").astype(object).assign(board="", kept=True, flags="")
     sides = frame["pair"].str.split("_vs_", n=1, expand=True).reindex(columns=[0, 1]).fillna("")
     frame["level"], frame["against"] = sides[0], sides[1]
-    frame["score"] = frame["winner"].map({"A": 1.0, "Tie": 0.5, "B": 0.0}).astype("float64")
+    frame["score"] = frame["winner"].map(SCORE_OF_WINNER).astype("float64")
     usable = (frame[["task_id", "model_id", "level", "against"]] != "").all(axis=1) & frame["score"].notna()
     judged = frame[usable].drop_duplicates([*SCORES[:1], *SCORES[2:4], *SCORES[5:]], keep="last")
     judged = judged.assign(turn=pd.to_numeric(judged["turn"], errors="coerce"))
@@ -262,22 +244,26 @@ def cell_means(frame: pd.DataFrame, value: str) -> pd.DataFrame:
     return good.groupby([*GROUP, "task_id", "turn"], dropna=False)[value].agg(["mean", "std", "count"])
 
 
+def t_quantile(n: float) -> float:
+    """Student's t(0.975, n - 1); NaN for a single value, and without scipy, which the empty cells say."""
+    try:
+        return student_quantile(n - 1) if n > 1 else math.nan
+    except ImportError:
+        return math.nan
+
+
 def level_stats(frame: pd.DataFrame, value: str, baseline: str) -> pd.DataFrame:
     """STATS by board, model and level: the mean of the k task means, and mean ± t(0.975, k − 1) · s / √k.
 
     The interval is over tasks, since the repeats of one task move together (with one task: over its repeats).
     """
-    try:
-        from scipy.special import stdtrit
-    except ImportError:
-        stdtrit = None  # no interval then, which the empty cells say
     tasks = cell_means(frame, value)["mean"].groupby([*GROUP, "task_id"]).mean()
     runs = frame[frame["kept"]].groupby(GROUP)[value].agg(n="count", std="std")
     stats = tasks.groupby(GROUP).agg(n_tasks="count", mean="mean", spread="std")
     stats = stats.assign(n=runs["n"], std=runs["std"])
     many = stats["n_tasks"] > 1
     k, spread = stats["n_tasks"].where(many, stats["n"]), stats["spread"].where(many, stats["std"])
-    t = k.map(lambda n: float(stdtrit(n - 1, 0.975)) if stdtrit and n > 1 else math.nan).astype("float64")
+    t = k.map(t_quantile).astype("float64")
     half, mean = t * spread / k**0.5, stats["mean"]
     stats = stats.assign(ci95_half=half, ci95_low=mean - half, ci95_high=mean + half)
     base = tasks[tasks.index.get_level_values("level") == baseline].droplevel("level").rename("base")
@@ -452,7 +438,10 @@ def flag_rows(campaign: Campaign, value: str) -> pd.DataFrame:
     missing = runs[value].isna() if value in runs else runs["kept"] & False
     effect = runs["kept"].map({True: "kept", False: "left out of means"})
     effect += missing.map({True: f", no {value}", False: ""})
-    told = {text: "; ".join(HARD_FLAGS[w] for w in HARD_FLAGS if w in flags) for text, flags in words.items()}
+    told = {
+        text: "; ".join(HARD_FLAG_MEANINGS[w] for w in HARD_FLAG_MEANINGS if w in flags)
+        for text, flags in words.items()
+    }
     why = runs["energy_missing"].where(runs["energy_missing"] != "", runs["flags"])
     why = why.replace("", "null, without a reason").where(missing, runs["flags"].map(told))
     reason = runs["error"].where(runs["error"] != "", why)
@@ -570,7 +559,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         campaign = compute(args, [Path(__file__).name, *(sys.argv[1:] if argv is None else argv)])
         write_all(campaign, args.outdir)
-    except (AggregateError, OSError, EOFError, zlib.error) as exc:
+    except (UserError, *UNREADABLE) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -21,17 +21,14 @@ Example:
 
 import argparse
 import csv
-import datetime as dt
-import hashlib
+import io
 import json
-import os
 import random
 import secrets
 import shlex
 import signal
 import subprocess
 import sys
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -40,12 +37,26 @@ from itertools import combinations, groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from edgebench.errors import UserError
+from edgebench.judging.summary import summary_of
+from edgebench.judging.verdict import reread_journal
 from edgebench.prompts.thinking import split_reasoning
-from edgebench.records.jsonl import read_jsonl
+from edgebench.records.jsonl import (
+    UNREADABLE,
+    append_whole,
+    heal_tail,
+    hold,
+    read_jsonl,
+    sha256_of,
+    utc_now,
+    write_whole,
+)
+from edgebench.records.judgment import SCORE_COLUMNS
+from edgebench.records.run import task_of
+from edgebench.shell import lifeline
 from edgebench.shell.launch import room_command
 
 Args = argparse.Namespace
-COLUMNS = ["task_id", "category", "model_id", "pair", "winner", "judge_model", "turn"]
 PASSED_ON = "api_url serve_model api_key_env api_key_header insecure concurrency timeout_s price_in price_out"
 CHARS_PER_TOKEN = 4.0  # English prose; for the plan's estimate only
 RUBRIC = """You are an impartial judge comparing two answers (A,B) to the same prompt.
@@ -59,12 +70,9 @@ AS_TEXT = "Reply with that one word and nothing else."
 AS_JSON = 'Reply with JSON and nothing else: {"winner": "A"}, {"winner": "B"} or {"winner": "Tie"}.'
 WINNER = {"winner": {"type": "string", "enum": ["A", "B", "Tie"]}}
 SCHEMA = {"type": "object", "properties": WINNER, "required": ["winner"], "additionalProperties": False}
-# A verdict alone, in the usual forms: A, [[A]], "Final verdict: B", {"winner": "A"}; [[C]] is FastChat's tie.
-LEAD_IN = r"(?:(?:my |the )?(?:final |better )?(?:verdict|winner|answer|choice)\W+(?:is\W+)?)*"
-PLAIN = rf"(?:```json)?\W*{LEAD_IN}(?:(?:assistant |answer )?(a|b|tie)(?![+-])|\[\[c\]\])\W*"
 
 
-class JudgeError(Exception):
+class JudgeError(UserError):
     """Something the user can put right, or a clean stop: the message, and the exit code if it is not 1."""
 
 
@@ -119,10 +127,10 @@ class Game:
         return {"A": a, "B": b, "Tie": "tie"}
 
 
-def task_of(record: Mapping[str, Any]) -> str:
-    """The task id as text, under id, question_id or task_id: 81 and "81" are one task. Empty: none."""
-    found = [record[name] for name in ("id", "question_id", "task_id") if record.get(name) is not None]
-    return str(found[0]) if found else ""
+def task_name(record: Mapping[str, Any]) -> str:
+    """The task id as text: 81 and "81" are one task. Empty: none."""
+    task = task_of(record)
+    return "" if task is None else str(task)
 
 
 def load_questions(path: Path) -> dict[str, dict[str, Any]]:
@@ -132,10 +140,10 @@ def load_questions(path: Path) -> dict[str, dict[str, Any]]:
         for record in (found or {} for _, found in read_jsonl(path)):
             turns = record.get("turns") or record.get("question") or record.get("prompt")
             lists = {"turns": turns, "reference": record.get("reference") or []}
-            if turns and task_of(record):
+            if turns and task_name(record):
                 lists = {name: item if isinstance(item, list) else [item] for name, item in lists.items()}
-                questions[task_of(record)] = record | lists
-    except (OSError, EOFError, zlib.error) as exc:
+                questions[task_name(record)] = record | lists
+    except UNREADABLE as exc:
         raise JudgeError(f"cannot read the questions: {exc} (--questions)") from exc
     if not questions:
         raise JudgeError(f"no question with question_id and turns in {path} (--questions)")
@@ -149,14 +157,14 @@ def run_records(root: Path, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
         try:
             for _, record in read_jsonl(path):
                 left_out["unreadable lines"] += record is None
-                if record and {"model_id", "level", "output_text"} <= record.keys() and task_of(record):
+                if record and {"model_id", "level", "output_text"} <= record.keys() and task_name(record):
                     yield record
-        except (OSError, EOFError, zlib.error) as exc:
+        except UNREADABLE as exc:
             left_out[f"damaged files, read up to the damage ({path.name}: {exc})"] += 1
 
 
 def why_unusable(record: Mapping[str, Any], questions: Mapping[str, Any]) -> str:
-    turns = questions.get(task_of(record), {}).get("turns", ())
+    turns = questions.get(task_name(record), {}).get("turns", ())
     if (record.get("turn") or 1) not in range(1, len(turns) + 1):
         return "records of tasks or turns that --questions does not hold"
     no_answer = not isinstance(record["output_text"], str) or not record["level"]
@@ -171,7 +179,7 @@ def load_answers(root: Path, questions: Mapping[str, Any], left_out: Counter[str
         if reason := why_unusable(record, questions):
             left_out[reason] += 1
             continue
-        unit = (task_of(record), str(record["model_id"]), record.get("turn") or 1)
+        unit = (task_name(record), str(record["model_id"]), record.get("turn") or 1)
         level, at = str(record["level"]), str(record.get("started_at") or "")
         repeats = units[unit][level]
         repeat = record.get("repeat") or len(repeats) + 1
@@ -241,10 +249,6 @@ def request_body(game: Game, args: Args, fence: str | None = None) -> dict[str, 
     return body | {"messages": [{"role": role, "content": text} for role, text in said]}
 
 
-def sha256_of(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def make_games(it: Comparison, args: Args) -> list[Game]:
     """The requests of one comparison. Who answered is part of the key too: no reply serves two models."""
     identity = [it.task_id, it.model_id, it.turn, it.pair]
@@ -255,10 +259,6 @@ def make_games(it: Comparison, args: Args) -> list[Game]:
     served = args.serve_model and args.serve_model.name
     asked = [[1, *identity, game.order, served, request_body(game, args, fence="")] for game in games]
     return [replace(game, key=sha256_of(json.dumps(about))) for game, about in zip(games, asked, strict=True)]
-
-
-def utc_now() -> str:
-    return dt.datetime.now(dt.timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def journal_line(game: Game, args: Args) -> dict[str, Any]:
@@ -285,7 +285,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file: Any = None  # the lock, and where lines are added
+        self.file: Any = None  # open while it is locked for this process
         self.lines: list[dict[str, Any]] = []
         self.side: dict[str, str] = {}  # left, right, tie
         self.replies: Counter[str] = Counter()  # how many have been paid for
@@ -295,11 +295,8 @@ class Journal:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = self.path.open("ab", buffering=0)
-            with suppress(ImportError):  # Windows: nothing keeps a second process out
-                import fcntl
-
-                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.file.truncate(self.path.read_bytes().rfind(b"\n") + 1)
+            hold(self.file)
+            heal_tail(self.path)
         except BlockingIOError:
             raise JudgeError(f"another judge_pairs.py writes {self.path}: wait, or change --out") from None
         except OSError as exc:
@@ -307,11 +304,8 @@ class Journal:
 
     def append(self, lines: Sequence[dict[str, Any]]) -> None:
         """Add lines; they are on the disk before this returns. Raises JudgeError."""
-        data = "".join(json.dumps(line) + "\n" for line in lines).encode()
         try:
-            if self.file.write(data) != len(data):
-                raise OSError(28, "no space left on device")
-            os.fsync(self.file.fileno())
+            append_whole(self.path, "".join(json.dumps(line) + "\n" for line in lines).encode())
         except OSError as exc:
             raise JudgeError(f"cannot write the journal: {exc}; make room, then run again (--out)") from exc
         self.note(lines)
@@ -359,7 +353,7 @@ def ask(args: Args, games: Sequence[Game], journal: Journal) -> int:
     flags = [name if value is True else f"{name}={value}" for name, value in given if value is not False]
     # A session of its own: Ctrl-C is ours to handle. Its stdin stays open: should we be killed, it stops too.
     command, code = [*room_command(module), "--lifeline", *flags, *shlex.split(args.ask_args)], 0
-    child: Any = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    child: Any = lifeline.start(command, stdin=subprocess.PIPE, start_new_session=True)
     with suppress(BrokenPipeError), child:  # it may stop (a bad key) before it has read the whole list
         try:
             for game in games:
@@ -371,18 +365,16 @@ def ask(args: Args, games: Sequence[Game], journal: Journal) -> int:
         except JudgeError as stopped:  # a signal: what is on its way still comes in
             child.terminate()
             child.wait()
-            code = int(stopped.args[1])
+            code = stopped.exit_code
     return code or int(child.wait())
 
 
 def write_scores(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     """Replace the CSV by rename: no reader ever sees half of it. Raises JudgeError."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([SCORE_COLUMNS, *rows])
     try:
-        with (part := path.with_name(f".{path.name}.part")).open("w", encoding="utf-8", newline="") as out:
-            csv.writer(out, lineterminator="\n").writerows([COLUMNS, *rows])
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(path)
+        write_whole(path, text.getvalue())
     except OSError as exc:
         raise JudgeError(f"cannot write {path}: {exc} (--out)") from exc
 
@@ -427,9 +419,8 @@ def print_plan(args: Args, games: Sequence[Game], todo: Sequence[Game], left_out
 
 def report(args: Args, games: Sequence[Game], journal: Journal, argv: Sequence[str]) -> bool:
     """What is there, what is missing and how to go on; True if nothing is missing."""
-    files = ["--scores", str(args.out), "--journal", str(journal.path), "--baseline", args.baseline]
-    prices = [f"--{name}={vars(args)[name]}" for name in ("price_in", "price_out") if vars(args)[name]]
-    subprocess.run([*room_command("edgebench.judging.summary"), *files, *prices], check=False)
+    prices = (args.price_in or None, args.price_out or None)
+    print(summary_of(args.out, journal.path, args.baseline, *prices), flush=True)
     lacking = [game for game in games if game.order and game.key not in journal.side]
     if lacking:
         unread = sum(journal.replies[game.key] > args.reasks for game in lacking)
@@ -478,8 +469,7 @@ def judge(args: Args, argv: Sequence[str]) -> int:
     if not args.dry_run:
         journal.lock()
     if args.reparse and journal.file:
-        command = [*room_command("edgebench.judging.verdict"), "--journal", str(journal.path)]
-        subprocess.run(command, check=False)
+        reread_journal(journal.path)
     journal.load()
     known = len(journal.lines)
 
@@ -518,9 +508,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, on_signal)
     try:
         return judge(args, argv)
-    except JudgeError as exc:
-        print(f"error: {exc.args[0]}", file=sys.stderr)
-        return int((*exc.args, 1)[1])
+    except UserError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return exc.exit_code
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import aggregate_to_excels
 from edgebench.analysis import campaign as gather_campaign
+from edgebench.records.run import HARD_FLAG_MEANINGS, HARD_FLAGS
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -264,9 +265,9 @@ def test_flagged_runs_come_back_with_include_flagged(tmp_path: Path) -> None:
 
 
 def test_who_decides_which_runs_count_decides_the_same(tmp_path: Path) -> None:
-    """gather_campaign.py decides for a campaign, a lone copy of the aggregator for its one file."""
-    assert set(aggregate_to_excels.HARD_FLAGS) == gather_campaign.HARD_FLAGS
-    cases: list[dict[str, Any]] = [{"flags": [flag]} for flag in aggregate_to_excels.HARD_FLAGS]
+    """The gathered file and the workbooks agree on which runs count."""
+    assert set(HARD_FLAG_MEANINGS) == HARD_FLAGS
+    cases: list[dict[str, Any]] = [{"flags": [flag]} for flag in HARD_FLAG_MEANINGS]
     cases += [{}, {"flags": ["throttled"]}, {"flags": "timeout"}, {"error": {}}, {"error": {"type": "E"}}]
     cases += [{"prompt_tokens_evaluated": value} for value in (None, 10, 9)]
     alone = aggregate_to_excels.checked([aggregate_to_excels.slim(record(**case)) for case in cases])

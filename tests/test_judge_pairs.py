@@ -29,6 +29,7 @@ from edgebench.judging import asking as ask_endpoint
 from edgebench.judging import local_server as serve_judge
 from edgebench.judging import summary as judge_summary
 from edgebench.judging import verdict as read_verdict
+from edgebench.records.judgment import SCORE_COLUMNS
 from tests.fakes.judge_stub import FAULTS, JudgeStub
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -1165,7 +1166,7 @@ def test_golden_files_are_still_written_like_this(desk: Desk) -> None:
     asked = next(line for line in golden if not line["rule"])
     assert list(asked) == list(desk.lines()[0])
     header = (GOLDEN / "scores_mtbench.csv").read_text().splitlines()[0]
-    assert header == desk.out.read_text().splitlines()[0] == ",".join(judge_pairs.COLUMNS)
+    assert header == desk.out.read_text().splitlines()[0] == ",".join(SCORE_COLUMNS)
 
 
 def test_summary_of_the_golden_files() -> None:

@@ -33,7 +33,7 @@ from edgebench.records.jsonl import read_jsonl, sha256_of, write_whole
 from edgebench.records.judgment import SCORE_OF_SIDE, SCORE_OF_WINNER
 from edgebench.records.run import task_of
 from edgebench.stats.intervals import wilson
-from edgebench.stats.significance import sign_test
+from edgebench.stats.slots import lean_of
 
 Lengths = Mapping[tuple[str, ...], int]  # characters of an answer by (model, task, turn, level)
 BIASED_P = 0.05
@@ -118,18 +118,17 @@ def position_bias(matched: Sequence[tuple[Reply, Reply]]) -> dict[str, Any]:
     over both orders, 1/2 is none. mcnemar_p: exact two-sided test of first-first against second-second.
     Source: Zheng et al. (2023), arXiv 2306.05685.
     """
-    scores = [(one.score_of(one.first), two.score_of(two.first)) for one, two in matched]
-    seen = Counter(scores)
-    row: dict[str, Any] = {"pairs": len(scores), "first_first": seen[1, 1], "second_second": seen[0, 0]}
-    row |= {"partial_first": seen[1, 0.5] + seen[0.5, 1], "partial_second": seen[0, 0.5] + seen[0.5, 0]}
+    lean = lean_of([(one.score_of(one.first), two.score_of(two.first)) for one, two in matched])
+    row: dict[str, Any] = {"pairs": lean.pairs}
+    row |= {"first_first": lean.first_both, "second_second": lean.second_both}
+    row |= {"partial_first": lean.partial_first, "partial_second": lean.partial_second}
     row |= dict.fromkeys(("consistency", "first_slot_score", "mcnemar_p"))
-    row |= {"biased": False, "reason": None if scores else "no pair was judged in both orders"}
-    if scores:
-        # The second order holds the levels swapped: the same verdict means opposite slot scores.
-        row["consistency"] = sum(one + two == 1 for one, two in scores) / len(scores)
-        row["first_slot_score"] = sum(one + two for one, two in scores) / (2 * len(scores))
-        row["mcnemar_p"] = sign_test(seen[1, 1], seen[0, 0])
-        row["biased"] = row["mcnemar_p"] < BIASED_P
+    row |= {"biased": False, "reason": None if lean.pairs else "no pair was judged in both orders"}
+    if lean.pairs:
+        row["consistency"] = lean.agree / lean.pairs
+        row["first_slot_score"] = lean.first_slot_score
+        row["mcnemar_p"] = lean.p_value
+        row["biased"] = lean.p_value < BIASED_P
     return row
 
 

@@ -9,7 +9,7 @@ stdin: one JSON object per line, {"body": {"model", "messages", "max_tokens", ..
 line says that the list is complete; with --lifeline the end of stdin means that nobody waits any more: stop.
 --out: one fsynced line per reply, the request's "line" with reply_model, params (sent besides model and
 messages), raw_reply, finish_reason, prompt_tokens, completion_tokens, attempts (HTTP requests it cost),
-duration_s, asked_at and error (why it was given up) added. With --reader, a script that turns a reply into a
+duration_s, asked_at and error (why it was given up) added. With --reader, a module that turns a reply into a
 verdict, also verdict and winner_side, what the request's "sides" say of it. judge_pairs.py runs this.
 
 Never more than --concurrency requests are in flight. A Retry-After holds all of them back; timeouts, resets,
@@ -25,9 +25,9 @@ Example:
 """
 
 import argparse
-import datetime as dt
 import email.utils
 import heapq
+import importlib
 import ipaddress
 import json
 import math
@@ -35,19 +35,18 @@ import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from edgebench.shell.launch import room_command
+from edgebench.records.jsonl import utc_now
 
 LONG_WAIT_S = 3600.0  # an endpoint that asks for more has spent its quota
 BACKOFF_CAP_S = 60.0
@@ -325,22 +324,17 @@ class Endpoint:
 
 
 class Reader:
-    """A script that says what a reply means: JSON line in, JSON line out. Ends with this process."""
+    """Says what a reply means: the parse_verdict of a module, asked once for each text."""
 
     def __init__(self, module: str) -> None:
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.child: Any = subprocess.Popen(room_command(module), **pipes)
-        self.known: dict[str, Any] = {}  # most replies are one of three words
-        self.lock = threading.Lock()
+        self.parse: Callable[[str], str | None] = importlib.import_module(module).parse_verdict
+        self.known: dict[str, str | None] = {}  # most replies are one of three words
 
-    def read(self, reply: str) -> Any:
-        """What the script says. Raises OSError or ValueError where it has ended."""
-        with self.lock:
-            if reply not in self.known:
-                self.child.stdin.write(json.dumps(reply).encode() + b"\n")
-                self.child.stdin.flush()
-                self.known[reply] = json.loads(self.child.stdout.readline())
-            return self.known[reply]
+    def read(self, reply: str) -> str | None:
+        """The verdict by slot; None where the reply states none."""
+        if reply not in self.known:
+            self.known[reply] = self.parse(reply)
+        return self.known[reply]
 
 
 class Output:
@@ -436,12 +430,11 @@ class Pool:
                     self.changed.notify()
 
     def write(self, job: Job, outcome: dict[str, Any]) -> None:
-        asked_at = dt.datetime.now(dt.timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = (job.request.get("line") or {}) | outcome | {"attempts": job.attempts, "asked_at": asked_at}
+        about = {"attempts": job.attempts, "asked_at": utc_now()}
+        line = (job.request.get("line") or {}) | outcome | about
         if self.reader and "raw_reply" in line:
-            with suppress(OSError, ValueError):  # a reader that has ended costs the verdict, not the reply
-                verdict = self.reader.read(line["raw_reply"])
-                line |= {"verdict": verdict, "winner_side": job.request.get("sides", {}).get(verdict)}
+            verdict = self.reader.read(line["raw_reply"])
+            line |= {"verdict": verdict, "winner_side": job.request.get("sides", {}).get(verdict)}
         self.output.append(line)
 
     def settle(self, job: Job, result: dict[str, Any] | Fault) -> None:

@@ -12,7 +12,6 @@ Example:
 """
 
 import argparse
-import ctypes
 import json
 import os
 import secrets
@@ -28,14 +27,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.errors import UserError
+from edgebench.shell import lifeline
 from edgebench.shell.launch import room_command
 
 LARGEST_N_CTX = 32768  # tokens; on an 8 GB board the KV cache of a 4B model fills the memory about there
+STOP_SECONDS = 5.0  # for the server to end by itself
 KEY_NAME = "JUDGE_SERVER_KEY"
 CHAT_TOKENS = 128  # what a chat template adds around the messages, rounded up
 
 
-class ServeError(Exception):
+class ServeError(UserError):
     """Something the user can put right: no engine, no model file, no room."""
 
 
@@ -77,13 +79,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def die_with_parent() -> None:
-    """SIGKILL for this process when its parent ends, however that ends. Linux only."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1  # linux/prctl.h
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
 def server_settings(args: argparse.Namespace, port: int, n_ctx: int, key: str) -> dict[str, Any]:
     """The server's configuration. Its own default would keep all logits: n_ctx x vocabulary floats."""
     model = {
@@ -110,11 +105,11 @@ def start_server(settings: dict[str, Any]) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "llama_cpp.server", "--config_file", str(config)]
         with log.open("wb") as out:
             pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out}
-            child = subprocess.Popen(command, env=env, **pipes, preexec_fn=die_with_parent)
+            child = lifeline.start(command, env=env, **pipes)
         try:
             wait_until_ready(child, settings)
         except BaseException:
-            stop_server(child)
+            lifeline.end(child, STOP_SECONDS)
             print(log.read_text(errors="replace")[-2000:], file=sys.stderr)
             raise
     return child
@@ -137,15 +132,6 @@ def wait_until_ready(
     raise ServeError(f"the server did not come up (exit code {child.poll()}); its own lines above say why")
 
 
-def stop_server(child: subprocess.Popen[bytes]) -> None:
-    child.terminate()
-    try:
-        child.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-
-
 def read_requests() -> tuple[list[str], list[str]]:
     """The lines of stdin up to a blank one, and the texts they hold, one per request."""
     lines, texts = [], []
@@ -161,9 +147,8 @@ def run_asker(lines: Sequence[str], flags: Sequence[str], port: int, key: str) -
     """ask_endpoint.py over the lines. Its exit code; SIGTERM is passed on to it."""
     where = ["--lifeline", "--api_url", f"http://127.0.0.1:{port}/v1", "--api_key_env", KEY_NAME]
     command = [*room_command("edgebench.judging.asking"), *flags, *where]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, text=True, env={**os.environ, KEY_NAME: key}
-    ) as child:
+    surroundings = {**os.environ, KEY_NAME: key}
+    with lifeline.start(command, stdin=subprocess.PIPE, text=True, env=surroundings) as child:
         assert child.stdin
         try:
             child.stdin.writelines([*lines, "\n"])
@@ -191,7 +176,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args, flags = build_parser().parse_known_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    die_with_parent()
+    lifeline.die_with_parent()  # by hand, too: what the parent starts through the lifeline is armed already
     key, port = secrets.token_urlsafe(24), free_port()
     try:
         lines, texts = read_requests()
@@ -204,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return run_asker(lines, flags, port, key)
         finally:
-            stop_server(server)
+            lifeline.end(server, STOP_SECONDS)
     except ServeError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 4

@@ -14,39 +14,22 @@ Example:
 
 import argparse
 import csv
-import math
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgebench.errors import UserError
 from edgebench.records.jsonl import read_jsonl
+from edgebench.records.judgment import SCORE_OF_SIDE, SCORE_OF_WINNER
+from edgebench.stats.slots import Lean, lean_of
 
 LEANS_P = 0.05  # two-sided, exact
-POINTS = {"left": 1.0, "tie": 0.5, "right": 0.0}
 
 
-class SummaryError(Exception):
+class SummaryError(UserError):
     """Something the user can put right: a file that is not there or is not what it should be."""
-
-
-@dataclass(frozen=True)
-class Lean:
-    """How the judge treats the two slots, over the pairs it was asked in both orders."""
-
-    pairs: int
-    agree: int  # the same winner in both orders
-    first_both: int  # the answer in the first slot won twice
-    second_both: int
-    first_slot_score: float | None  # mean score of the first slot, 0 to 1
-
-    @property
-    def p_value(self) -> float:
-        """Exact two-sided sign test of first_both against second_both (McNemar): 1 where neither happened."""
-        n, k = self.first_both + self.second_both, min(self.first_both, self.second_both)
-        return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n) if n else 1.0
 
 
 def read_scores(path: Path) -> list[dict[str, str]]:
@@ -92,7 +75,7 @@ def rates_against(rows: Sequence[Mapping[str, str]], baseline: str) -> dict[tupl
     scores: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in rows:
         left, _, right = row["pair"].partition("_vs_")
-        points = {"A": 1.0, "B": 0.0}.get(row["winner"], 0.5)
+        points = SCORE_OF_WINNER.get(row["winner"], 0.5)
         if right == baseline:
             scores[row["model_id"], left].append(points)
         elif left == baseline:
@@ -108,14 +91,7 @@ def measure_lean(games: Sequence[Mapping[str, Any]]) -> Lean:
             names = ("task_id", "model_id", "turn", "pair", "repeat", "judge_model")
             sides[tuple(game.get(name) for name in names)][game["order"]] = game["winner_side"]
     both = [(found["left_first"], found["right_first"]) for found in sides.values() if len(found) == 2]
-    first_slot = [(POINTS[one] + 1.0 - POINTS[other]) / 2 for one, other in both]
-    return Lean(
-        pairs=len(both),
-        agree=sum(one == other for one, other in both),
-        first_both=sum(pair == ("left", "right") for pair in both),
-        second_both=sum(pair == ("right", "left") for pair in both),
-        first_slot_score=sum(first_slot) / len(first_slot) if first_slot else None,
-    )
+    return lean_of([(SCORE_OF_SIDE[one], 1.0 - SCORE_OF_SIDE[other]) for one, other in both])
 
 
 def table(rows: Sequence[Mapping[str, str]], baseline: str) -> list[str]:
@@ -148,18 +124,37 @@ def about_judge(lean: Lean) -> list[str]:
     return lines
 
 
-def about_journal(games: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> list[str]:
+def about_journal(
+    games: Sequence[Mapping[str, Any]], price_in: float | None, price_out: float | None
+) -> list[str]:
+    """What rules decided, what was cut, the tokens spent and their price per million, who replied."""
     rules = Counter(str(game["rule"]) for game in games if game.get("rule"))
     cut = sum(bool(game.get("left_truncated") or game.get("right_truncated")) for game in games)
     spent = [sum(game.get(name) or 0 for game in games) for name in ("prompt_tokens", "completion_tokens")]
     told = ", ".join(f"{count} {rule}" for rule, count in sorted(rules.items())) or "none"
     lines = [f"decided by rule: {told}; replies about an answer that the token limit cut: {cut}"]
     if any(spent):
-        cost = (spent[0] * (args.price_in or 0.0) + spent[1] * (args.price_out or 0.0)) / 1e6
-        priced = args.price_in is not None or args.price_out is not None
+        cost = (spent[0] * (price_in or 0.0) + spent[1] * (price_out or 0.0)) / 1e6
+        priced = price_in is not None or price_out is not None
         lines.append(f"tokens {spent[0]:,} in, {spent[1]:,} out" + (f"; cost {cost:,.2f}" if priced else ""))
     models = sorted({str(game["reply_model"]) for game in games if game.get("reply_model")})
     return [*lines, f"the judge calls itself {', '.join(models)}"] if models else lines
+
+
+def summary_of(
+    scores: Path,
+    journal: Path,
+    baseline: str = "L0",
+    price_in: float | None = None,
+    price_out: float | None = None,
+) -> str:
+    """The table of wins, and what is to be said of the judge. Raises SummaryError."""
+    rows = read_scores(scores)
+    games = read_games(journal, rows)
+    if not rows:
+        return "no pair has been judged in both orders yet"
+    lines = [*table(rows, baseline), *about_judge(measure_lean(games))]
+    return "\n".join([*lines, *about_journal(games, price_in, price_out)])
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -178,19 +173,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
-        rows = read_scores(args.scores)
-        games = read_games(args.journal, rows)
+        print(summary_of(args.scores, args.journal, args.baseline, args.price_in, args.price_out))
     except SummaryError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
-    if not rows:
-        print("no pair has been judged in both orders yet")
-        return 0
-    print(
-        "\n".join(
-            [*table(rows, args.baseline), *about_judge(measure_lean(games)), *about_journal(games, args)]
-        )
-    )
     return 0
 
 

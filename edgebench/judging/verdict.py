@@ -17,7 +17,6 @@ Example:
 import argparse
 import html
 import json
-import os
 import re
 import sys
 import unicodedata
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.prompts.thinking import without_reasoning
+from edgebench.records.jsonl import append_whole
 
 # Every rule below returns a side, AMBIGUOUS (stop looking), or None (try the next rule).
 AMBIGUOUS = "?"
@@ -287,11 +287,9 @@ def reread(path: Path) -> list[dict[str, Any]]:
     return [line for key, line in found.items() if line["verdict"] != now[key]]
 
 
-def append_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("ab") as out:
-        out.write("".join(json.dumps(line) + "\n" for line in lines).encode())
-        out.flush()
-        os.fsync(out.fileno())
+def reread_journal(path: Path) -> None:
+    """Add to a journal what its replies say to the reader of now. Raises OSError."""
+    append_whole(path, "".join(json.dumps(line) + "\n" for line in reread(path)).encode())
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -305,7 +303,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         if args.journal:
-            append_lines(args.journal, reread(args.journal))
+            reread_journal(args.journal)
             return 0
         for line in sys.stdin:
             value = json.loads(line)

@@ -22,8 +22,8 @@ STABLE_BOARD = (
 )
 CONDITIONS = ("power_scope", "simulated_power", "power_mode", "quantization", "model_sha256")  # one per mean
 
-# What the engine chooses by itself when it loads a model -> its name for people. A difference makes another env_id
-# and must not be mixed: flash attention alone was seen to change one greedy answer in seven.
+# What the engine chooses by itself when it loads a model -> its name for people. A difference makes another
+# env_id and must not be mixed: flash attention alone was seen to change one greedy answer in seven.
 ENGINE_CHOICES = {
     "flash_attn": "flash attention",
     "n_ctx": "context",

@@ -15,6 +15,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -91,13 +92,22 @@ def sha256_of(content: Path | str | bytes) -> str:
 # --- Writing ---
 
 
+def utc_now() -> str:
+    """The time of day as RFC 3339 in UTC with milliseconds: a label, never used to compute."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def append_jsonl(path: Path, record: Json) -> None:
     """Append one record as one fsynced line; a full disk leaves no half line behind (OSError)."""
-    line = json.dumps(record, allow_nan=False).encode() + b"\n"
+    append_whole(path, json.dumps(record, allow_nan=False).encode() + b"\n")
+
+
+def append_whole(path: Path, lines: bytes) -> None:
+    """Append lines, fsynced, all of them or (OSError) none."""
     with path.open("ab", buffering=0) as out:
         end = out.seek(0, os.SEEK_END)
         try:
-            if out.write(line) != len(line):
+            if out.write(lines) != len(lines):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC).lower(), str(path))
             os.fsync(out.fileno())
         except OSError:
@@ -199,13 +209,18 @@ def exclusive(
         raise UserError(_cannot_write(path, reason_of(problem), cure)) from None
     with lock:
         try:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hold(lock)
         except BlockingIOError:
             raise UserError(_cannot_write(path, busy, cure)) from None
         except OSError as problem:  # a network folder without locks
             raise UserError(_cannot_write(path, reason_of(problem), cure)) from None
         yield
+
+
+def hold(file: IO[Any]) -> None:
+    """Lock an open file for this process until it is closed. BlockingIOError where another has it."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _cannot_write(path: Path, why: str, cure: str) -> str:

@@ -153,10 +153,14 @@ def all_flags_of(record: Json) -> list[str]:
     flags = flags_of(record)
     if record.get("power_source") == "replay" and "simulated_power" not in flags:
         flags.append("simulated_power")
-    evaluated = record.get("prompt_tokens_evaluated")
-    if evaluated not in (None, record.get("prompt_tokens")) and HARD_FLAGS.isdisjoint(flags):
+    if not was_evaluated(record) and HARD_FLAGS.isdisjoint(flags):
         flags.append("prompt_not_evaluated")
     return flags
+
+
+def was_evaluated(record: Json) -> bool:
+    """Whether the engine computed exactly the tokens of the prompt, as far as the record says."""
+    return record.get("prompt_tokens_evaluated") in (None, record.get("prompt_tokens"))
 
 
 def why_left_out(error: Any, flags: Sequence[str]) -> str | None:
