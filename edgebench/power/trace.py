@@ -153,7 +153,7 @@ class PowerTrace:
             return self.lag_s
         if self.asked_interval_s is not None:
             return max(0.0, period_s - self.asked_interval_s)
-        return min(period_s, LONGEST_LAG_S)
+        return LONGEST_LAG_S
 
     def _sum_at_mj(self, t_s: float) -> float:
         """Energy from the first sample to t_s: power linear between samples, held beyond their ends."""
@@ -252,9 +252,13 @@ class PowerTrace:
         return {word: count for word, count in counts.items() if count}
 
     def uncertainty_mj(self, span: Span) -> float | None:
-        """Bound on the error of energy_mj, the sum of energy.py's parts; None while no quantum is known."""
+        """Bound on the error of energy_mj, the sum of energy.py's parts.
+
+        None where nothing bounds it: no quantum is known, or no sample lies inside the window, so that a load
+        may have come and gone unseen.
+        """
         quantum_mw = self.sensor_step_mw()
-        if quantum_mw is None:
+        if quantum_mw is None or span.inside[0] == span.inside[1]:
             return None
         t_s, mw, seconds = self.t_s, self.power_mw, span.t1 - span.t0
         edges = {k for k in (bisect_right(t_s, span.t0), bisect_left(t_s, span.t1)) if 0 < k < len(mw)}
