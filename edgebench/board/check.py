@@ -31,6 +31,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgebench.board.thermal import is_silicon
 from edgebench.shell.launch import room_command
 
 WIDTH = 80
@@ -270,7 +271,8 @@ def check_heat(facts: Facts) -> Check:
     temps, trips = facts["temps_c"], facts["trip_points_c"]
     if not temps:
         return Check("temperature", "unknown", "no thermal zone could be read")
-    hottest = max(temps, key=lambda zone: temps[zone])
+    chip = [zone for zone in temps if is_silicon(zone)] or list(temps)
+    hottest = max(chip, key=lambda zone: float(temps[zone]))
     text = f"{hottest} {temps[hottest]:.0f} C is the hottest of {len(temps)}"
     margins = {zone: trips[zone] - temps[zone] for zone in temps if zone in trips}
     if not margins:

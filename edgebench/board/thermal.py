@@ -8,11 +8,12 @@ number that they are switched off, are passed over. A chip below zero is a chip 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
+
+from edgebench.board.sysfs import read_text
 
 # Beginnings of names: PMIC, PMIC-Die, Tboard_tegra, Tdiode_tegra, iwlwifi_1. They tell nothing of the chip.
 NOT_SILICON = ("pmic", "tboard", "tdiode", "iwlwifi")
@@ -64,7 +65,7 @@ def hottest_c(temps_c: Mapping[str, float]) -> float | None:
     for name, temp_c in temps_c.items():
         zone = chip_zone(name)
         if zone is not None and is_reading(temp_c):
-            chip_c[zone] = temp_c
+            chip_c[zone] = max(temp_c, chip_c.get(zone, temp_c))
     if "tj" in chip_c:
         return chip_c["tj"]
     return max(chip_c.values(), default=None)
@@ -73,15 +74,17 @@ def hottest_c(temps_c: Mapping[str, float]) -> float | None:
 def read_zones(sysfs: Path = SYSFS) -> dict[str, float]:
     """Every thermal zone that answers, in Celsius, by the kernel's name; `name:7` for a second of one name.
 
-    All that the kernel shows, also what is no silicon or switched off. Zones of units that are powered down
-    answer EAGAIN, of which a buffered read makes a TypeError: they are read unbuffered and left out.
+    All that the kernel shows, also what is no silicon or says by its number that it is off.
     """
     temps_c: dict[str, float] = {}
-    zones = sysfs.glob("class/thermal/thermal_zone[0-9]*")
-    for zone in sorted(zones, key=lambda path: int(re.sub(r"\D", "", path.name))):
+    zones = {
+        zone.name.removeprefix("thermal_zone"): zone for zone in sysfs.glob("class/thermal/thermal_zone*")
+    }
+    for number in sorted(filter(str.isdecimal, zones), key=int):
+        zone = zones[number]
         kind, text = read_text(zone / "type"), read_text(zone / "temp")
         if kind and re.fullmatch(r"-?\d+", text):
-            name = f"{kind}:{zone.name.removeprefix('thermal_zone')}" if kind in temps_c else kind
+            name = f"{kind}:{number}" if kind in temps_c else kind
             temps_c[name] = int(text) / 1000
     return temps_c
 
@@ -89,10 +92,3 @@ def read_zones(sysfs: Path = SYSFS) -> dict[str, float]:
 def read_hottest_c(sysfs: Path = SYSFS) -> float | None:
     """The chip's temperature now; None where this machine shows none."""
     return hottest_c(read_zones(sysfs))
-
-
-def read_text(path: Path) -> str:
-    """Contents of a small file; empty where it cannot be read."""
-    with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
-        return (file.read(4096) or b"").decode("utf-8", "replace").strip()
-    return ""

@@ -6,7 +6,6 @@ board's sensors) happens before it starts or after it has stopped.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import re
 import time
@@ -17,6 +16,8 @@ from typing import Any
 
 import llama_cpp
 
+from edgebench.board.sysfs import read_text
+from edgebench.board.thermal import read_hottest_c
 from edgebench.engine.binding import LOG, Chooser, Context, Model, sha256_ids
 from edgebench.engine.protocol import (
     NOT_COLD,
@@ -282,7 +283,7 @@ def board_state(sysfs: Path = SYSFS) -> BoardState:
     package = "devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"
     events = read_numbers(sysfs, "class/hwmon/hwmon*/oc*_event_cnt", package)
     return BoardState(
-        temp_c=hottest_c(sysfs),
+        temp_c=read_hottest_c(sysfs),
         cpu_khz=max(read_numbers(sysfs, "devices/system/cpu/cpu*/cpufreq/scaling_cur_freq"), default=None),
         # 17000000.gpu on Orin, .ga10b on JetPack 5; gv11b, gp10b, gm20b before it; gpu-gpc-0 on Thor.
         gpu_hz=max(read_numbers(sysfs, "class/devfreq/*g[pvma][u120]*/cur_freq"), default=None),
@@ -294,28 +295,6 @@ def read_numbers(sysfs: Path, *patterns: str) -> list[int]:
     """Numbers in the files below `sysfs` that match."""
     texts = [read_text(path) for pattern in patterns for path in sorted(sysfs.glob(pattern))]
     return [int(text) for text in texts if re.fullmatch(r"-?\d+", text)]
-
-
-def hottest_c(sysfs: Path) -> float | None:
-    """The hottest zone of the chip [°C]."""
-    zones = [zone for zone in sysfs.glob("class/thermal/thermal_zone*") if not is_no_silicon(zone)]
-    temps = [int(text) for zone in zones if re.fullmatch(r"\d+", text := read_text(zone / "temp"))]
-    return max(temps) / 1000 if temps else None
-
-
-def is_no_silicon(zone: Path) -> bool:
-    """Zones that say nothing of the chip: the power supply of older Jetsons shows a constant 50 or 100."""
-    return bool(re.match(r"PMIC|Tboard|Tdiode|iwlwifi", read_text(zone / "type")))
-
-
-def read_text(path: Path) -> str:
-    """Text of a small file, "" where it cannot be read.
-
-    The sensors of a Jetson's powered-down parts answer EAGAIN, of which a buffered read makes a TypeError.
-    """
-    with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
-        return (file.read(4096) or b"").decode("utf-8", "replace").strip()
-    return ""
 
 
 def was_throttled(before: BoardState, after: BoardState) -> bool | None:

@@ -41,6 +41,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.board.thermal import read_hottest_c
 from edgebench.shell.launch import room_command
 
 HERE = Path(__file__).resolve().parent
@@ -118,16 +119,6 @@ def count_runs(path: Path) -> tuple[int, int]:
 
 
 # --- The machine between cycles ---
-
-
-def hottest_c(sysfs: Path = Path("/sys")) -> float | None:
-    """Hottest thermal zone, None without one. Zones of gated units answer EAGAIN and are passed over."""
-    found = []
-    for zone in sysfs.glob("class/thermal/thermal_zone*/temp"):
-        with contextlib.suppress(OSError, ValueError):
-            found.append(int(zone.read_text()) / 1000)
-    real = [one for one in found if 0 < one < 150]  # -256 and 0 are how some zones say that they are off
-    return max(real, default=None)
 
 
 def load_1min() -> float:
@@ -334,7 +325,7 @@ class Conductor:
             self.say("cool-down: this machine shows no temperature; give cool_down.seconds")
             return
         told = False
-        while (temp_c := hottest_c()) is not None and temp_c > began_c + within:
+        while (temp_c := read_hottest_c()) is not None and temp_c > began_c + within:
             self.check()
             if not told:
                 self.say(f"cool-down: {temp_c:.1f} C, waiting for {began_c + within:.1f} C")
@@ -347,7 +338,7 @@ class Conductor:
     def prepare(self) -> None:
         """The temperature to come back to, prompts of a dataset, and warm-up, once."""
         if "temp_begin_c" not in self.state:
-            self.save(temp_begin_c=hottest_c())
+            self.save(temp_begin_c=read_hottest_c())
         dataset = self.config["dataset"]
         if dataset:
             made = self.folder / "prompts.csv"
@@ -374,7 +365,7 @@ class Conductor:
         cycle = self.state["cycles"][n - 1]
         cycle |= {"status": "running", "started_at": cycle["started_at"] or now(), "ended_at": None}
         cycle |= {"resumed_at": now(), "runs_before": count_runs(out)[0]}  # the time left is told by them
-        cycle |= {"temp_c": hottest_c(), "load_1min": load_1min()}
+        cycle |= {"temp_c": read_hottest_c(), "load_1min": load_1min()}
         self.save(cycle=n)
         self.say(f"cycle {n} of {self.config['cycles']}")
         code = self.run_child(measuring_command(self.config, self.folder, n, self.state["seed"] + n - 1), out)

@@ -81,6 +81,8 @@ class TegrastatsSampler:
         self.temps_c: dict[str, float] = {}  # likewise
         self.troubles = Counter[str]()  # zero_total, stale_power, ...: how often, since the first start
         self._thread: threading.Thread | None = None
+        self._file: IO[str] | None = None
+        self._taken, self._powerless = 0, 0  # samples since start(), lines without one
         self._quanta_mw: dict[str, float] = {}  # what the feed said of its sensors' steps
 
     def __enter__(self) -> TegrastatsSampler:
@@ -97,7 +99,7 @@ class TegrastatsSampler:
             raise SamplerError(f"no power source: {self._choice.reason or 'it is in use'}")
         self._file = self._open_trace()
         self._child = start_keeper(command, self._silent_s)
-        self._taken, self._powerless, self.end_reason = 0, 0, None  # samples, lines without one
+        self._taken, self._powerless, self.end_reason = 0, 0, None
         self._thread = threading.Thread(target=self._read, args=(self._child,), name="power", daemon=True)
         self._thread.start()
         with self._news:

@@ -329,7 +329,7 @@ def with_thermal_zone(desk: Desk) -> Path:
     zone = desk.root / "sys/class/thermal/thermal_zone0/temp"
     zone.parent.mkdir(parents=True)
     zone.write_text("40000\n")
-    script = desk.root / "edgebench/experiments/conductor.py"
+    script = desk.root / "edgebench/board/thermal.py"
     assert 'Path("/sys")' in script.read_text()
     script.write_text(script.read_text().replace('Path("/sys")', f"Path({str(desk.root / 'sys')!r})"))
     return zone
