@@ -82,8 +82,8 @@ def read_zones(sysfs: Path = SYSFS) -> dict[str, float]:
     }
     for number in sorted(filter(str.isdecimal, zones), key=int):
         zone = zones[number]
-        kind, text = read_text(zone / "type"), read_text(zone / "temp")
-        if kind and re.fullmatch(r"-?\d+", text):
+        kind, text = read_text(zone / "type") or zone.name, read_text(zone / "temp")
+        if re.fullmatch(r"-?\d+", text):
             name = f"{kind}:{number}" if kind in temps_c else kind
             temps_c[name] = int(text) / 1000
     return temps_c
