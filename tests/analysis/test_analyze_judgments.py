@@ -19,7 +19,7 @@ pytest.importorskip("scipy")
 
 from edgebench.analysis import judgments  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data" / "judge"
 
 

@@ -22,7 +22,7 @@ stats = pytest.importorskip("scipy.stats")
 from companions import analyze_levels as door  # noqa: E402
 from edgebench.analysis import levels as analyze_levels  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from edgebench.analysis import judge_trust as check_judge
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CASES = ROOT.parent / "shared" / "data" / "judge" / "stats_cases.json"
 SIDE = {"model_1": "left", "model_2": "right", "tie": "tie"}
 

@@ -16,7 +16,7 @@ pytest.importorskip("scipy")
 
 from edgebench.analysis import split as split_cost  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TRUE = np.array([1.0, 0.002, 0.02])
 DRAFT = {"settings": {"baseline": "L0", "seed": 0, "resamples": 400}, "levels": ["L0", "L3"]}
 MODEL = {"board": None, "power_scope": None, "model_id": "m"}

@@ -32,7 +32,7 @@ from edgebench.judging import verdict as read_verdict
 from edgebench.records.judgment import SCORE_COLUMNS
 from tests.fakes.judge_stub import FAULTS, JudgeStub
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 SHARED = ROOT.parent / "shared" / "data"
 

@@ -24,7 +24,7 @@ import aggregate_to_excels
 from edgebench.analysis import campaign as gather_campaign
 from edgebench.records.run import HARD_FLAG_MEANINGS, HARD_FLAGS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 BOOKS = ("quality_scores", "energy_per_run", "latency_per_run", "output_tokens_per_run")
 FIXED = {"Summary", "Pivot", "Provenance", "Notes", "Flags"}

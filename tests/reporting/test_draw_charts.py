@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 
 from edgebench.reporting import charts as draw_charts
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
 
 

@@ -17,7 +17,7 @@ pytest.importorskip("matplotlib")
 from companions import report_page as door
 from edgebench.reporting import page as report_page
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
 HOSTILE = "=1+1<script>alert('x')</script><img src=x onerror=alert(1)>\x1b\x00"
 VOID = {"meta", "br", "hr", "img", "link", "input"}

@@ -14,7 +14,7 @@ import pytest
 
 from edgebench.reporting import words as show_answer
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
 
 

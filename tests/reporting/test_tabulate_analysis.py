@@ -12,7 +12,7 @@ import pytest
 
 from edgebench.reporting import tables as tabulate
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
 
 
