@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import llama_cpp
 
-from edgebench.engine.binding import LOG, Chooser, Context, sha256_ids
+from edgebench.engine.binding import LOG, Chooser, Context
 from edgebench.engine.protocol import (
     NOT_COLD,
     REFUSED,
@@ -26,7 +26,8 @@ from edgebench.engine.protocol import (
     Sampling,
     SequenceAnswer,
 )
-from edgebench.engine.reading import ReadPrompt, read_prompt
+from edgebench.engine.reading import read_prompt
+from edgebench.engine.template import ReadPrompt, ids_sha256
 
 clock = time.monotonic
 
@@ -216,8 +217,8 @@ class BatchDecoder:
             finish_reason=stream.finish_reason,
             ttft_ms=(stream.first_token_s - begin_s) * 1000,
             output_text=self.context.model.text_of(stream.ids),
-            ids_sha256=sha256_ids(stream.ids),
-            prompt_ids_sha256=sha256_ids(stream.prompt.ids),
+            ids_sha256=ids_sha256(stream.ids),
+            prompt_ids_sha256=ids_sha256(stream.prompt.ids),
             flags=stream.prompt.flags,
         )
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import collections
 import ctypes
-import hashlib
 import math
 import os
 import re
-import struct
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -34,12 +32,15 @@ from edgebench.engine.protocol import (
     ModelLoad,
     Resolved,
 )
+from edgebench.prompts.thinking import Piece
 
 WARN, ERROR = 3, 4  # ggml_log_level of this engine
 CONTINUED = 5  # goes on with the line before it
 LOG_LINES_KEPT = 400
 FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}  # llama_flash_attn_type
 KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}  # ggml_type
+CONTROL_TOKEN = 1 << 3  # llama_token_attr
+METADATA_BYTE = 256  # of a value of a file's header; longer ones are cut
 NO_POOLING = 0  # llama_pooling_type: the logits of every token; the others sum a text up in one vector
 TELLING = re.compile("offload|Flash Attention|buffer size|using device")
 # Lines that no reader can act on: rows of asterisks around a warning, and blank ones.
@@ -159,23 +160,40 @@ class Model:
         template = llama_cpp.llama_model_chat_template(self.handle, None)
         return template.decode("utf-8", "replace") if template else None
 
+    def metadata(self, key: str) -> str | None:
+        """A value of the file's header as text, None where there is none."""
+        text = ctypes.create_string_buffer(METADATA_BYTE)
+        length = llama_cpp.llama_model_meta_val_str(self.handle, key.encode(), text, METADATA_BYTE)
+        return None if length < 0 else text.value.decode("utf-8", "replace")
+
     # --- Text and ids
 
-    def token_text(self, token: int) -> str:
-        """The text that stands for a token in the vocabulary, "" for none (-1)."""
-        if token < 0:
+    def token_text(self, token: int | None) -> str:
+        """The text that stands for a token in the vocabulary, "" for none."""
+        if token is None:
             return ""
         return str(llama_cpp.llama_vocab_get_text(self.vocab, token).decode("utf-8", "replace"))
 
     @property
-    def bos(self) -> int:
-        """Id of the beginning of a sequence, -1 where the vocabulary has none."""
-        return int(llama_cpp.llama_vocab_bos(self.vocab))
+    def bos(self) -> int | None:
+        """Id of the beginning of a sequence; None where the file names none."""
+        return self._named("bos", llama_cpp.llama_vocab_bos(self.vocab))
 
     @property
-    def eos(self) -> int:
-        """Id of the end of a sequence, -1 where the vocabulary has none."""
-        return int(llama_cpp.llama_vocab_eos(self.vocab))
+    def eos(self) -> int | None:
+        """Id of the end of a sequence; None where the file names none."""
+        return self._named("eos", llama_cpp.llama_vocab_eos(self.vocab))
+
+    def _named(self, role: str, token: int) -> int | None:
+        """A token's id if the file gives it this role.
+
+        Where it does not, the engine takes the id that is usual for this kind of vocabulary. It is right if a
+        control token stands there, else it is some word.
+        """
+        if token < 0:
+            return None
+        is_control = llama_cpp.llama_vocab_get_attr(self.vocab, token) & CONTROL_TOKEN
+        return int(token) if is_control or self.metadata(f"tokenizer.ggml.{role}_token_id") else None
 
     @property
     def adds_bos(self) -> bool:
@@ -205,23 +223,33 @@ class Model:
             raise EngineFailure(REFUSED, f"the engine cannot tokenize a prompt of {len(data)} bytes")
         return list(ids[:count])
 
-    def detokenize(self, ids: Iterable[int]) -> str:
-        """Text of token ids without special tokens; bytes that are no UTF-8 are dropped, as in the chat call.
+    def piece(self, token: int, control: bool) -> bytes:
+        """A token's spelling, which may be part of a character; of a control token b"" unless `control`."""
+        size = 64
+        text = ctypes.create_string_buffer(size)
+        length = llama_cpp.llama_token_to_piece(self.vocab, token, text, size, 0, control)
+        if length < 0:
+            size = -length
+            text = ctypes.create_string_buffer(size)
+            length = llama_cpp.llama_token_to_piece(self.vocab, token, text, size, 0, control)
+        return text.raw[:length]
 
-        Piece by piece, so that the first space of an answer stays, which `text_of` takes away.
-        """
-        text, size = b"", 64
-        for token in ids:
-            piece = ctypes.create_string_buffer(size)
-            length = llama_cpp.llama_token_to_piece(self.vocab, token, piece, size, 0, False)
-            if length < 0:
-                piece = ctypes.create_string_buffer(-length)
-                length = llama_cpp.llama_token_to_piece(self.vocab, token, piece, -length, 0, False)
-            text += piece.raw[:length]
-        return text.decode("utf-8", "ignore")
+    def pieces(self, ids: Iterable[int]) -> list[Piece]:
+        """The tokens of an answer, each with its spelling."""
+        return [
+            Piece(self.piece(token, control=True), is_control=not self.piece(token, control=False))
+            for token in ids
+        ]
+
+    def spell(self, ids: Iterable[int]) -> str:
+        """Text of token ids, control tokens spelled out."""
+        return b"".join(self.piece(token, control=True) for token in ids).decode("utf-8", "replace")
 
     def text_of(self, ids: Sequence[int]) -> str:
-        """Text of a whole answer, without the space that some vocabularies begin each text with."""
+        """Text of a whole answer, without control tokens and the space that some vocabularies begin with.
+
+        Bytes that are no UTF-8 are dropped: the half of a character at the cut.
+        """
         wanted = (llama_cpp.llama_token * max(1, len(ids)))(*ids)
         size = 16 * len(ids) + 64
         while True:
@@ -230,15 +258,6 @@ class Model:
             if length >= 0:
                 return text.raw[:length].decode("utf-8", "ignore")
             size = -length
-
-
-def sha256_ids(ids: Sequence[int]) -> str:
-    """Hash of the ids, little-endian 32-bit: what the model really reads.
-
-    >>> sha256_ids([])[:8], sha256_ids([1, 2])[:8]
-    ('e3b0c442', '34fb5c82')
-    """
-    return hashlib.sha256(struct.pack(f"<{len(ids)}i", *ids)).hexdigest()
 
 
 # ---------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import llama_cpp
 import numpy as np
 
-from edgebench.engine.binding import LOG, Context, Model, Watch, sha256_ids
+from edgebench.engine.binding import LOG, Context, Model, Watch
 from edgebench.engine.protocol import (
     BAD_REQUEST,
     NOT_COLD,
@@ -32,6 +32,7 @@ from edgebench.engine.protocol import (
     EngineFailure,
     ModelLoad,
 )
+from edgebench.engine.template import ids_sha256
 
 NGRAMS = (4, 3, 2)  # lookup: the longest match first
 VOCAB_SLACK = 128  # sizes padded for the hardware differ by so much, tokens do not (llama.cpp's own limit)
@@ -500,7 +501,7 @@ def decode(
         t0_s=t0_s,
         first_token_s=first_token_s,
         t1_s=t1_s,
-        prompt_ids_sha256=sha256_ids(request.ids),
+        prompt_ids_sha256=ids_sha256(request.ids),
         **counts(steps),
     )
 

@@ -72,6 +72,7 @@ class Prompt:
     messages: tuple[Message, ...]
     format: str = "chat"  # or "raw": the contents joined by blank lines
     thinking: bool = False  # for templates that know the switch
+    today: str | None = None  # the date (2026-03-14) for templates that print one; None is that of the run
 
     @classmethod
     def of_text(cls, text: str, format: str = "chat", thinking: bool = False) -> Prompt:
@@ -142,7 +143,7 @@ class PromptCount:
 
     prompt_tokens: int
     prompt_ids_sha256: str  # of the ids, little-endian 32-bit: what the model really reads
-    flags: tuple[str, ...] = ()  # system_in_user, control_tokens_in_prompt, …
+    flags: tuple[str, ...] = ()  # of engine/template.py: system_in_user, control_tokens_in_prompt, …
     ids: tuple[int, ...] | None = None  # where asked for
 
 
@@ -301,7 +302,7 @@ def from_json(cls: type[T], told: Mapping[str, Any]) -> T:
     TypeError where a field is lacking; unknown ones are left out.
 
     >>> from_json(Prompt, {"messages": [{"role": "user", "content": "Hi"}], "format": "raw"})
-    Prompt(messages=(Message(role='user', content='Hi'),), format='raw', thinking=False)
+    Prompt(messages=(Message(role='user', content='Hi'),), format='raw', thinking=False, today=None)
     """
     hints = typing.get_type_hints(cls)
     return cls(**{name: _read(hints[name], value) for name, value in told.items() if name in hints})

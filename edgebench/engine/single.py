@@ -18,7 +18,7 @@ import llama_cpp
 
 from edgebench.board.sysfs import read_text
 from edgebench.board.thermal import read_hottest_c
-from edgebench.engine.binding import LOG, Chooser, Context, Model, sha256_ids
+from edgebench.engine.binding import LOG, Chooser, Context
 from edgebench.engine.protocol import (
     NOT_COLD,
     REFUSED,
@@ -31,10 +31,11 @@ from edgebench.engine.protocol import (
     Prompt,
     Sampling,
 )
-from edgebench.engine.reading import ReadPrompt, read_prompt
+from edgebench.engine.reading import read_prompt
+from edgebench.engine.template import ReadPrompt, ids_sha256
+from edgebench.prompts.thinking import ReasonedTokens, split_pieces
 
 SYSFS = Path("/sys")
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 clock = time.monotonic
 
 
@@ -50,16 +51,6 @@ class TimedRun:
     finish_reason: str  # stop, length
 
 
-@dataclass
-class Said:
-    """An answer parted from the thinking before it."""
-
-    output_text: str
-    reasoning_text: str | None
-    reasoning_tokens: int
-    reasoning_open: bool
-
-
 # ---------------------------------------------------------------------------
 # A run
 
@@ -73,13 +64,13 @@ def run(context: Context, prompt: Prompt, sampling: Sampling) -> Generation:
     done = timed_run(context, read.ids, sampling)
     after = board_state()
     counters = llama_cpp.llama_perf_context(context.handle)
-    said = split_reasoning(context.model, done.ids, read.thinking_open)
+    said = split_pieces(context.model.pieces(done.ids), read.thinking_open)
     error = why_not_cold(context, done, len(read.ids), counters.n_p_eval)
     return Generation(
         prompt_tokens=len(read.ids),
         # The counter never reports less than 1, and a prompt of one token is counted as decoding.
         prompt_tokens_evaluated=counters.n_p_eval,
-        prompt_ids_sha256=sha256_ids(read.ids),
+        prompt_ids_sha256=ids_sha256(read.ids),
         completion_tokens=len(done.ids),
         finish_reason=done.finish_reason,
         t0_s=done.t0_s,
@@ -91,10 +82,10 @@ def run(context: Context, prompt: Prompt, sampling: Sampling) -> Generation:
         throttled=was_throttled(before, after),
         board_start=before,
         board_end=after,
-        output_text=said.output_text,
-        reasoning_text=said.reasoning_text,
+        output_text=said.answer,
+        reasoning_text=said.reasoning,
         reasoning_tokens=said.reasoning_tokens,
-        reasoning_open=said.reasoning_open,
+        reasoning_open=said.still_open,
         flags=(*read.flags, *outcome_flags(done, said, error, was_throttled(before, after))),
         error=error,
     )
@@ -210,14 +201,16 @@ def rates_of(done: TimedRun, prompt_tokens: int, engine_ms: float) -> Rates:
     )
 
 
-def outcome_flags(done: TimedRun, said: Said, error: Failure | None, throttled: bool | None) -> list[str]:
+def outcome_flags(
+    done: TimedRun, said: ReasonedTokens, error: Failure | None, throttled: bool | None
+) -> list[str]:
     """Short words for what a reader of the record must know."""
     cut = done.finish_reason == "length"
     words = {
         "warm_cache": error is not None and error.kind in (WARM_CACHE, NOT_COLD),
         "truncated_output": cut,
-        "cut_in_thinking": cut and said.reasoning_open,
-        "empty_output": not said.output_text.strip(),
+        "cut_in_thinking": cut and said.still_open,
+        "empty_output": not said.answer.strip(),
         "throttled": throttled is True,
     }
     return [word for word, holds in words.items() if holds]
@@ -238,39 +231,6 @@ def prefill_block(context: Context, prompt: Prompt, seconds: float) -> PrefillBl
         count += 1
         t1_s = clock()
     return PrefillBlock(t0_s, t1_s, count, len(read.ids))
-
-
-# ---------------------------------------------------------------------------
-# Answer and thinking
-
-
-def split_reasoning(model: Model, out: Sequence[int], thinking_open: bool) -> Said:
-    """Part the answer from the thinking before it, by token id.
-
-    Where thinking is open (the prompt or the output begins it) and never closed, everything is thinking: the
-    output was cut off inside it.
-    """
-    opened = model.tokenize(THINK_OPEN, add_special=False, parse_special=True)
-    closed = model.tokenize(THINK_CLOSE, add_special=False, parse_special=True)
-    thinking_open = thinking_open or list(out[: len(opened)]) == opened
-    end = end_of(out, closed)
-    if end is None and not thinking_open:
-        return Said(model.detokenize(out), None, 0, False)
-    split = len(out) if end is None else end
-    thinking = model.detokenize(out[:split]).replace(THINK_OPEN, "").replace(THINK_CLOSE, "").strip()
-    return Said(model.detokenize(out[split:]).lstrip("\n"), thinking, split, end is None)
-
-
-def end_of(ids: Sequence[int], part: Sequence[int]) -> int | None:
-    """Index just after the first place where `part` stands in `ids`; None where it does not.
-
-    >>> end_of([1, 2, 3, 2, 3], [2, 3])
-    3
-    """
-    for start in range(len(ids) - len(part) + 1):
-        if list(ids[start : start + len(part)]) == list(part):
-            return start + len(part)
-    return None
 
 
 # ---------------------------------------------------------------------------

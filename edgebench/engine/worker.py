@@ -77,12 +77,12 @@ class Holder:
 
     def count(self, request: Request) -> dict[str, Any]:
         """A prompt in tokens, exactly as a run would read it."""
-        from edgebench.engine.binding import sha256_ids
         from edgebench.engine.reading import read_prompt
+        from edgebench.engine.template import ids_sha256
 
         read = read_prompt(self.model(), from_json(Prompt, request["prompt"]))
         listed = tuple(read.ids) if request["ids"] else None
-        return as_json(PromptCount(len(read.ids), sha256_ids(read.ids), read.flags, listed))
+        return as_json(PromptCount(len(read.ids), ids_sha256(read.ids), read.flags, listed))
 
     def load(self, request: Request) -> dict[str, Any]:
         """The weights and the context. The clock sees the file mapped or read and the buffers made."""
