@@ -45,11 +45,15 @@ NO_POOLING = 0  # llama_pooling_type: the logits of every token; the others sum 
 TELLING = re.compile("offload|Flash Attention|buffer size|using device")
 # Lines that no reader can act on: rows of asterisks around a warning, and blank ones.
 EMPTY_LINE = re.compile(r"(\w+: )?[.*\s]*")
-# A language model prefers few tokens at any place. Where one in eight is exactly as likely as the best, the
-# logits are what is left of broken arithmetic: all zero, all equal, saturated.
+# A language model prefers few tokens at any place. Where one in eight is exactly as likely as the best, or
+# all are nearly so, the logits are what is left of broken arithmetic: zero, equal, saturated, noise.
 TIED_SHARE = 1 / 8
-# One token for ever with the very same logit, to the last bit: it does not depend on what was read.
+LEAST_SPREAD = 1e-3  # between the highest logit and the lowest
+ROUNDING = 1e-6  # of a 32-bit number, with some room
+LOOK_AGAIN_STEPS = 64  # a look at a whole row takes longer than the look for the highest
+# One token for ever with one and the same logit: what comes out does not depend on what was read.
 STUCK_STEPS = 16
+STUCK_TOLERANCE = 1e-3  # of the logit: the cache rounds, and attention over equal values a little differently
 
 
 # ---------------------------------------------------------------------------
@@ -417,7 +421,7 @@ class Watch:
     def __init__(self) -> None:
         self.count = 0  # rows looked at
         self._first: tuple[int, float] | None = None  # best token and its logit at the first step
-        self._is_stuck = True  # it was the same at every step, to the last bit
+        self._is_stuck = True  # it was the same at every step
 
     def best(self, logits: NDArray[np.float32]) -> int:
         """The id with the highest logit, the lowest among equals, as llama.cpp's greedy sampler takes it.
@@ -426,13 +430,15 @@ class Watch:
         """
         best = int(logits.argmax())  # NaN counts as the highest: a broken row cannot hide
         value = float(logits[best])
+        # The lowest id wins where all are equal.
+        if best == 0 or self.count % LOOK_AGAIN_STEPS == 0 or not math.isfinite(value):
+            refuse_broken(logits, self.count + 1)
         self.count += 1
-        # The lowest id wins where all are equal: a look at the whole row is due only there, and at the start.
-        if best == 0 or self.count == 1 or not math.isfinite(value):
-            refuse_broken(logits, self.count)
+        if self._first is None:
+            self._first = (best, value)
         if self._is_stuck:
-            self._first = self._first or (best, value)
-            self._is_stuck = self._first == (best, value)
+            token, logit = self._first
+            self._is_stuck = best == token and math.isclose(value, logit, rel_tol=STUCK_TOLERANCE)
         return best
 
     def check_it_moved(self) -> None:
@@ -441,10 +447,10 @@ class Watch:
         Call it when the clock has stopped.
         """
         if self._is_stuck and self._first is not None and self.count >= STUCK_STEPS:
-            token, value = self._first
+            token, logit = self._first
             raise EngineFailure(
                 NOT_A_GENERATION,
-                f"token {token} {self.count} times from the first on, each time with the logit {value:.7g}:"
+                f"token {token} {self.count} times from the first on, each time with the logit {logit:.5g}:"
                 " what comes out does not depend on what was read",
             )
 
@@ -489,8 +495,8 @@ def refuse_broken(logits: NDArray[np.float32], step: int) -> None:
 
     `step` counts the tokens chosen, from 1. -inf is allowed: it bars a token.
     """
-    best = logits.max()  # NaN where there is one
-    if not np.isfinite(best):
+    best = float(logits.max())  # NaN where there is one
+    if not math.isfinite(best):
         raise EngineFailure(NOT_A_GENERATION, f"token {step}: {describe_broken(logits)}")
     tied = int(np.count_nonzero(logits == best))
     if tied > max(1, len(logits) * TIED_SHARE):
@@ -498,6 +504,13 @@ def refuse_broken(logits: NDArray[np.float32], step: int) -> None:
             NOT_A_GENERATION,
             f"token {step}: {tied} of {len(logits)} logits are {best:.7g}, and none is higher: the model"
             " prefers no token",
+        )
+    spread = best - float(logits.min())
+    if spread <= LEAST_SPREAD + ROUNDING * abs(best):
+        raise EngineFailure(
+            NOT_A_GENERATION,
+            f"token {step}: all {len(logits)} logits lie between {best - spread:.7g} and {best:.7g}: the"
+            " model prefers no token",
         )
 
 
