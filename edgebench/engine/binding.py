@@ -292,8 +292,12 @@ class Context:
         self.n_seq_max = load.n_seq_max
         self.handle = llama_cpp.llama_init_from_model(model.handle, settings)
         if not self.handle:
-            reason = f"the engine cannot make a context of {settings.n_ctx} tokens: {LOG.reason()}"
-            raise EngineFailure(REFUSED, f"{model.path}: {reason}; lower --n_ctx or --n_batch")
+            reason = LOG.reason()
+            cure = "; lower --n_ctx or --n_batch" if re.search("alloc|memory", reason) else ""
+            message = (
+                f"{model.path}: the engine cannot make a context of {settings.n_ctx} tokens: {reason}{cure}"
+            )
+            raise EngineFailure(REFUSED, message)
         self.memory = llama_cpp.llama_get_memory(self.handle)
         self.n_ctx = int(llama_cpp.llama_n_ctx_seq(self.handle))
         self.n_batch = int(llama_cpp.llama_n_batch(self.handle))

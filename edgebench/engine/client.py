@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
+from edgebench.board.thermal import read_hottest_c
 from edgebench.engine.protocol import (
     BAD_REQUEST,
     ENGINE_CRASH,
@@ -259,7 +260,7 @@ class EngineProcess:
         """
         until_s = time.monotonic() + limit_s
         while True:
-            temp_c = self.board_state().temp_c
+            temp_c = read_hottest_c()
             if temp_c is None:
                 message = "this machine shows no temperature; give --cooldown in seconds"
                 raise EngineFailure(NO_TEMPERATURE, message)

@@ -21,8 +21,8 @@ KEPT_LINES = 2000  # of the log, for whoever looks something up in it
 KEPT_CAUSES = 4
 # What a dying engine says of the reason, before dozens of lines of backtrace push it out of the last words.
 CAUSE = re.compile(
-    r"GGML_ASSERT|GGML_ABORT|CUDA error|cudaMalloc|CUBLAS_STATUS|vk::|out of memory|error loading model"
-    r"|(failed|unable) to (allocate|load|create|initialize)|error while loading shared libraries"
+    r"GGML_ASSERT|GGML_ABORT|CUDA error|NvMapMemAlloc|cudaMalloc|CUBLAS_STATUS|vk::|out of memory"
+    r"|error loading model|(failed|unable) to (allocate|load|create|initialize)|error while loading shared libraries"
     r"|terminate called|what\(\):|Fatal Python error|^\w*(Error|Exception)\b.*:"
 )
 FRAME = re.compile(r"\s*#\d+\s")  # of a debugger's backtrace; its arguments may quote the cause's format
