@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,145 +17,10 @@ from hypothesis import strategies as st
 from edgebench.throughput.plan import cells
 
 ROOT = Path(__file__).resolve().parents[2]
-ARCHS = ("llama", "qwen2", "gemma2", "phi3", "qwen3")
-TEXTS = (
-    "Hello there",
-    "Why?",
-    "Tell me of a dog and a cat that went on a very long walk together through the wood. " * 6,
-    "abc",
-    "What is the colour of the sky at noon?",
-    "Go " * 40,
-)
-LOAD = {
-    "op": "load", "n_seq_max": 6, "n_ctx_seq": 512, "n_batch": 64, "n_ubatch": 32, "n_threads": 1,
-    "n_gpu_layers": 0, "flash_attn": "auto", "kv_type": "f16", "kv_unified": False,
-}  # fmt: skip
-BATCH = {"op": "batch", "max_tokens": 50, "temperature": 0, "seed": 0}
-
-
-def ask(script: str, requests: Sequence[dict]) -> list[dict]:
-    """Answers of a worker process to these requests."""
-    lines = "".join(json.dumps(one) + "\n" for one in requests)
-    command = [sys.executable, str(ROOT / script)]
-    done = subprocess.run(command, input=lines, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def told(sequence: dict) -> tuple:
     return sequence["ids_sha256"], sequence["output_text"], sequence["finish_reason"]
-
-
-# --- The worker
-
-
-@pytest.mark.parametrize("arch", ARCHS)
-def test_each_sequence_says_what_it_says_alone(llama_cpp, demo_models: dict[str, Path], arch: str) -> None:  # type: ignore[no-untyped-def]
-    """Different prompts, lengths and ends; the F32 model leaves no room for another rounding to show."""
-    prompts = [{"text": text, "format": "chat"} for text in TEXTS]
-    requests = [{**LOAD, "model": str(demo_models[arch])}]
-    for size in (6, 4, 2, 1):
-        groups = [prompts[start : start + size] for start in range(0, 6, size)]
-        requests.append({**BATCH, "groups": groups})
-    loaded, *batches = ask("edgebench/engine/batch.py", requests)
-    assert loaded["ok"] and all(one["ok"] for one in batches)
-    alone = batches.pop()["sequences"]
-    for batch in batches:
-        assert list(map(told, batch["sequences"])) == list(map(told, alone))
-    assert len({one["prompt_tokens"] for one in alone}) > 3
-    # Some end before the others and leave the batch: that is what must not disturb the rest.
-    assert len({one["completion_tokens"] for one in alone}) > 1
-    for one in alone:
-        assert 0 < one["completion_tokens"] <= 50
-        assert (one["finish_reason"] == "length") == (one["completion_tokens"] == 50)
-
-
-@pytest.mark.parametrize("arch", ["gemma2", pytest.param("qwen3", marks=pytest.mark.slow)])
-def test_alone_is_what_the_collectors_engine_says(llama_cpp, demo_models: dict[str, Path], arch: str) -> None:  # type: ignore[no-untyped-def]
-    model, text = str(demo_models[arch]), TEXTS[4]
-    _, ours = ask(
-        "edgebench/engine/batch.py",
-        [{**LOAD, "model": model}, {**BATCH, "groups": [[{"text": text, "format": "chat"}]]}],
-    )
-    prompt = {"messages": [{"role": "user", "content": text}], "format": "chat", "thinking": False}
-    load = {**LOAD, "n_ctx": 512}
-    run = {"op": "run", "prompt": prompt, "max_tokens": 50, "temperature": 0, "seed": 0}
-    *_, theirs = ask("edgebench/engine/single.py", [{"op": "open", "model": model}, load, run])
-    (one,), record = ours["sequences"], theirs["record"]
-    assert one["prompt_tokens"] == record["prompt_tokens"] == record["prompt_tokens_evaluated"]
-    assert one["completion_tokens"] == record["completion_tokens"]
-    assert one["output_text"].strip() == record["output_text"].strip()
-    assert one["finish_reason"] == record["finish_reason"]
-
-
-@pytest.mark.parametrize(
-    "arch",
-    ["gemma2", "qwen3", *(pytest.param(one, marks=pytest.mark.slow) for one in ("llama", "qwen2", "phi3"))],
-)
-def test_prompt_ids_are_those_of_the_collectors_engine(
-    llama_cpp,  # type: ignore[no-untyped-def]
-    demo_models: dict[str, Path],
-    arch: str,
-) -> None:
-    model, formats = str(demo_models[arch]), ("chat", "raw")
-    prompts = [{"text": text, "format": format_} for format_ in formats for text in TEXTS]
-    (ours,) = ask("edgebench/engine/batch.py", [{"op": "tokens", "model": model, "prompts": prompts}])
-    counts = [
-        {"op": "count", "prompt": {"messages": [{"role": "user", "content": text}], "format": format_}}
-        for format_ in formats
-        for text in TEXTS
-    ]
-    _, *theirs = ask("edgebench/engine/single.py", [{"op": "open", "model": model}, *counts])
-    assert ours["prompt_sha256"] == [one["prompt_sha256"] for one in theirs]
-    assert ours["prompt_tokens"] == [one["prompt_tokens"] for one in theirs]
-
-
-def test_at_a_temperature_the_draws_are_those_of_each_alone(llama_cpp, demo_models: dict[str, Path]) -> None:  # type: ignore[no-untyped-def]
-    prompts = [{"text": text, "format": "raw"} for text in TEXTS[:4]]
-    warm = {**BATCH, "temperature": 0.8, "seed": 7, "max_tokens": 20}
-    requests = [{**LOAD, "model": str(demo_models["llama"])}, {**warm, "groups": [prompts]}]
-    requests.append({**warm, "groups": [[one] for one in prompts]})
-    requests.append({**warm, "groups": [prompts], "seed": 8})
-    _, together, alone, other = ask("edgebench/engine/batch.py", requests)
-    assert list(map(told, together["sequences"])) == list(map(told, alone["sequences"]))
-    assert list(map(told, together["sequences"])) != list(map(told, other["sequences"]))
-
-
-def test_an_answer_without_tokens_and_a_whole_batch_that_ends_at_once(
-    llama_cpp,  # type: ignore[no-untyped-def]
-    tiny_model: Callable[..., Path],
-) -> None:
-    model = tiny_model("llama", script=["Yes."])
-    prompts = [{"text": text, "format": "chat"} for text in TEXTS[:3]]
-    _, done = ask(
-        "edgebench/engine/batch.py", [{**LOAD, "model": str(model)}, {**BATCH, "groups": [prompts]}]
-    )
-    assert [one["output_text"] for one in done["sequences"]] == ["Yes."] * 3
-    assert [one["finish_reason"] for one in done["sequences"]] == ["stop"] * 3
-    # A step samples one id of each; the first came with the prompt, the end of sequence came last.
-    assert done["steps"] == done["sequences"][0]["completion_tokens"]
-    assert done["t1_s"] >= done["t0_s"] and done["prefill_ms"] > 0
-
-
-def test_what_the_engine_refuses_becomes_an_answer(
-    llama_cpp, demo_models: dict[str, Path], tmp_path: Path
-) -> None:  # type: ignore[no-untyped-def]
-    (tmp_path / "bad.gguf").write_bytes(b"GGUF nothing")
-    long_ = {"text": "word " * 900, "format": "raw"}
-    requests = [
-        {**LOAD, "model": str(tmp_path / "bad.gguf")},
-        {**LOAD, "model": str(demo_models["llama"])},
-        {**BATCH, "groups": [[long_]]},
-        {**BATCH, "groups": [[{"text": "", "format": "raw"}]]},
-        {"op": "dance"},
-        {**BATCH, "groups": [[{"text": "Hi", "format": "chat"}]]},
-    ]
-    bad, loaded, too_long, empty, unknown, good = ask("edgebench/engine/batch.py", requests)
-    assert not bad["ok"] and "bad.gguf" in bad["error"]["message"]
-    assert loaded["ok"] and good["ok"]
-    assert not too_long["ok"] and "--n_ctx" in too_long["error"]["message"]
-    assert empty["ok"] or "empty" in empty["error"]["message"]  # a model may begin even nothing with its BOS
-    assert unknown["error"]["type"] == "bad_request"
 
 
 # --- The measured mode
