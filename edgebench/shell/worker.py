@@ -23,7 +23,8 @@ KEPT_CAUSES = 4
 CAUSE = re.compile(
     r"GGML_ASSERT|GGML_ABORT|CUDA error|NvMapMemAlloc|cudaMalloc|CUBLAS_STATUS|vk::|out of memory"
     r"|error loading model|(failed|unable) to (allocate|load|create|initialize)"
-    r"|error while loading shared libraries|terminate called|what\(\):|Fatal Python error|^\w*(Error|Exception)\b.*:"
+    r"|error while loading shared libraries|terminate called|what\(\):|Fatal Python error"
+    r"|^\w*(Error|Exception)\b.*:"
 )
 FRAME = re.compile(r"\s*#\d+\s")  # of a debugger's backtrace; its arguments may quote the cause's format
 READ_BYTE = 1 << 16
