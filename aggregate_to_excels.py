@@ -92,7 +92,7 @@ class Campaign:
     names: dict[str, str]  # value: its name in headers
     levels: list[str]
     remarks: list[str]
-    about: dict[str, Any]  # from gather_campaign.py: provenance, and tables of the analysis for Summary
+    about: dict[str, Any]  # from analysis/campaign.py: provenance, and tables of the analysis for Summary
     hidden: list[str]  # columns that say nothing here: the board, where there is only one
 
 
@@ -175,7 +175,7 @@ def read_runs(path: Path) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
     last = last.drop_duplicates(["board", "run_key"], keep="last")
     kept = frame[~known | frame.index.isin(last.index)].drop(columns="run_key")
     remarks = about.get(
-        "remarks", ["power scope, mode, model file not compared: gather_campaign.py does that"]
+        "remarks", ["power scope, mode, model file not compared: analysis/campaign.py does that"]
     )
     remarks += [f"{bad:,} lines are no run record (torn, or without id, model_id or level)"] * (bad > 0)
     again = [f"{len(frame) - len(kept):,} records repeat a run: the last good one of each counts"]

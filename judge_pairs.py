@@ -265,7 +265,7 @@ def journal_line(game: Game, args: Args) -> dict[str, Any]:
     """A line of the journal, format 1: one per reply, per comparison decided by rule, per request given up.
 
     order, slot_*: null with a rule. *_sha256, *_chars: of the answers as judged. Whoever asks adds what
-    companions/ask_endpoint.py describes, with verdict (A, B, Tie by slot; null where the reply says none),
+    edgebench/judging/asking.py describes, with verdict (A, B, Tie by slot; null where the reply says none),
     winner_side (left, right, tie) and attempts (HTTP requests it cost; 0: by rule, or read anew).
     """
     it = game.comparison
@@ -458,7 +458,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dry_run", action="store_true", help="print the plan and stop")
     add("--reparse", action="store_true", help="read the stored replies anew, ask nothing")
     add("--insecure", action="store_true", help="let the key travel over plain http to another machine")
-    add("--ask_args", default="", help="further flags for companions/ask_endpoint.py, in one string")
+    add("--ask_args", default="", help="further flags for edgebench/judging/asking.py, in one string")
     return parser
 
 

@@ -20,7 +20,8 @@ the number of run_keys only, about 150 bytes each.
 (needs pyarrow; everything else needs only Python).
 
 Example:
-  python companions/gather_campaign.py --runs 'boards/*/runs_llamacpp.jsonl.gz' --out results/gathered.jsonl
+  python edgebench/__main__.py edgebench.analysis.campaign --runs 'boards/*/runs_llamacpp.jsonl.gz' \\
+      --out results/gathered.jsonl
 """
 
 from __future__ import annotations

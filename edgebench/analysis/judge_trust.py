@@ -7,10 +7,11 @@ run records. What needs a file that is not there is null with a reason.
 
 Output: one JSON file: position_bias, length_effect, judge_noise, judge_counts (shares 0-1, lengths in
 characters), and the cleaned verdicts (score of the left level: 1 won, 0.5 tie, 0 lost) that
-analyze_judgments.py reads.
+analysis/judgments.py reads.
 
 Example:
-    python companions/check_judge.py --scores results/scores_mtbench.csv --runs results/runs_llamacpp.jsonl \\
+    python edgebench/__main__.py edgebench.analysis.judge_trust --scores results/scores_mtbench.csv \\
+        --runs results/runs_llamacpp.jsonl \\
         --out results/judge_check.json
 """
 

@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
 """What the judge said: win rates, Bradley-Terry strengths, from one verdict per task and pair of levels.
 
-Reads the cleaned verdicts that check_judge.py writes. Within a task the score of a level is 1 (won), 1/2
-(tie) or 0 (lost). Tasks are the sample: intervals come from resampling tasks, never rows. A win counts only
-if both slot orders agree; `*_averaged` takes the mean of both orders and all repeats instead, where there is
-a journal.
+Reads the cleaned verdicts that analysis/judge_trust.py writes. Within a task the score of a level is 1 (won),
+1/2 (tie) or 0 (lost). Tasks are the sample: intervals come from resampling tasks, never rows. A win counts
+only if both slot orders agree; `*_averaged` takes the mean of both orders and all repeats instead, where
+there is a journal.
 
 Output: one JSON file with win_rates, bradley_terry and bradley_terry_fits (rates and shares 0-1, strengths in
-log-odds). analyze_levels.py runs this script and merges it.
+log-odds). levels.py merges it.
 
 Example:
-    python companions/check_judge.py --scores results/scores_mtbench.csv --out results/judge_check.json
-    python companions/analyze_judgments.py --verdicts results/judge_check.json --out results/judgments.json
+    python edgebench/__main__.py edgebench.analysis.judge_trust --scores results/scores_mtbench.csv \\
+        --out results/judge_check.json
+    python edgebench/__main__.py edgebench.analysis.judgments --verdicts results/judge_check.json \\
+        --out results/judgments.json
 """
 
 import argparse
@@ -308,20 +310,20 @@ def analyze(check: Mapping[str, Any], reference: str | None, resampling: Resampl
 
 
 def read_check(path: Path) -> dict[str, Any]:
-    """The file check_judge.py wrote."""
+    """The file analysis/judge_trust.py wrote."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise JudgmentsError(
-            f"cannot read {path}: {exc.strerror}; companions/check_judge.py writes it"
+            f"cannot read {path}: {exc.strerror}; analysis/judge_trust.py writes it"
         ) from exc
     except ValueError as exc:
         raise JudgmentsError(
-            f"{path} is not JSON: give --verdicts the file companions/check_judge.py wrote"
+            f"{path} is not JSON: give --verdicts the file analysis/judge_trust.py wrote"
         ) from exc
     if not isinstance(content, dict) or not {"verdicts", "slots"} <= set(content):
         raise JudgmentsError(
-            f"{path} holds no verdicts: give --verdicts the file companions/check_judge.py wrote"
+            f"{path} holds no verdicts: give --verdicts the file analysis/judge_trust.py wrote"
         )
     return content
 
@@ -330,7 +332,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--verdicts", type=Path, required=True, help="the JSON file check_judge.py wrote")
+    parser.add_argument(
+        "--verdicts", type=Path, required=True, help="the JSON file analysis/judge_trust.py wrote"
+    )
     parser.add_argument("--reference", help="level whose strength is 0 (default: the first)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (default: 0)")
     parser.add_argument("--resamples", type=int, default=10_000, help="bootstrap samples (default: 10000)")

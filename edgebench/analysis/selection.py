@@ -7,10 +7,11 @@ makes of that a table of numbers for statistics, and lists and counts what is le
 for any number of runs, but for the list of those left out.
 
 Output: a table (CSV, one row per run that counts: ms, J, tokens; empty is missing) and a selection (JSON:
-inputs with hashes, models, counts, flags, runs left out). analyze_levels.py runs this script first.
+inputs with hashes, models, counts, flags, runs left out). levels.py calls it first.
 
 Example:
-    python companions/select_runs.py --runs results/runs_llamacpp.jsonl --table results/runs_table.csv \\
+    python edgebench/__main__.py edgebench.analysis.selection --runs results/runs_llamacpp.jsonl \\
+        --table results/runs_table.csv \\
         --out results/selection.json
 """
 

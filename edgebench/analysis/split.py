@@ -12,12 +12,14 @@ task share its words, so standard errors come from leaving out one task at a tim
 with tasks - 1).
 
 Output: one JSON file with cost_split and cost_parts (J or ms, per token J/token or ms/token, shares 0-1).
-analyze_levels.py runs this script.
+levels.py calls it.
 
 Example:
-    python companions/select_runs.py --runs results/runs_llamacpp.jsonl --table results/runs_table.csv \\
+    python edgebench/__main__.py edgebench.analysis.selection --runs results/runs_llamacpp.jsonl \\
+        --table results/runs_table.csv \\
         --out results/selection.json
-    python companions/split_cost.py --table results/runs_table.csv --draft results/analysis.json \\
+    python edgebench/__main__.py edgebench.analysis.split --table results/runs_table.csv \\
+        --draft results/analysis.json \\
         --out results/split.json
 """
 
@@ -333,7 +335,7 @@ def split(table: "pd.DataFrame", draft: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_inputs(args: argparse.Namespace) -> tuple["pd.DataFrame", dict[str, Any]]:
-    """The table of select_runs.py and the settings, levels and models of an analysis."""
+    """The table of analysis/selection.py and the settings, levels and models of an analysis."""
     import pandas as pd
 
     try:
@@ -343,7 +345,7 @@ def read_inputs(args: argparse.Namespace) -> tuple["pd.DataFrame", dict[str, Any
     except (OSError, ValueError) as exc:
         raise SplitError(f"cannot read --table or --draft: {exc}") from exc
     if not {"settings", "levels", "models"} <= set(draft) or "group" not in table:
-        raise SplitError("--draft must be an analysis.json and --table the table of select_runs.py")
+        raise SplitError("--draft must be an analysis.json and --table the table of analysis/selection.py")
     return table, draft
 
 
@@ -352,7 +354,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--table", type=Path, required=True, help="runs that count, from select_runs.py (CSV)"
+        "--table", type=Path, required=True, help="runs that count, from analysis/selection.py (CSV)"
     )
     parser.add_argument(
         "--draft", type=Path, required=True, help="an analysis.json: its settings, levels, models"

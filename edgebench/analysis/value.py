@@ -8,11 +8,13 @@ latency where no energy was measured. Quality compares levels of one model: it s
 writes better.
 
 Output: one JSON file with value, cheapest and quality_by_task (cost in J or ms, quality and shares 0-1).
-analyze_levels.py runs this script.
+levels.py calls it.
 
 Example:
-    python companions/check_judge.py --scores results/scores_mtbench.csv --out results/judge_check.json
-    python companions/weigh_quality.py --verdicts results/judge_check.json --draft results/analysis.json \\
+    python edgebench/__main__.py edgebench.analysis.judge_trust --scores results/scores_mtbench.csv \\
+        --out results/judge_check.json
+    python edgebench/__main__.py edgebench.analysis.value --verdicts results/judge_check.json \\
+        --draft results/analysis.json \\
         --out results/weighed.json
 """
 
@@ -243,7 +245,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--verdicts", type=Path, required=True, help="the JSON file check_judge.py wrote")
+    parser.add_argument(
+        "--verdicts", type=Path, required=True, help="the JSON file analysis/judge_trust.py wrote"
+    )
     parser.add_argument(
         "--draft", type=Path, required=True, help="an analysis.json with level means, win rates"
     )

@@ -21,7 +21,8 @@ Exit: 0 all answered, 1 some given up, 2 usage, 3 quota or --budget used up, 4 e
 Example:
     export MY_JUDGE_KEY=...
     echo '{"body": {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}}' |
-        python companions/ask_endpoint.py --api_url https://api.openai.com/v1 --api_key_env MY_JUDGE_KEY
+        python edgebench/__main__.py edgebench.judging.asking --api_url https://api.openai.com/v1 \\
+            --api_key_env MY_JUDGE_KEY
 """
 
 import argparse

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Let a GGUF model on this machine answer a list of chat requests: a server of our own, for this list only.
 
-Takes the same stdin and the same further flags as ask_endpoint.py, which it runs. Before that it starts the
+Takes the same stdin and the same further flags as judging/asking.py, which it runs. Before that it starts the
 engine's own OpenAI-compatible server (llama-cpp-python[server]) on a free loopback port, with a random key
 and what judging needs: no logits kept, thinking off, and a context that holds the longest request, counted in
 the model's own tokens. The server ends with the list, on a signal, or when this process is killed.
 
 Example:
     echo '{"body": {"model": "judge", "max_tokens": 8, "messages": [{"role": "user", "content": "Hello"}]}}' |
-        python companions/serve_judge.py --serve_model models/judge.gguf
+        python edgebench/__main__.py edgebench.judging.local_server --serve_model models/judge.gguf
 """
 
 import argparse
@@ -144,7 +144,7 @@ def read_requests() -> tuple[list[str], list[str]]:
 
 
 def run_asker(lines: Sequence[str], flags: Sequence[str], port: int, key: str) -> int:
-    """ask_endpoint.py over the lines. Its exit code; SIGTERM is passed on to it."""
+    """judging/asking.py over the lines. Its exit code; SIGTERM is passed on to it."""
     where = ["--lifeline", "--api_url", f"http://127.0.0.1:{port}/v1", "--api_key_env", KEY_NAME]
     command = [*room_command("edgebench.judging.asking"), *flags, *where]
     surroundings = {**os.environ, KEY_NAME: key}

@@ -8,7 +8,7 @@ the token limit, and the tokens it took. judge_pairs.py prints this at its end; 
 are the business of analyze_levels.py.
 
 Example:
-    python companions/judge_summary.py --scores results/scores_mtbench.csv \\
+    python edgebench/__main__.py edgebench.judging.summary --scores results/scores_mtbench.csv \\
         --journal results/scores_mtbench.journal.jsonl --baseline L0
 """
 

@@ -6,12 +6,13 @@ markup, thinking text, prose that claims a winner. What a judge quotes does not 
 final verdict does, and there is no default: a reply that cannot be read is no tie.
 
 stdin: one JSON value per line, the reply as a string, or an object with it under raw_reply (a journal).
-stdout: one JSON value per line: "A", "B", "Tie" or null, by slot. ask_endpoint.py runs it beside itself.
+stdout: one JSON value per line: "A", "B", "Tie" or null, by slot. judging/asking.py calls parse_verdict.
 --journal: instead, read all stored replies of a judge's journal anew; where a request's verdict is no longer
 what the journal says, a line that says so is added (attempts 0: it cost nothing). judge_pairs.py --reparse.
 
 Example:
-    python companions/read_verdict.py < results/scores_mtbench.journal.jsonl | sort | uniq -c
+    python edgebench/__main__.py edgebench.judging.verdict < results/scores_mtbench.journal.jsonl \\
+        | sort | uniq -c
 """
 
 import argparse

@@ -11,7 +11,8 @@ Output: a folder of SVG files and charts.json (name, title, description of what 
 W.
 
 Example:
-    python companions/draw_charts.py --analysis results/analysis.json --outdir results/charts
+    python edgebench/__main__.py edgebench.reporting.charts --analysis results/analysis.json \\
+        --outdir results/charts
 """
 
 import argparse

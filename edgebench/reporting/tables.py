@@ -9,7 +9,8 @@ Output: Markdown on stdout, or with --json a list of tables (section, caption, h
 text_columns). report_page.py shows these tables.
 
 Example:
-    python companions/tabulate_analysis.py --analysis results/analysis.json > results/tables.md
+    python edgebench/__main__.py edgebench.reporting.tables \\
+        --analysis results/analysis.json > results/tables.md
 """
 
 import argparse

@@ -8,7 +8,7 @@ also runs over SSH on the board. --json prints the sentences and the caveats alo
 stores them.
 
 Example:
-    python companions/show_answer.py --analysis results/analysis.json
+    python edgebench/__main__.py edgebench.reporting.words --analysis results/analysis.json
 """
 
 import argparse
