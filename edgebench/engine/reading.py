@@ -27,7 +27,7 @@ def read_prompt(model: Model, prompt: Prompt) -> ReadPrompt:
     today = None if prompt.today is None else datetime.date.fromisoformat(prompt.today)
     try:
         if prompt.format == "raw":
-            return read_raw(tokenizer_of(model), turns)
+            return read_raw(tokenizer_of(model), turns, prompt.thinking)
         return read_chat(chat_template_of(model), tokenizer_of(model), turns, prompt.thinking, today)
     except PromptRefused as refused:
         raise EngineFailure(refused.kind, f"{model.path}: {refused}") from refused

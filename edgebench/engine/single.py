@@ -86,7 +86,10 @@ def run(context: Context, prompt: Prompt, sampling: Sampling) -> Generation:
         reasoning_text=said.reasoning,
         reasoning_tokens=said.reasoning_tokens,
         reasoning_open=said.still_open,
-        flags=(*read.flags, *outcome_flags(done, said, error, was_throttled(before, after))),
+        flags=(
+            *prompt_flags(read, prompt, said),
+            *outcome_flags(done, said, error, was_throttled(before, after)),
+        ),
         error=error,
     )
 
@@ -199,6 +202,13 @@ def rates_of(done: TimedRun, prompt_tokens: int, engine_ms: float) -> Rates:
         decode_tok_per_s=steps / (latency_ms - ttft_ms) * 1000 if steps else None,
         overhead_ratio=1 - engine_ms / latency_ms,
     )
+
+
+def prompt_flags(read: ReadPrompt, prompt: Prompt, said: ReasonedTokens) -> tuple[str, ...]:
+    """What must be known of the prompt. Only the answer tells that thinking could not be switched off."""
+    thought_unasked = said.reasoning_tokens > 0 and not prompt.thinking and not read.has_thinking_switch
+    unheard = ("thinking_switch_missing",) if thought_unasked else ()
+    return tuple(dict.fromkeys((*read.flags, *unheard)))
 
 
 def outcome_flags(

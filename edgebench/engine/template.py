@@ -301,12 +301,19 @@ def read_chat(
     return ReadPrompt(ids, is_open, raised(flags), has_switch)
 
 
-def read_raw(tokenizer: Tokenizer, turns: Sequence[Turn]) -> ReadPrompt:
-    """The ids of the bare texts, joined by blank lines. PromptRefused where they cannot be proved."""
+def read_raw(tokenizer: Tokenizer, turns: Sequence[Turn], thinking_on: bool = False) -> ReadPrompt:
+    """The ids of the bare texts, joined by blank lines. PromptRefused where they cannot be proved.
+
+    Flags: thinking_switch_missing (a bare text has none), and those of common_flags.
+    """
     text = "\n\n".join(turn.content for turn in turns)
     ids = with_edges(tokenizer.tokenize(text, False), tokenizer)
-    flags = common_flags(turns, text, ids, tokenizer, reads_control=False)
-    return ReadPrompt(ids, thinking.opens_reasoning(text), raised(flags))
+    is_open = thinking.opens_reasoning(text)
+    flags = {
+        "thinking_switch_missing": thinking_on and not is_open,
+        **common_flags(turns, text, ids, tokenizer, reads_control=False),
+    }
+    return ReadPrompt(ids, is_open, raised(flags))
 
 
 def common_flags(
