@@ -460,6 +460,8 @@ def plain(text: str) -> str:
     >>> plain("Zürich \\u2581ﬁ") == plain("zurich fi")
     True
     """
+    if text.isascii():
+        return squashed(text)
     whole = text.encode("utf-8", "replace").decode()  # half a surrogate pair has no bytes
     apart = unicodedata.normalize("NFKD", whole.replace(SPACE_MARK, ""))
     return squashed("".join(char for char in apart if not unicodedata.combining(char)))

@@ -68,6 +68,7 @@ ANSWER_FRAMES = (
 )
 # Words that an answer may use for itself, so only behind thinking.
 FRAMES_BEHIND_THINKING = ((r"<response>", r"</response>"), (r"<answer>", r"</answer>"))
+LONGEST_MARK = 200  # characters; a prompt is searched for one at its end alone
 END_OF_FRAME = "[END FINAL RESPONSE]"  # Apriel's closing mark opens its frame
 
 QUOTES = {"`": "`", "'": "'", '"': '"', "“": "”", "‘": "’", "«": "»"}
@@ -165,7 +166,7 @@ def opens_reasoning(prompt: str) -> bool:
     >>> opens_reasoning("<|im_start|>assistant\\n<think>\\n"), opens_reasoning("<think>\\n\\n</think>\\n\\n")
     (True, False)
     """
-    end = prompt.rstrip()
+    end = prompt.rstrip()[-LONGEST_MARK:]
     heads = itertools.chain(OPENING.finditer(end), MESSAGE_HEAD.finditer(end))
     return any(found.end() == len(end) and not is_answer_head(found) for found in heads)
 
