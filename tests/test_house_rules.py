@@ -103,10 +103,10 @@ def test_readme_names_every_script(script: Path) -> None:
 
 
 def test_readme_lists_the_fields_of_the_run_record() -> None:
-    import run_llamacpp_collect
+    from edgebench.records.run import RunRecord
 
     documented = set(re.findall(r"`([a-z0-9_]+)`", README[README.index("## The run record") :]))
-    assert {field.name for field in dataclasses.fields(run_llamacpp_collect.RunRecord)} <= documented
+    assert {field.name for field in dataclasses.fields(RunRecord)} <= documented
 
 
 def test_shell_scripts_parse() -> None:

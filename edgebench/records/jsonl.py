@@ -116,7 +116,10 @@ def append_whole(path: Path, lines: bytes) -> None:
 
 
 def heal_tail(path: Path) -> bool:
-    """Cut off the half line that a power cut left at the file's end; whether there was one."""
+    """Cut off the half line that a power cut left at the file's end; whether there was one.
+
+    A record that is whole but for its line break, which an editor took, gets that back.
+    """
     if not path.is_file():
         return False
     with path.open("rb+") as file:
@@ -127,13 +130,27 @@ def heal_tail(path: Path) -> bool:
             step = min(HASHED_AT_ONCE_BYTE, start)
             start -= step
             file.seek(start)
-            last = file.read(step)
+            last = file.read(step) + last
         whole = start + last.rfind(b"\n") + 1
         if whole == size:
             return False
-        file.truncate(whole)
+        is_torn = not is_object(last[last.rfind(b"\n") + 1 :])
+        if is_torn:
+            file.truncate(whole)
+        else:
+            file.seek(size)
+            file.write(b"\n")
+        file.flush()
         os.fsync(file.fileno())
-    return True
+    return is_torn
+
+
+def is_object(line: bytes) -> bool:
+    """Whether a line is a JSON object, whole."""
+    try:
+        return isinstance(json.loads(line.decode("utf-8-sig")), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -64,6 +64,7 @@ class RunRecord:
     started_at: str = ""  # RFC 3339, UTC; a label, never used to compute
     env_id: str = ""  # line of OUT.env.jsonl
     prompt_sha256: str = ""  # of the user's text
+    prompt_ids_sha256: str | None = None  # of the token ids that the model read, little-endian 32-bit
     prompt_format: str = "chat"
     thinking: bool = False
     temperature: float = 0.0
@@ -92,6 +93,9 @@ class RunRecord:
     energy_gross_joule: float | None = None
     idle_mw: float | None = None
     idle_std_mw: float | None = None
+    idle_drift_mw: float | None = (
+        None  # idle power after the run's block minus before, where beyond its noise
+    )
     energy_uncertainty_joule: float | None = None
     energy_prefill_joule: float | None = None
     energy_decode_joule: float | None = None

@@ -86,6 +86,24 @@ def test_a_half_line_is_cut_off_and_nothing_else(tmp_path: Path, head: bytes, ta
     assert not jsonl.heal_tail(tmp_path / "absent.jsonl")
 
 
+@pytest.mark.parametrize("last", [b'{"a": 2}', b'{"a": "\xc3\xa4"}', b'{"a": "' + b"x" * (3 << 20) + b'"}'])
+def test_a_record_that_only_lacks_its_line_break_is_kept(tmp_path: Path, last: bytes) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + last)
+    assert not jsonl.heal_tail(path)
+    assert path.read_bytes() == b'{"a": 1}\n' + last + b"\n"
+
+
+def test_changed_records_take_the_places_of_the_old_ones(tmp_path: Path) -> None:
+    """The last line of a key is the one that counts; torn and foreign lines stay byte for byte."""
+    path = tmp_path / "runs.jsonl"
+    path.write_bytes(b'{"run_key": "a", "n": 1}\nno json\n{"run_key": "b"}\n\n{"run_key": "a", "n": 2}\n')
+    jsonl.replace_records(path, {"a": {"run_key": "a", "n": 3}, "absent": {"run_key": "absent"}})
+    expected = b'{"run_key": "a", "n": 1}\nno json\n{"run_key": "b"}\n\n{"run_key": "a", "n": 3}\n'
+    assert path.read_bytes() == expected
+    assert [one.name for one in tmp_path.iterdir()] == ["runs.jsonl"]
+
+
 @pytest.fixture
 def full_disk() -> Iterator[None]:
     """Files of this process cannot grow beyond LIMIT_BYTE; a write that reaches it is cut short there."""
@@ -93,6 +111,16 @@ def full_disk() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTE, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_keeps_the_old_records_and_leaves_no_part(tmp_path: Path, full_disk: None) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_bytes(b'{"run_key": "a"}\n')
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="File too large"):
+        jsonl.replace_records(path, {"a": {"run_key": "a", "text": "x" * 2 * LIMIT_BYTE}})
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["runs.jsonl"]
 
 
 @pytest.mark.parametrize("before_byte", [0, 100, LIMIT_BYTE - 10])
