@@ -449,22 +449,33 @@ def smi_card(row: Sequence[str]) -> Facts:
 
 
 def board_facts(root: Path) -> Facts:
-    """All facts, in the order of the record."""
+    """All facts, in the order of the record; the engine is asked in a child."""
     with concurrent.futures.ThreadPoolExecutor() as pool:
         engine = pool.submit(ask_engine)  # while the other processes are watched
-        facts: Facts = {
-            "schema_version": SCHEMA_VERSION,
-            "checked_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            **identity(root),
-            **power_mode(root),
-            **clocks(root),
-            **memory(root),
-            **heat(root),
-            **load(root),
-            "engine": engine.result(),
-        }
+        return with_engine(machine_facts(root), engine.result())
+
+
+def machine_facts(root: Path) -> Facts:
+    """The facts that need no engine."""
+    facts: Facts = {
+        "schema_version": SCHEMA_VERSION,
+        "checked_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **identity(root),
+        **power_mode(root),
+        **clocks(root),
+        **memory(root),
+        **heat(root),
+        **load(root),
+    }
     # JetPack's own nvidia-smi and NVML answer "not supported" to nearly every question: no such card.
     facts["gpus"] = [] if facts["is_jetson"] or root != Path("/") else ask_gpus()
+    return facts
+
+
+def with_engine(machine: Facts, engine: Facts) -> Facts:
+    """All facts, in the order of the record: the machine's and what its engine says of itself."""
+    facts = {**machine, "engine": engine}
+    facts["gpus"] = facts.pop("gpus")
     facts["memory_bandwidth_gb_per_s"] = memory_bandwidth(facts)
     return facts
 

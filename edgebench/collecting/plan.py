@@ -1,584 +1,455 @@
-#!/usr/bin/env python3
-"""What is left to run, on what, in which order: one plan line per run.
+"""What is left to run, on what, in which order: tasks, models, board, and what is there already -> a Plan.
 
-The collector asks this script before it loads anything. Its flags come as one
-JSON object on stdin; the plan goes to stdout as JSON lines. First the header:
-  models    per file: model_id, path, sha256, facts, prompt_tokens_max by level, load (the engine
-            settings, its context sized for the longest prompt and answer), or its error
-  env       the environment record: board, engine, models, settings
-  notes     lines for the user: what is done already, what is skipped, what the board lacks
-  errors    why models cannot run
-  total, done
-then one line per run that is not in the output yet:
-  record    the fields of the run record that are known beforehand; run_key is a hash of all that
-            defines the run: model file, text, level, repeat, turn, sampling, engine version and
-            settings, power mode
-  prompt    messages, format, thinking: what the model is told; content null stands for its own
-            answer to the first turn, whose run_key is `first_key`
-  anchor    true for a run that is not part of the campaign but repeated every "anchor_every" runs:
-            always the first of the model's plan, so that drift shows across starts, too
+Owns the plan and the environment record; the order is prompts/orders.py's, keys and the earlier output are
+resume.py's. Nothing is loaded here but vocabularies, to count and hash the prompts.
 
-Order: models one after the other (loading is slow), then repeats, then tasks. The
-levels of a task are ordered by a seeded Latin square in which every level stands
-in every place, and follows every other level, equally often, so that a drift of
-the board falls on all levels alike.
-
-With "dry_run": true it prints a table for people instead: runs, prompt tokens by
-level from each model's own tokenizer, context and memory needed.
-
-Example:
-  echo '{"models": ["models/demo/demo-llama-F32.gguf"], "dry_run": true, \\
-      "prompts": ["data/writing_prompts_hierarchical.csv"]}' | python companions/plan_runs.py
+Models come one after the other (loading is slow), inside each the runs in the order of prompts/orders.py.
+A file that is no usable model has its error in the plan, and the others are run all the same.
 """
 
 from __future__ import annotations
 
-import argparse
-import concurrent.futures
-import datetime
-import gzip
-import hashlib
+import dataclasses
 import json
-import os
-import random
 import shlex
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from edgebench.power.feeds import find_feed
-from edgebench.power.trace import SamplerError
-from edgebench.shell.launch import room_command
-
-DEFAULTS: dict[str, Any] = {
-    "levels": None,
-    "ids": None,
-    "limit": None,
-    "repeats": 1,
-    "turns": 1,
-    "questions": None,
-    "order": "balanced",
-    "seed": 0,
-    "system": None,
-    "out_jsonl": None,
-    "fresh": False,
-    "retry_errors": False,
-    "allow_mixed": False,
-    "allow_cpu": False,
-    "dry_run": False,
-    "anchor_every": None,
-    "cooldown": "0",
-    "command": None,
-    "source": "auto",
-    "feed": None,
-    "interval": 100,
-    "prompt_format": "chat",
-    "thinking": "off",
-    "temperature": 0.0,
-    "max_tokens": 512,
-    "n_ctx": None,
-    "n_gpu_layers": -1,
-    "n_batch": 2048,
-    "n_ubatch": 512,
-    "n_threads": 1,
-    "flash_attn": "auto",
-    "kv_type": "f16",
-}
-LOAD_SETTINGS = ("n_gpu_layers", "n_batch", "n_ubatch", "n_threads", "flash_attn", "kv_type")
-# Settings that could change a run's result or speed, and so belong to its key.
-KEY_SETTINGS = (
-    "prompt_format", "thinking", "temperature", "max_tokens", "seed", "n_ctx", *LOAD_SETTINGS,
-)  # fmt: skip
-# What makes two environments the same one: a reading of a clock or a temperature does not.
-STABLE_BOARD = (
-    "board",
-    "l4t",
-    "jetpack",
-    "power_mode_name",
-    "clocks_locked",
-    "kernel",
-    "cpu_model",
-    "memory_total_byte",
+from edgebench.board import check as board_check
+from edgebench.board import facts as board_facts
+from edgebench.collecting.resume import (
+    Earlier,
+    PlannedRun,
+    base_key,
+    beside,
+    engine_choices,
+    is_good,
+    left_to_do,
+    refuse_mixture,
+    set_aside,
+    with_anchors,
+    with_keys,
 )
+from edgebench.collecting.settings import LOAD_SETTINGS, Settings
+from edgebench.engine.client import EngineFailure, Message, ModelLoad, Prompt, PromptCount, Resolved
+from edgebench.errors import UserError
+from edgebench.gguf import identity
+from edgebench.power.feeds import find_feed
+from edgebench.prompts.orders import ordered_cells
+from edgebench.prompts.tasks import LEVELS, Task, wanted_tasks
+from edgebench.records.environment import STABLE_BOARD
+from edgebench.records.jsonl import sha256_of
+
 CONTEXT_STEP = 256  # the engine pads a context to this; asking for another number reports a wrong one
+ROOT_OF_BOARD = Path("/")  # tests judge recorded boards
+Facts = Mapping[str, Any]
 
 
-class PlanError(Exception):
-    """What the user can fix; the message names the file or flag and the cure."""
+class Tokenizer(Protocol):
+    """What planning asks of the engine: it opens vocabularies and counts prompts."""
+
+    def open(self, model: str) -> Any: ...
+
+    def count(self, prompt: Prompt) -> PromptCount: ...
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """PlanError for a number that makes no sense, by the name of its flag."""
-    for name in ("limit", "repeats", "max_tokens", "n_ctx", "n_batch", "n_ubatch", "n_threads", "interval",
-                 "idle_every", "anchor_every"):  # fmt: skip
-        if settings.get(name) is not None and settings[name] < 1:
-            raise PlanError(f"--{name} {settings[name]} must be at least 1")
-    cooldown = settings["cooldown"]
-    try:
-        measures = {"cooldown": float(cooldown.removeprefix("temp:"))}
-    except ValueError:
-        raise PlanError(
-            f"--cooldown {cooldown} must be seconds, or temp: and degrees, as in temp:50"
-        ) from None
-    measures |= {name: settings.get(name, 1.0) for name in ("temperature", "idle_seconds", "run_timeout")}
-    for name, value in measures.items():
-        if not 0 <= value < float("inf"):
-            raise PlanError(f"--{name} {settings.get(name)} must be a number of at least 0")
-    if settings["out_jsonl"] and not settings["out_jsonl"].endswith(".jsonl"):
-        raise PlanError(f"--out_jsonl {settings['out_jsonl']} must end in .jsonl")
+@dataclass
+class PlannedModel:
+    """One model file: who it is, and how it will be loaded, or why it cannot be used."""
+
+    facts: Facts  # identity and header, from gguf/identity.py
+    error: str | None = None
+    prompt_tokens_max: dict[str, int] = dataclasses.field(default_factory=dict)  # by level
+    load: ModelLoad | None = None
+    note: str | None = None  # for the user
+
+    @property
+    def model_id(self) -> str:
+        return str(self.facts["model_id"])
+
+    @property
+    def path(self) -> str:
+        return str(self.facts["path"])
+
+    @property
+    def memory_byte(self) -> int:
+        """Weights and cache; the header of some models does not tell the cache."""
+        assert self.load is not None
+        return int(self.facts["file_byte"] + (self.facts.get("kv_byte_per_token") or 0) * self.load.n_ctx)
+
+    def as_record(self) -> dict[str, Any]:
+        """The model's entry in the environment record."""
+        record = {**self.facts, "error": self.error}
+        if self.load is not None:
+            load = {name: getattr(self.load, name) for name in (*LOAD_SETTINGS, "n_ctx")}
+            record |= {"prompt_tokens_max": self.prompt_tokens_max, "load": load}
+        if self.note is not None:
+            record["note"] = self.note
+        return record
 
 
-# ---------------------------------------------------------------------------
-# The other scripts
+@dataclass
+class Plan:
+    """Everything one start of the collector needs to know."""
 
+    settings: Settings
+    board: Facts
+    models: list[PlannedModel]
+    runs: list[PlannedRun]  # the whole campaign, what is done too
+    todo: list[PlannedRun]  # what is left, anchors in between
+    before: Earlier
+    skipped_levels: int = 0
 
-def companion(name: str, *arguments: str, text: str = "") -> list[dict[str, Any]]:
-    """JSON lines that a companion script prints; PlanError with its own words where it prints none."""
-    done = subprocess.run([*room_command(name), *arguments], input=text, capture_output=True, text=True)
-    try:
-        lines: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
-    except ValueError:
+    @property
+    def errors(self) -> list[str]:
+        """Why models cannot be used."""
+        return [model.error for model in self.models if model.error]
+
+    @property
+    def left(self) -> list[PlannedRun]:
+        """Runs to do, without anchors."""
+        return [run for run in self.todo if not run.is_anchor]
+
+    @property
+    def done(self) -> int:
+        """Runs that are in the output already, failed ones too."""
+        return len(self.runs) - len(self.left)
+
+    @property
+    def failed_before(self) -> int:
+        """Runs of earlier starts that failed and will not be done again by this one."""
+        good = {record["run_key"] for record in self.before.records if is_good(record)}
+        left = {run.run_key for run in self.left}
+        return sum(run.run_key not in good | left for run in self.runs)
+
+    @property
+    def exit_code(self) -> int:
+        """Of a dry run."""
+        return 1 if self.errors else 0
+
+    def todo_of(self, model: PlannedModel) -> list[PlannedRun]:
+        """What is left for one model, in order."""
+        return [run for run in self.todo if run.model_id == model.model_id]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know before the campaign starts, one line each."""
+        return [*board_notes(self.board), *self.model_notes(), *self.progress_notes()]
+
+    def model_notes(self) -> list[str]:
+        """Models that may not fit: into the memory, into the context they were trained for."""
         lines = []
-    if not lines or done.returncode < 0:  # killed, perhaps half-way
-        words = (done.stderr.strip() or f"ended with status {done.returncode}").splitlines()[-1]
-        said = words.removeprefix("error: ")
-        raise PlanError(said if said != words else f"{name}: {words}")
-    return lines
+        free_byte = self.board["memory_available_byte"] or float("inf")
+        for model in self.models:
+            if model.error:
+                continue
+            if model.memory_byte > free_byte:
+                lines.append(
+                    f"{model.model_id}: needs more memory than is free; close programs, or lower --n_ctx"
+                )
+            if model.note:
+                lines.append(f"{model.model_id}: {model.note}; lower --max_tokens or --n_ctx")
+        return lines
+
+    def progress_notes(self) -> list[str]:
+        """What is skipped and what is done already."""
+        lines = []
+        if self.skipped_levels:
+            lines.append(f"{self.skipped_levels} levels without text are skipped")
+        if self.done:
+            failed = self.failed_before
+            again = f"; {failed} of them failed, --retry_errors does those again" if failed else ""
+            lines.append(f"{self.done} of {len(self.runs)} runs are done already{again}")
+        return lines
+
+    def environment(
+        self, power: Facts, command_line: Sequence[str], model: PlannedModel, resolved: Resolved | None
+    ) -> dict[str, Any]:
+        """The environment record of one loaded model; `resolved` None where it could not be loaded.
+
+        env_id stays the same for the same board, mode, engine, models, settings and engine's own choices.
+        """
+        engine = self.engine
+        choices = None if resolved is None else engine_choices(resolved)
+        shas = [model.facts.get("sha256") for model in self.models]
+        stable = [[self.board.get(name) for name in STABLE_BOARD], engine, shas]
+        identity = [stable, conditions(self.settings, self.board), model.model_id, choices]
+        return {
+            "schema_version": 1,
+            "env_id": sha256_of(json.dumps(identity, sort_keys=True))[:12],
+            "created_at": self.board.get("checked_at"),
+            "board": self.board,
+            "engine": engine,
+            "models": {model.model_id: model.as_record() for model in self.models},
+            "settings": self.settings.as_record(),
+            "resolved": {model.model_id: choices},
+            "power": power,
+            "command_line": list(command_line),
+        }
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """The engine's part of the environment record."""
+        return {name: self.board["engine"].get(name) for name in ("version", "gpu_offload", "system_info")}
+
+    def as_table(self, command: str) -> str:
+        """The plan for people, 80 columns."""
+        lines = [f"{len(self.runs)} runs planned, {self.done} done, {len(self.todo)} to do"]
+        lines += self.notes
+        for model in self.models:
+            lines += model_lines(model, len(self.todo_of(model)))
+        lines.append(f"power: {power_line(self.settings)}")
+        lines += ["start it with:", f"  {command}"]
+        return "\n".join(lines)
 
 
-# ---------------------------------------------------------------------------
-# Order
+# --- Making the plan ---
 
 
-def williams_rows(levels: Sequence[str], seed: int) -> list[list[str]]:
-    """Rows of a Williams design, shuffled by the seed: a Latin square balanced for carry-over.
+def make_plan(settings: Settings, engine: Tokenizer) -> Plan:
+    """Read the tasks, the models, the board and the earlier output; UserError for what stops everything.
 
-    Over n rows (2n for an odd number of levels) every level stands in every place, and follows every other
-    level, equally often. Source: E. J. Williams, Aust. J. Sci. Res. A 2 (1949) 149-168.
-
-    >>> sorted(sum(williams_rows("AB", 0), []))
-    ['A', 'A', 'B', 'B']
+    The engine counts the prompts of each model with its vocabulary alone, all in one process.
     """
-    n = len(levels)
-    draw = random.Random(seed)
-    names = draw.sample(list(levels), n)
-    zigzag = [0 if i == 0 else (i + 1) // 2 if i % 2 else n - i // 2 for i in range(n)]
-    rows = [[names[(place + shift) % n] for place in zigzag] for shift in range(n)]
-    if n % 2:
-        rows += [row[::-1] for row in rows]
-    draw.shuffle(rows)
-    return rows
+    out = settings.out_jsonl
+    with ThreadPoolExecutor(1) as pool:
+        watched = pool.submit(watch_board)  # for a while, before the engine makes this machine busy
+        tasks = read_tasks(settings)
+        before = Earlier.read(out, mend=not settings.dry_run)
+        models = identify_models(settings, before)
+        facts = watched.result()
+    if settings.fresh:
+        before = Earlier()
+    board = check_board(facts, ask_engine(engine, models), settings.allow_cpu)
+    runs: list[PlannedRun] = []
+    for model in models:
+        if not model.error:
+            runs += plan_model(model, tasks, settings, board, engine, before)
+    if not settings.allow_mixed:
+        refuse_mixture(runs, before.records, out)
+    left = left_to_do(runs, before.records, settings.retry_errors)
+    if settings.fresh and not settings.dry_run and runs:
+        set_aside(*beside(out))
+    skipped = levels_skipped(tasks, settings)
+    todo = with_anchors(runs, left, settings.anchor_every)
+    return Plan(settings, board, models, runs, todo, before, skipped)
 
 
-def level_orders(levels: Sequence[str], settings: Mapping[str, Any]) -> list[list[str]]:
-    """Orders of the levels, to be taken in turn by one task after the other."""
-    if settings["order"] == "balanced" and levels:
-        return williams_rows(levels, settings["seed"])
-    return [list(levels)]
+def plan_model(
+    model: PlannedModel,
+    tasks: Sequence[Task],
+    settings: Settings,
+    board: Facts,
+    engine: Tokenizer,
+    before: Earlier,
+) -> list[PlannedRun]:
+    """All runs of one model; [] with the reason in the model where it cannot be used."""
+    runs: list[PlannedRun] = []
+    told = conditions(settings, board)
+    for task, level, repeat in ordered_cells(tasks, settings.order, settings.seed, settings.repeats):
+        for turn in range(1, settings.turns + 1):
+            runs.append(plan_run(model.facts, task, level, repeat, turn, settings, told))
+    try:
+        counts = count_prompts(model, runs, engine)
+    except EngineFailure as failure:
+        model.error = str(failure) if model.path in str(failure) else f"{model.path}: {failure}"
+        return []
+    choose_context(model, counts, settings, before)
+    runs = [
+        dataclasses.replace(run, prompt_ids_sha256=counts[run.prompt_cell].prompt_ids_sha256) for run in runs
+    ]
+    return with_keys(runs, before.records)
 
 
-def ordered_cells(
-    tasks: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
-) -> Iterator[tuple[Mapping[str, Any], str, int]]:
-    """Yield (task, level, repeat) in the order they are to be run."""
-    levels = list(dict.fromkeys(level for task in tasks for level in task["levels"]))
-    orders = level_orders(levels, settings)
-    for repeat in range(1, settings["repeats"] + 1):
-        cells = []
-        for index, task in enumerate(tasks, start=(repeat - 1) * len(tasks)):
-            order = orders[index % len(orders)]
-            cells += [(task, level, repeat) for level in order if level in task["levels"]]
-        if settings["order"] == "shuffled":
-            random.Random(f"{settings['seed']} {repeat}").shuffle(cells)
-        yield from cells
-
-
-# ---------------------------------------------------------------------------
-# Runs and their keys
-
-
-def sha256_text(text: str) -> str:
-    """Hash of a text."""
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-
-
-def conversation(text: str, system: str | None, second: str | None) -> list[dict[str, str | None]]:
-    """Messages of a run; with a second question the model's own first answer stands between, as null."""
-    messages: list[dict[str, str | None]] = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": text})
-    if second is not None:
-        messages += [{"role": "assistant", "content": None}, {"role": "user", "content": second}]
-    return messages
-
-
-def plan_line(
-    task: Mapping[str, Any],
+def plan_run(
+    model: Facts,
+    task: Task,
     level: str,
     repeat: int,
     turn: int,
-    model: Mapping[str, Any],
-    settings: Mapping[str, Any],
-) -> dict[str, Any]:
-    """One run of the plan; its key changes when anything that could change its result does."""
-    second = task["second"] if turn == 2 else None
-    messages = conversation(task["levels"][level], settings["system"], second)
-    asked = "\x1e".join(message["content"] or "" for message in messages if message["role"] == "user")
-    identity = [model["sha256"], task["id"], level, repeat, turn, messages, settings["conditions"]]
-    record = {
-        "run_key": sha256_text(json.dumps(identity, sort_keys=True))[:24],
-        "id": task["id"],
-        "category": task["category"],
-        "level": level,
-        "turn": turn,
-        "repeat": repeat,
-        "seed": settings["seed"] + repeat - 1,
-        "prompt_sha256": sha256_text(asked),
-        "thinking": settings["thinking"] == "on",
-        **{name: model[name] for name in ("model_id", "quantization")},
-        **{name: settings[name] for name in ("prompt_format", "temperature", "max_tokens", "n_gpu_layers")},
-    }
-    prompt = {"messages": messages, "format": record["prompt_format"], "thinking": record["thinking"]}
-    return {"record": record, "prompt": prompt, "first_key": None, "anchor": False}
-
-
-def model_plan(
-    model: dict[str, Any], tasks: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """All runs of one model; [] with the reason in the model's entry where it cannot be used."""
-    lines = []
-    for task, level, repeat in ordered_cells(tasks, settings):
-        turns = [plan_line(task, level, repeat, n + 1, model, settings) for n in range(settings["turns"])]
-        for line in turns[1:]:
-            line["first_key"] = turns[0]["record"]["run_key"]
-        lines += turns
-    try:
-        count_tokens(model, lines, settings)
-    except PlanError as exc:  # the engine crashes on this file, say
-        model["error"] = f"{model['path']}: {exc}"
-    return lines if model["error"] is None else []
-
-
-def count_tokens(
-    model: dict[str, Any], lines: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
-) -> None:
-    """Add each level's longest prompt and the context it needs to the model's entry, from its own tokenizer.
-
-    A second turn is reckoned with a first answer of full length.
-    """
-    distinct = [line for line in lines if line["record"]["repeat"] == 1]
-    requests: list[dict[str, Any]] = [{"op": "open", "model": model["path"]}]
-    requests += [{"op": "count", "prompt": line["prompt"]} for line in distinct]
-    answers = companion(
-        "edgebench.engine.single", text="".join(json.dumps(request) + "\n" for request in requests)
+    settings: Settings,
+    told_conditions: Facts,
+) -> PlannedRun:
+    """One run; its base key changes when anything that could change its result does."""
+    second = task.second if turn == 2 else None
+    messages = conversation(task.levels[level], settings.system, second)
+    asked = "\x1e".join(message.content or "" for message in messages if message.role == "user")
+    return PlannedRun(
+        model_id=model["model_id"],
+        quantization=model["quantization"],
+        task_id=task.id,
+        category=task.category,
+        level=level,
+        turn=turn,
+        repeat=repeat,
+        seed=settings.seed + repeat - 1,
+        prompt=Prompt(messages, settings.prompt_format, settings.thinking == "on"),
+        prompt_sha256=sha256_of(asked),
+        base_key=base_key(model["sha256"], task.id, level, repeat, turn, messages, told_conditions),
     )
-    refused = [answer["error"]["message"] for answer in answers if not answer["ok"]]
-    if refused:
-        model["error"] = refused[0]
-        return
-    longest: dict[str, int] = {}
-    for line, answer in zip(distinct, answers[1:], strict=True):
-        level = line["record"]["level"]
-        tokens = answer["prompt_tokens"] + (settings["max_tokens"] if line["record"]["turn"] == 2 else 0)
-        longest[level] = max(longest.get(level, 0), tokens)
-    trained = (model.get("n_ctx_train") or 0) // CONTEXT_STEP * CONTEXT_STEP
-    needed = max(longest.values()) + settings["max_tokens"]
-    n_ctx = settings["n_ctx"] or (min(needed, trained) if trained else needed)
-    model["prompt_tokens_max"] = longest
-    model["load"] = {name: settings[name] for name in LOAD_SETTINGS}
-    model["load"]["n_ctx"] = -(-n_ctx // CONTEXT_STEP) * CONTEXT_STEP
-    if trained and max(needed, n_ctx) > trained:
-        model["note"] = (
-            f"it was trained for a context of {trained}, but this takes up to {max(needed, n_ctx)}"
-        )
 
 
-# ---------------------------------------------------------------------------
-# What is there already
+def conversation(text: str, system: str | None, second: str | None) -> tuple[Message, ...]:
+    """Messages of a run; with a second question the model's own first answer stands between, as None."""
+    messages = [Message("system", system)] if system else []
+    messages.append(Message("user", text))
+    if second is not None:
+        messages += [Message("assistant", None), Message("user", second)]
+    return tuple(messages)
 
 
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
-
-
-def set_aside(*paths: Path) -> None:
-    """Rename old output: nothing is deleted, and no reader takes it for current."""
-    stamp, n = datetime.datetime.now().strftime("%Y%m%d-%H%M%S"), 0
-    while any(path.with_name(f"{path.name}.{stamp}.{n}.old").exists() for path in paths):
-        n += 1  # a second start within the second
-    for path in paths:
-        if path.exists():
-            path.rename(path.with_name(f"{path.name}.{stamp}.{n}.old"))
-
-
-def heal(out: Path) -> None:
-    """Cut off a last line that a kill or a full disk left half written; its run is done again."""
-    data = out.read_bytes() if out.exists() else b""
-    rest = data[data.rfind(b"\n") + 1 :]
-    if not rest:
-        return
-    try:
-        json.loads(rest)
-    except ValueError:
-        print(f"{out}: dropping a half-written last line; its run is done again", file=sys.stderr)
-        os.truncate(out, len(data) - len(rest))
-        return
-    with out.open("ab") as whole:  # only its line break is lacking: an editor took it
-        whole.write(b"\n")
-
-
-def read_own(out: Path) -> list[dict[str, Any]]:
-    """Records of an earlier start."""
-    records = []
-    for number, record in read_jsonl(out) if out.exists() else ():
-        if record is None or "run_key" not in record:
-            raise PlanError(
-                f"{out} line {number}: not a run record; delete that line, or start over with --fresh"
-            )
-        records.append(record)
-    return records
-
-
-def cell(line: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a run is, whatever it was measured with."""
-    return line["model_id"], str(line["id"]), line["level"], line["turn"], line["repeat"]
-
-
-def refuse_mixture(
-    plan: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]], out: Path
-) -> None:
-    """PlanError where the output holds a planned run that was measured under other conditions."""
-    keys = {cell(line["record"]): line["record"]["run_key"] for line in plan}
-    strange = [record for record in records if keys.get(cell(record), record["run_key"]) != record["run_key"]]
-    if strange:
-        raise PlanError(
-            f"{out} holds {len(strange)} of these runs measured with another model file, prompt, setting,"
-            " engine or power mode; choose another --out_jsonl, move the old file aside with --fresh, or mix"
-            " them with --allow_mixed"
-        )
-
-
-def earlier(out: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Records of earlier starts, after mending their files; none with --fresh."""
-    for path in () if settings["dry_run"] else beside(out):
-        heal(path)
-    return [] if settings["fresh"] else read_own(out)
-
-
-def beside(out: Path) -> tuple[Path, Path, Path]:
-    """The output and what stands beside it: environments, anchors."""
-    return out, out.with_suffix(".env.jsonl"), out.with_suffix(".anchors.jsonl")
-
-
-def left_to_do(
-    plan: Sequence[dict[str, Any]], records: Sequence[Mapping[str, Any]], retry_errors: bool
-) -> list[dict[str, Any]]:
-    """Runs that are not in the output; second turns get the first answer where it is there already."""
-    good = {record["run_key"]: record for record in records if record.get("error") is None}
-    finished = good if retry_errors else {record["run_key"] for record in records}
-    todo = [line for line in plan if line["record"]["run_key"] not in finished]
-    for line in todo:
-        if line["first_key"] in good:
-            line["prompt"]["messages"][-2]["content"] = good[line["first_key"]]["output_text"]
-    return todo
-
-
-def with_anchors(
-    plan: Sequence[dict[str, Any]], todo: Sequence[dict[str, Any]], every: int | None
-) -> list[dict[str, Any]]:
-    """Put the first run of each model's plan, marked as an anchor, before every so many of its runs."""
-    first: dict[str, dict[str, Any]] = {}
-    for line in plan:
-        first.setdefault(line["record"]["model_id"], line)
-    count = dict.fromkeys(first, 0)
-    lines = []
-    for line in todo:
-        model_id = line["record"]["model_id"]
-        if every and count[model_id] % every == 0:
-            lines.append({**first[model_id], "anchor": True})
-        count[model_id] += 1
-        lines.append(line)
-    return lines
-
-
-# ---------------------------------------------------------------------------
-# The environment
-
-
-def environment(
-    settings: Mapping[str, Any], board: dict[str, Any], models: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """The environment record; env_id stays the same for the same board, mode, engine, models and settings."""
-    engine = {name: board["engine"].get(name) for name in ("version", "gpu_offload", "system_info")}
-    stable = [[board.get(name) for name in STABLE_BOARD], engine, [model.get("sha256") for model in models]]
-    chosen = {name: value for name, value in settings.items() if name not in ("command", "conditions")}
+def conditions(settings: Settings, board: Facts) -> dict[str, Any]:
+    """What belongs to the key of a run beside the model and the text."""
     return {
-        "schema_version": 1,
-        "env_id": sha256_text(json.dumps([stable, settings["conditions"]], sort_keys=True))[:12],
-        "created_at": board.get("checked_at"),
-        "board": board,
-        "engine": engine,
-        "models": {model["model_id"]: model for model in models},
-        "settings": chosen,
-    }
-
-
-def check_board(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What machine this is; without an engine, or on a Jetson without its GPU, nothing runs."""
-    board = companion("edgebench.board.check", "--json")[0]
-    cure = next((check["cure"] for check in board["checks"] if check["name"] == "engine"), None)
-    if board["engine"]["version"] is None:
-        raise PlanError(f"the engine does not start ({board['engine']['error']}); install it: {cure}")
-    if board["is_jetson"] and not board["engine"]["gpu_offload"] and not settings["allow_cpu"]:
-        raise PlanError(f"the engine on this Jetson cannot use its GPU; mend it: {cure} (or --allow_cpu)")
-    return board
-
-
-# ---------------------------------------------------------------------------
-# The plan
-
-
-def make_plan(settings: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(header, runs left); a model that cannot be used has its error in the header."""
-    check_settings(settings)
-    out = Path(settings["out_jsonl"]) if settings["out_jsonl"] else None
-    known = ["--env", str(beside(out)[1])] if out else []
-    with concurrent.futures.ThreadPoolExecutor() as pool:  # the board is watched for a while meanwhile
-        checked = pool.submit(check_board, settings)
-        tasks = read_prompts(settings)
-        models = companion("edgebench.gguf.identity", *known, "--models", *map(str, settings["models"]))
-    board = checked.result()
-    records = earlier(out, settings) if out else []
-    settings["conditions"] = {
-        **{name: settings.get(name) for name in KEY_SETTINGS},
+        **settings.key_conditions(),
         **{name: board["engine"][name] for name in ("version", "gpu_offload", "system_info")},
         **{name: board[name] for name in ("board", "power_mode_name")},
     }
-    plan = [line for model in models if not model["error"] for line in model_plan(model, tasks, settings)]
-    if out and not settings["allow_mixed"]:
-        refuse_mixture(plan, records, out)
-    todo = left_to_do(plan, records, settings["retry_errors"])
-    good = {record["run_key"] for record in records if record.get("error") is None}
-    left = {line["record"]["run_key"] for line in todo}
-    failed = sum(line["record"]["run_key"] not in good | left for line in plan)
-    header = {
-        "models": models,
-        "env": environment(settings, board, models),
-        "errors": [model["error"] for model in models if model["error"]],
-        "total": len(plan),
-        "done": len(plan) - len(todo),
-        "skipped_levels": sum(task["skipped"] for task in tasks),
-    }
-    header["notes"] = notes(header, board, settings, failed)
-    if out and settings["fresh"] and not settings["dry_run"] and plan:
-        set_aside(*beside(out))
-    return header, with_anchors(plan, todo, settings["anchor_every"])
 
 
-def notes(
-    header: Mapping[str, Any], board: Mapping[str, Any], settings: Mapping[str, Any], failed: int
-) -> list[str]:
-    """What the user should know before the campaign starts, one line each."""
-    lines = [f"board: {c['message']}; cure: {c['cure']}" for c in board["checks"] if c["status"] == "bad"]
+def count_prompts(
+    model: PlannedModel, runs: Sequence[PlannedRun], engine: Tokenizer
+) -> dict[tuple[int | str, str, int], PromptCount]:
+    """Each distinct prompt of the model's runs in its own tokens; EngineFailure with the engine's reason."""
+    engine.open(model.path)
+    counts: dict[tuple[int | str, str, int], PromptCount] = {}
+    for run in runs:
+        if run.prompt_cell not in counts:
+            counts[run.prompt_cell] = engine.count(run.prompt)
+    return counts
+
+
+def choose_context(
+    model: PlannedModel,
+    counts: Mapping[tuple[int | str, str, int], PromptCount],
+    settings: Settings,
+    before: Earlier,
+) -> None:
+    """Write each level's longest prompt and the context it needs into the model.
+
+    A second turn is reckoned with a first answer of full length. Without --n_ctx a context that runs of this
+    model in the output had already is taken again where it is large enough: another one is another condition.
+    """
+    longest: dict[str, int] = {}
+    for (_, level, turn), count in counts.items():
+        tokens = count.prompt_tokens + (settings.max_tokens if turn == 2 else 0)
+        longest[level] = max(longest.get(level, 0), tokens)
+    trained = (model.facts.get("n_ctx_train") or 0) // CONTEXT_STEP * CONTEXT_STEP
+    needed = max(longest.values()) + settings.max_tokens
+    fitting = min(needed, trained) if trained else needed
+    n_ctx = settings.n_ctx or max(fitting, before.context_of(model.model_id))
+    model.prompt_tokens_max = longest
+    load = {name: getattr(settings, name) for name in LOAD_SETTINGS}
+    model.load = ModelLoad(n_ctx=-(-n_ctx // CONTEXT_STEP) * CONTEXT_STEP, **load)
+    if trained and max(needed, n_ctx) > trained:
+        model.note = f"it was trained for a context of {trained}, but this takes up to {max(needed, n_ctx)}"
+
+
+# --- What is asked of other rooms ---
+
+
+def read_tasks(settings: Settings) -> list[Task]:
+    """Tasks of the prompts files, as the flags choose them."""
+    paths = [Path(name) for name in settings.prompts]
+    questions = Path(settings.questions) if settings.turns == 2 else None
+    try:
+        return wanted_tasks(paths, settings.levels, settings.ids, settings.limit, questions)
+    except OSError as problem:
+        raise UserError(str(problem)) from None
+
+
+def levels_skipped(tasks: Sequence[Task], settings: Settings) -> int:
+    """Levels for which a task has no text."""
+    wanted = len(settings.levels or LEVELS)
+    return sum(wanted - len(task.levels) for task in tasks)
+
+
+def identify_models(settings: Settings, before: Earlier) -> list[PlannedModel]:
+    """Who each model file is; what is no usable model has its error."""
+    try:
+        entries = identity.make_entries([Path(name) for name in settings.models], before.known_models)
+    except (identity.NameModelsError, OSError) as problem:
+        raise UserError(str(problem)) from None
+    return [PlannedModel(facts=entry, error=entry["error"]) for entry in entries]
+
+
+def watch_board() -> Facts:
+    """What machine this is, without its engine."""
+    return board_facts.machine_facts(ROOT_OF_BOARD)
+
+
+def ask_engine(engine: Tokenizer, models: Sequence[PlannedModel]) -> dict[str, Any]:
+    """The engine's version and build, as the first vocabulary that opens tells them.
+
+    Where none opens, or a GPU that the engine is built for does not answer, a process of its own is asked:
+    what it says on its way tells why.
+    """
+    for model in models:
+        if model.error:
+            continue
+        try:
+            told = engine.open(model.path)
+        except EngineFailure:
+            continue
+        if told.gpu_offload or "CUDA" not in told.system_info:
+            return {
+                "version": told.engine_version,
+                "gpu_offload": told.gpu_offload,
+                "system_info": told.system_info,
+                "error": None,
+            }
+        break
+    return board_facts.ask_engine()
+
+
+def check_board(machine: Facts, engine: Facts, allow_cpu: bool) -> Facts:
+    """Facts and checks; without an engine, or on a Jetson without its GPU, nothing runs: UserError."""
+    facts = board_facts.with_engine(dict(machine), dict(engine))
+    checks = [dataclasses.asdict(check) for check in board_check.judge(facts, [])]
+    board = {**facts, "models": [], "checks": checks}
+    cure = next((check["cure"] for check in checks if check["name"] == "engine"), None)
+    if engine["version"] is None:
+        raise UserError(f"the engine does not start ({engine['error']}); install it: {cure}")
+    if board["is_jetson"] and not engine["gpu_offload"] and not allow_cpu:
+        raise UserError(f"the engine on this Jetson cannot use its GPU; mend it: {cure} (or --allow_cpu)")
+    return board
+
+
+def power_line(settings: Settings) -> str:
+    """The command that will print power lines, or why there is none; for a dry run."""
+    choice = find_feed(settings.source, settings.feed, settings.interval)
+    return shlex.join(choice.command) if choice.command else str(choice.reason)
+
+
+# --- Lines for people ---
+
+
+def board_notes(board: Facts) -> list[str]:
+    """What is wrong with the board: each bad thing with its cure, and the names of what could be better."""
+    lines = []
+    for check in board["checks"]:
+        if check["status"] == "bad":
+            lines.append(f"board: {check['message']}; cure: {check['cure']}")
     warned = [check["name"] for check in board["checks"] if check["status"] == "warn"]
     if warned:
         lines.append(f"board: {', '.join(warned)}: python companions/board_check.py says what to mend")
-    for model in header["models"]:
-        if not model["error"] and memory_byte(model) > (board["memory_available_byte"] or float("inf")):
-            lines.append(
-                f"{model['model_id']}: needs more memory than is free; close programs, or lower --n_ctx"
-            )
-        if model.get("note"):
-            lines.append(f"{model['model_id']}: {model['note']}; lower --max_tokens or --n_ctx")
-    if header["skipped_levels"]:
-        lines.append(f"{header['skipped_levels']} levels without text are skipped")
-    if header["done"]:
-        again = f"; {failed} of them failed, --retry_errors does those again" if failed else ""
-        lines.append(f"{header['done']} of {header['total']} runs are done already{again}")
     return lines
 
 
-def memory_byte(model: Mapping[str, Any]) -> int:
-    """Weights and cache; the header of some models does not tell the cache."""
-    return int(model["file_byte"] + (model.get("kv_byte_per_token") or 0) * model["load"]["n_ctx"])
-
-
-def read_prompts(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Tasks of the prompts files, from companions/read_prompts.py."""
-    arguments = ["--prompts", *settings["prompts"]]
-    for name in ("levels", "ids"):
-        arguments += [f"--{name}", *map(str, settings[name])] if settings[name] else []
-    arguments += ["--limit", str(settings["limit"])] if settings["limit"] else []
-    arguments += ["--questions", str(settings["questions"])] if settings["turns"] == 2 else []
-    return companion("edgebench.prompts.tasks", *arguments)
-
-
-def dry_run_table(
-    header: Mapping[str, Any], todo: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
-) -> str:
-    """The plan for people, 80 columns."""
-    lines = [f"{header['total']} runs planned, {header['done']} done, {len(todo)} to do"]
-    lines += header["notes"]
-    for model in header["models"]:
-        if model["error"]:
-            lines.append(f"{model['model_id']}: cannot run: {model['error']}")
-            continue
-        runs = sum(line["record"]["model_id"] == model["model_id"] for line in todo)
-        longest = "  ".join(f"{level} {tokens}" for level, tokens in model["prompt_tokens_max"].items())
-        kv = (memory_byte(model) - model["file_byte"]) / 1e9
-        cache = f"{kv:.2f} GB cache" if kv else "cache of unknown size"
-        lines += [
-            f"{model['model_id']}: {runs} runs",
-            f"  longest prompt, tokens: {longest}",
-            f"  context {model['load']['n_ctx']}, memory {model['file_byte'] / 1e9:.2f} GB weights + {cache}",
-        ]
-    choice = find_feed(settings["source"], settings["feed"] or None, settings["interval"])
-    lines.append(f"power: {shlex.join(choice.command) if choice.command else choice.reason}")
-    lines += ["start it with:", f"  {settings['command']}"] if settings["command"] else []
-    return "\n".join(lines)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The only flag is --help: settings come on stdin."""
-    return argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Read settings, print the plan."""
-    build_parser().parse_args(argv)
-    try:
-        given = json.load(sys.stdin)
-        if not isinstance(given, dict) or not {"models", "prompts"} <= given.keys():
-            raise ValueError("models or prompts are missing")
-    except ValueError as exc:
-        print(f"error: settings on stdin must be a JSON object, see --help ({exc})", file=sys.stderr)
-        return 1
-    settings = {**DEFAULTS, **given}
-    try:
-        header, todo = make_plan(settings)
-        lines = (
-            [dry_run_table(header, todo, settings)]
-            if settings["dry_run"]
-            else map(json.dumps, (header, *todo))
-        )
-        print(*lines, sep="\n")
-    except (PlanError, SamplerError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 1 if settings["dry_run"] and header["errors"] else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def model_lines(model: PlannedModel, runs: int) -> list[str]:
+    """One model of a dry run."""
+    if model.error:
+        return [f"{model.model_id}: cannot run: {model.error}"]
+    assert model.load is not None
+    longest = "  ".join(f"{level} {tokens}" for level, tokens in model.prompt_tokens_max.items())
+    weights_byte = model.facts["file_byte"]
+    cache_gb = (model.memory_byte - weights_byte) / 1e9
+    cache = f"{cache_gb:.2f} GB cache" if cache_gb else "cache of unknown size"
+    return [
+        f"{model.model_id}: {runs} runs",
+        f"  longest prompt, tokens: {longest}",
+        f"  context {model.load.n_ctx}, memory {weights_byte / 1e9:.2f} GB weights + {cache}",
+    ]

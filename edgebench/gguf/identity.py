@@ -21,16 +21,19 @@ import gzip
 import hashlib
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgebench.shell.launch import room_command
+from edgebench.gguf.facts import model_facts
 
 # File-name endings that name a quantization: Q6_K, q4_k_m, IQ3_XXS, F16, BF16, MXFP4.
 QUANTIZATION = re.compile(r"[-_.]((?:IQ|Q|TQ)\d+(?:_[0-9A-Z]+)*|BF16|F16|F32|MXFP4(?:_MOE)?)$", re.IGNORECASE)
+
+
+DEFAULT_CONTEXT = 4096  # for the sizes that depend on one
 
 
 class NameModelsError(Exception):
@@ -86,13 +89,8 @@ def known_models(env_path: Path | None) -> dict[str, Any]:
 
 
 def read_facts(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """What gguf_facts.py, which stands beside this script, says of each file."""
-    command = [*room_command("edgebench.gguf.facts"), "--json", *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    facts: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
-    if len(facts) != len(paths):
-        raise NameModelsError(done.stderr.strip().removeprefix("error: ") or "gguf_facts.py says nothing")
-    return facts
+    """What the header of each file says."""
+    return [asdict(model_facts(path, DEFAULT_CONTEXT)) for path in paths]
 
 
 def sha256_file(path: Path) -> str:

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from edgebench.errors import UserError
 from edgebench.power.energy import (
     LONGEST_LAG_S,
     MAX_QUANTUM_MW,
@@ -32,7 +33,7 @@ IDLE_STD = 0.05  # of the mean; more is unrest
 IDLE_DRIFT = 0.02  # of the mean per baseline
 
 
-class SamplerError(Exception):
+class SamplerError(UserError):
     """What the user can fix: no power source, a bad interval, an unreadable trace."""
 
 

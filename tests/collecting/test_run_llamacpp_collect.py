@@ -17,8 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from edgebench.records.run import RunRecord
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "run_llamacpp_collect.py"
+ENGINE = "edgebench.engine.worker"  # a word of its command line
 TEXTS = {
     "L0": "Name the river.",
     "L1": "Name the river. It runs through Paris.",
@@ -92,9 +95,7 @@ def test_every_run_is_written_with_its_proof_and_its_missing_energy(campaign: Pa
     records = read(campaign / "runs.jsonl")
     assert len(records) == len(set(cells(records))) == 18
     assert len({record["run_key"] for record in records}) == 18
-    import run_llamacpp_collect
-
-    names = [field.name for field in dataclasses.fields(run_llamacpp_collect.RunRecord)]
+    names = [field.name for field in dataclasses.fields(RunRecord)]
     for record in records:
         assert list(record) == names
         assert record["error"] is None
@@ -198,6 +199,11 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def engines_of(pid: int) -> list[int]:
+    """The engine processes below `pid`."""
+    return [one for one in descendants(pid) if ENGINE in command_of(one)]
+
+
 def command_of(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
@@ -235,7 +241,7 @@ def test_a_killed_engine_costs_one_run_which_retry_does_again(flags: list[object
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: out.exists() and out.read_bytes().count(b"\n") >= 2)
     time.sleep(0.1)
-    (pid,) = [pid for pid in descendants(child.pid) if victim in command_of(pid)]
+    (pid,) = engines_of(child.pid)
     os.kill(pid, signal.SIGKILL)
     _, stderr = child.communicate(timeout=60)
     assert child.returncode == 1, stderr
@@ -261,14 +267,13 @@ def test_an_engine_killed_while_it_loads_costs_one_run(flags: list[object]) -> N
     command = [sys.executable, str(SCRIPT), *map(str, flags), *power]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
-    def loading() -> list[int]:
-        keepers = [pid for pid in descendants(child.pid) if "edgebench.engine.client" in command_of(pid)]
-        below = [pid for keeper in keepers for pid in descendants(keeper)]
-        return [pid for pid in below if "edgebench.engine.worker" in command_of(pid)]
-
-    wait_for(loading)
-    os.kill(loading()[0], signal.SIGKILL)
-    _, stderr = child.communicate(timeout=60)
+    said = []
+    for line in child.stderr:
+        said.append(line)
+        if "loading, context" in line:  # planning is over
+            os.kill(engines_of(child.pid)[0], signal.SIGKILL)
+    stderr = "".join(said)
+    child.wait(60)
     assert child.returncode == 1, stderr
     lost, *rest = read(out_of(flags))
     assert lost["error"]["type"] == "model_load" and "killed" in lost["error"]["message"]
@@ -314,12 +319,12 @@ def test_a_signal_while_planning_leaves_nothing_behind(flags: list[object]) -> N
     child = subprocess.Popen(
         [sys.executable, str(SCRIPT), *map(str, flags)], stderr=subprocess.PIPE, text=True
     )
-    wait_for(lambda: any("edgebench.board.facts" in command_of(pid) for pid in descendants(child.pid)))
+    wait_for(lambda: engines_of(child.pid))
     below = descendants(child.pid)
     child.send_signal(signal.SIGINT)
-    _, stderr = child.communicate(timeout=20)
+    _, stderr = child.communicate(timeout=60)
     assert child.returncode == 130 and "Traceback" not in stderr
-    wait_for(lambda: not any("edgebench" in command_of(pid) for pid in below), 10)
+    wait_for(lambda: not any("edgebench" in command_of(pid) for pid in below))
     assert not out_of(flags).exists()
 
 
