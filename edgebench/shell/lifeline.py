@@ -34,6 +34,7 @@ from edgebench.shell.launch import LAUNCHER, room_command
 
 PARENT = "EDGEBENCH_PARENT"  # environment variable, "PID SIGNAL", read and removed by the child's first lines
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows, where a judge may run, knows no SIGKILL
 LOOK_AGAIN_S = 0.005  # between two looks at a process that is asked to end
 Made = TypeVar("Made")
 
@@ -50,7 +51,7 @@ class Child(subprocess.Popen[Any]):
 def start(
     command: Sequence[str | os.PathLike[str]],
     *,
-    death_signal: int = signal.SIGKILL,
+    death_signal: int = KILL,
     tree: bool = False,
     env: Mapping[str, str] | None = None,
     **popen_options: Any,
@@ -173,7 +174,7 @@ def obey_parent() -> None:
         die_with_parent(death_signal, parent)
 
 
-def die_with_parent(death_signal: int = signal.SIGKILL, parent: int | None = None) -> None:
+def die_with_parent(death_signal: int = KILL, parent: int | None = None) -> None:
     """Have the kernel send us `death_signal` when our parent ends; end at once if it has ended already.
 
     `parent` is its process number; without it the parent of now is meant, and one that ended before this call
@@ -203,7 +204,10 @@ def end(child: subprocess.Popen[Any], grace_s: float = 0.0) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(grace_s)
     if child.poll() is None:
-        child.send_signal(signal.SIGUSR1 if _is_guarded(child) else signal.SIGKILL)
+        if _is_guarded(child):
+            child.send_signal(signal.SIGUSR1)
+        else:
+            child.kill()
     child.wait()
 
 

@@ -1211,3 +1211,18 @@ def test_concurrency_is_the_bound(desk: Desk) -> None:
     with JudgeStub(latency_s=0.05) as stub:
         assert desk.judge(stub, "--concurrency", "6").returncode == 0
     assert stub.most_in_flight == 6
+
+
+def test_the_judge_can_be_imported_where_posix_ends() -> None:
+    """Windows has neither fcntl nor these signals: the journal goes without a lock there."""
+    program = (
+        "import signal, sys\n"
+        "for name in ('SIGKILL', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGCHLD', 'SIGQUIT'):\n"
+        "    delattr(signal, name)\n"
+        "sys.modules['fcntl'] = None\n"
+        "import judge_pairs\n"
+        "from edgebench.judging import asking, local_server\n"
+        "judge_pairs.build_parser()"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
