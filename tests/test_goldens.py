@@ -334,11 +334,12 @@ def rounded(text: str) -> str:
 
 
 def without_fingerprints(text: str) -> str:
-    """Sizes and hashes of files whose last digits may differ.
+    """Without sizes and hashes of files whose last digits may differ, and without the versions of packages.
 
-    >>> without_fingerprints('["analysis", "byte", "76206"]')
-    '["analysis", "byte", "<byte>"]'
+    >>> without_fingerprints('["analysis", "byte", "76206"] ["aggregation", "pandas", "2.3.3"]')
+    '["analysis", "byte", "<byte>"] ["aggregation", "pandas", "<version>"]'
     """
+    text = re.sub(r'("(?:pandas|openpyxl)", )"[\d.]+"', r'\1"<version>"', text)
     text = re.sub(r'("byte"[:,] )"?\d+"?', r'\1"<byte>"', text)
     # In full, or as the report shows them: the first 16 digits.
     return re.sub(r"(?<![\w.])(?:[0-9a-f]{64}|[0-9a-f]{16})\b", "<sha256>", text)
