@@ -165,6 +165,7 @@ VOLATILE_WITH_POWER = {
     "energy_gross_joule": "float",
     "idle_mw": "float",
     "idle_std_mw": "float",
+    "idle_drift_mw": "float or null",  # where the replayed log rose or fell over the block
     "energy_uncertainty_joule": "float or null",  # null where so few samples bound nothing
     "joule_per_output_token": "float",
     "power_mw_mean": "float",
@@ -175,7 +176,7 @@ VOLATILE_WITH_POWER = {
     "power_coverage": "float",
 }
 # The made answers take milliseconds, on a machine that is held up longer: their energy lies within the noise.
-FLAGS_OF_SPEED = {"few_power_samples", "idle_unstable", "negative_energy", "power_gap"}
+FLAGS_OF_SPEED = {"few_power_samples", "idle_drift", "idle_unstable", "negative_energy", "power_gap"}
 # The names are pinned, not what this machine answers.
 HOST_FACTS = "board", "board_start", "board_end", "engine"
 
@@ -213,6 +214,8 @@ def masked_environment(record: dict[str, Any], folder: Path) -> dict[str, Any]:
         shown[name] = masked(shown[name], "str")
     for model in shown["models"].values():
         model["mtime_ns"] = masked(model["mtime_ns"], "int")
+    for resolved in shown["resolved"].values():
+        resolved["offloaded"] = masked(resolved["offloaded"], "str or null")
     return shown
 
 
