@@ -41,6 +41,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from edgebench.records.jsonl import write_whole
 from edgebench.shell.launch import room_command
 
 HERE = Path(__file__).resolve().parent
@@ -102,9 +103,7 @@ def effective(file: str | None, preset: str | None, sets: Sequence[str]) -> dict
 
 def write_json(path: Path, content: Any) -> None:
     """A file, whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:

@@ -29,7 +29,6 @@ import argparse
 import contextlib
 import datetime
 import fcntl
-import gzip
 import json
 import os
 import shlex
@@ -42,6 +41,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.board.thermal import read_hottest_c
+from edgebench.records.jsonl import read_jsonl, write_whole
 from edgebench.shell.launch import room_command
 
 HERE = Path(__file__).resolve().parent
@@ -65,9 +65,7 @@ class Ended(Exception):
 
 def write_json(path: Path, content: Any) -> None:
     """A file, whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def now() -> str:
@@ -92,21 +90,6 @@ def identity(pid: int) -> dict[str, Any]:
 def is_alive(process: Json | None) -> bool:
     """Does this very process still run?"""
     return process is not None and start_ticks(process["pid"]) == process["start_ticks"] is not None
-
-
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
 
 
 def count_runs(path: Path) -> tuple[int, int]:

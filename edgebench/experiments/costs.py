@@ -23,17 +23,17 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import gzip
 import json
 import math
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.records.jsonl import read_jsonl
 from edgebench.shell.launch import room_command
 
 HERE = Path(__file__).resolve().parent
@@ -45,21 +45,6 @@ Json = Mapping[str, Any]
 
 class PlanExperimentError(Exception):
     """What the user can fix."""
-
-
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
 
 
 def ask(script: str, *words: str) -> Any:

@@ -25,10 +25,7 @@ Example:
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
-import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -38,13 +35,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.records.jsonl import read_jsonl, write_whole
+from edgebench.records.run import counts
 from edgebench.shell.launch import room_command
+from edgebench.shell.text import mean_half_width
+from edgebench.stats.intervals import mean_std, student_half_width
 
 HERE = Path(__file__).resolve().parent
 CYCLES_FOR_INTERVAL = 3
-HARD_FLAGS = frozenset(
-    ("warm_cache", "prompt_not_evaluated", "token_mismatch", "implausible_rate", "timeout", "interrupted")
-)
 # Of the environment's board, and of the records
 CONDITIONS = (
     "board", "power_mode_name", "clocks_locked", "engine_version", "power_source", "power_rail",
@@ -76,32 +74,6 @@ class SummarizeCyclesError(Exception):
     """What the user can fix."""
 
 
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
-
-
-# Copied from runs_table.mean_std
-def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation (n - 1). No values: (None, None); one value: (mean, None)."""
-    if not values:
-        return None, None
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return mean, None
-    return mean, (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-
-
 # --- One cycle ---
 
 
@@ -127,7 +99,7 @@ def task_of(record: Json) -> tuple[str, Any, Any]:
 
 
 def is_usable(record: Json) -> bool:
-    return record.get("error") is None and HARD_FLAGS.isdisjoint(record.get("flags") or ())
+    return counts(record)
 
 
 def total(records: Sequence[Json], name: str) -> float | None:
@@ -157,18 +129,11 @@ def cycle_values(records: Sequence[Json]) -> dict[str, float | None]:
 # --- All cycles ---
 
 
-def t_quantile(n: int) -> float:
-    """Student's t(0.975, n - 1)."""
-    from scipy import special  # scipy.stats takes a second to import
-
-    return float(special.stdtrit(n - 1, 0.975))
-
-
 def statistics(values: Sequence[float | None]) -> dict[str, Any]:
     """{n, mean, std, ci95_low, ci95_high, half_width, cv, per_cycle} of one value per cycle."""
     there = [value for value in values if value is not None]
     mean, std = mean_std(there)
-    half = None if std is None else t_quantile(len(there)) * std / len(there) ** 0.5
+    half = None if std is None else student_half_width(std, len(there))
     known = mean is not None and half is not None
     return {
         "n": len(there),
@@ -305,17 +270,8 @@ def methods_of(counted: Mapping[str, Json]) -> list[dict[str, Any]]:
 
 
 def shown(metric: Json | None) -> str:
-    """1.230 ± 0.042: mean and half the 95 % interval, to the same decimal place where that shows both."""
-    if metric is None or metric["mean"] is None:
-        return "-"
-    mean, half = metric["mean"], metric["half_width"]
-    power = math.floor(math.log10(abs(mean))) if mean else 0
-    if half is None or not half:
-        return f"{mean:.4g}" + (" ± 0" if half == 0 else "")
-    if -4 < power < 6:
-        decimals = max(0, 3 - power, 1 - math.floor(math.log10(half)) if half < 10 ** (power - 3) else 0)
-        return f"{mean:.{decimals}f} ± {half:.{decimals}f}"
-    return f"({mean / 10**power:.3f} ± {half / 10**power:.2g})e{power:+03d}"
+    """1.230 ± 0.042: mean and half the 95 % interval."""
+    return "-" if metric is None else mean_half_width(metric["mean"], metric["half_width"])
 
 
 def markdown(summary: Json) -> str:
@@ -396,16 +352,6 @@ def notes(summary: Json) -> list[str]:
             f"FLOPs by {method['method']}, confidence {method['confidence']}: {method['runs']} runs.",
         ]
     return lines
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A file, whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def summarize(folder: Path) -> dict[str, Any]:
