@@ -240,7 +240,11 @@ class TegrastatsSampler:
         """Sample for so long; then what idle power is and whether it was steady. SamplerError as above."""
         if not 0 < seconds < float("inf"):
             raise SamplerError(f"cannot measure idle power for {seconds} s: give a positive number")
-        t1 = seconds + (t0 := time.monotonic())
+        t0 = time.monotonic()
+        return self.baseline(t0, t0 + seconds)
+
+    def baseline(self, t0: float, t1: float) -> IdleBaseline:
+        """Idle power over [t0, t1], in which nothing worked; waits for the sample after t1. SamplerError."""
         with self._news:
             self._wait_for(t1)
             if self.end_reason:

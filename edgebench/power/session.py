@@ -242,6 +242,22 @@ class PowerSession:
         self._say_idle(baseline)
         return None if opening is None else IdleChange(opening, closing)
 
+    def take_idle(self, t0_s: float, t1_s: float) -> None:
+        """Idle power is what was drawn from t0_s to t1_s: another process sat still then, its model resident.
+
+        Opens a block, as measure_idle() does. What cannot be known is said, and idle is None.
+        """
+        if self._sampler is None:
+            return
+        self._points.clear()
+        try:
+            baseline = self._sampler.baseline(t0_s, t1_s)
+        except SamplerError as exc:
+            self._say(f"power: {exc}; energy will be null")
+            return
+        self._points = [IdlePoint((t0_s + t1_s) / 2, baseline)]
+        self._say_idle(baseline)
+
     def _say_idle(self, idle: IdleBaseline) -> None:
         """What idle power is, and once more where the trace has ended early."""
         lost = self._sampler.trace_error if self._sampler else None
