@@ -53,6 +53,7 @@ from edgebench.engine.protocol import (
     PrefillBlock,
     Prompt,
     PromptCount,
+    ReferenceAnswer,
     Resolved,
     Sampling,
     SequenceAnswer,
@@ -88,6 +89,7 @@ __all__ = [
     "PrefillBlock",
     "Prompt",
     "PromptCount",
+    "ReferenceAnswer",
     "Resolved",
     "Sampling",
     "SequenceAnswer",
@@ -244,6 +246,10 @@ class EngineProcess:
             raise ValueError("load a model first")
         self._load_if_needed(self._wanted)
         return from_json(cls, self._ask(request))
+
+    def reference(self, ids: Sequence[int], max_tokens: int) -> ReferenceAnswer:
+        """The greedy answer to a prompt of token ids, untimed."""
+        return self._measure(ReferenceAnswer, {"op": "reference", "ids": list(ids), "max_tokens": max_tokens})
 
     # --- Beside the engine
 

@@ -287,6 +287,18 @@ class DraftGeneration:
     prompt_ids_sha256: str = ""
 
 
+@dataclass(frozen=True)
+class ReferenceAnswer:
+    """A greedy answer, untimed, with what is needed to compare others with it."""
+
+    token_ids: tuple[int, ...]  # end of sequence not
+    ended: bool  # the model ended it by itself
+    text: str
+    ends: tuple[int, ...]  # characters of the text up to and including each token
+    margins: tuple[float, ...]  # logits between each token and the runner-up
+    prompt_text: str  # what a tool that reads text must be given, so that it reads the same prompt ids
+
+
 # ---------------------------------------------------------------------------
 # On the pipe
 

@@ -137,6 +137,12 @@ class Holder:
         asked = DraftRequest(request["ids"], request["max_tokens"], request["seed"])
         return as_json(self._draft.run(asked, request["plain"]))
 
+    def reference(self, request: Request) -> dict[str, Any]:
+        """An untimed greedy answer, to compare others with."""
+        from edgebench.engine import reference
+
+        return as_json(reference.decode(self.context(), request["ids"], request["max_tokens"]))
+
     def board(self, _request: Request) -> dict[str, Any]:
         """The board now."""
         from edgebench.engine.single import board_state
@@ -161,6 +167,7 @@ class Holder:
             "prefill": self.prefill,
             "batch": self.batch,
             "draft": self.draft,
+            "reference": self.reference,
             "board": self.board,
             "cross_check": self.cross_check,
         }
