@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NORMAL_QUANTILE = 1.959963984540054  # 0.975 of the normal distribution
 BATCH = 1000  # samples of tasks summed at once: more would only cost memory
-RATIO_RESAMPLES, RATIO_SEED = 10_000, 0
+RATIO_RESAMPLES, RATIO_SEED = 2000, 1
 
 
 def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
