@@ -1,14 +1,121 @@
 #!/usr/bin/env python3
-"""Tokens per second and joule per token when several answers are decoded together."""
+"""Tokens per second and joule per token when several answers are decoded together.
 
+The same prompts are answered at each batch size: one by one, two at a time, and
+so on, every group in one llama_decode per step. A sequence that ends leaves its
+batch; its place stays empty, so that a batch ends as slowly as its longest
+answer. Each repeat begins with another batch size, so that a warming board does
+not favour one.
+
+Appends one JSON record per model, batch size and repeat; a second start skips
+what is there. Times in ms, energy in joule (net of the idle power with the model
+loaded), power in mW. tok_per_s counts answer tokens over the whole time;
+decode_tok_per_s what was sampled after each sequence's first token, over the
+decode time; joule_per_token is energy over answer tokens. Without power the
+energy is null, with the reason in energy_missing. A table comes at the end.
+
+Example:
+  python companions/throughput.py --models models/gemma-2-2b-it-Q6_K.gguf \\
+      --prompts data/writing_prompts_hierarchical.csv --batch_sizes 1,2,4,8 \\
+      --out_jsonl results/throughput.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgebench.throughput.campaign import build_parser, main
+from edgebench.errors import UserError
+from edgebench.shell.progress import say
+from edgebench.shell.signals import Interrupted, catch_ending_signals
+from edgebench.throughput.campaign import measure_all
+from edgebench.throughput.plan import batch_sizes
+from edgebench.throughput.settings import Settings
+from edgebench.throughput.table import table_of
 
-__all__ = ["build_parser", "main"]
+
+def sizes(text: str) -> list[int]:
+    """Sizes of --batch_sizes."""
+    try:
+        return batch_sizes(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be numbers of at least 1, as in 1,2,4,8") from None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All flags; those of the collector mean what they mean there."""
+    cores = max(1, (os.cpu_count() or 2) - 1)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument_group("what to run").add_argument
+    add("--models", nargs="+", required=True, metavar="GGUF", help="model files")
+    add("--prompts", nargs="+", required=True, metavar="FILE", help="CSV or JSONL, one column per level")
+    add("--out_jsonl", type=Path, required=True, metavar="FILE", help="where the records go")
+    add("--levels", nargs="+", default=["L0"], metavar="NAME", help="columns to run (default: L0)")
+    add("--limit", type=int, metavar="N", help="the first N tasks (default: as the largest batch needs)")
+    add("--batch_sizes", type=sizes, default=[1, 2, 4, 8], metavar="N,N", help="(default: 1,2,4,8)")
+    add("--repeats", type=int, default=3, metavar="N", help="of each batch size (default: 3)")
+    add = parser.add_argument_group("generation").add_argument
+    add("--prompt_format", choices=("chat", "raw"), default="chat", help="chat template or bare text")
+    add("--max_tokens", type=int, default=128, metavar="N", help="length of answers (default: 128)")
+    add("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    add("--seed", type=int, default=0, help="of draws above temperature 0")
+    add = parser.add_argument_group("engine").add_argument
+    add("--n_gpu_layers", type=int, default=-1, metavar="N", help="layers on the GPU (default: -1, all)")
+    add("--n_ctx", type=int, metavar="N", help="context of each sequence (default: as the prompts need)")
+    add("--n_batch", type=int, default=2048, metavar="N", help="prompt tokens per call (default: 2048)")
+    add("--n_ubatch", type=int, default=512, metavar="N", help="of these at once (default: 512)")
+    add("--n_threads", type=int, default=cores, metavar="N", help="on the CPU (default: cores - 1)")
+    add("--flash_attn", choices=("auto", "on", "off"), default="auto", help="(default: auto)")
+    add("--kv_type", choices=("f16", "q8_0", "f32"), default="f16", help="key/value cache (default: f16)")
+    add("--kv_unified", action="store_true", help="one cache for all sequences instead of one each")
+    add = parser.add_argument_group("power").add_argument
+    add(
+        "--source",
+        "--power_source",
+        default="auto",
+        help="auto, tegrastats, ina3221, nvml, rapl, replay:FILE, none",
+    )
+    add("--feed", metavar="CMD", help="any other command that prints tegrastats lines")
+    add(
+        "--interval",
+        "--interval_ms",
+        type=int,
+        default=100,
+        metavar="MS",
+        help="between samples (default: 100)",
+    )
+    add("--idle_seconds", type=float, default=10.0, metavar="S", help="of idle baseline (default: 10)")
+    add("--power_trace", type=Path, metavar="FILE", help="keep every power sample in this CSV")
+    add = parser.add_argument_group("course").add_argument
+    add("--run_timeout", type=float, default=900.0, metavar="S", help="of one measurement (default: 900)")
+    add("--retry_errors", action="store_true", help="do failed measurements again")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure what is left, then print the table of all there is."""
+    args = build_parser().parse_args(argv)
+    catch_ending_signals()
+    try:
+        settings = Settings(**vars(args))
+        failures = measure_all(settings)
+        print(table_of(settings.out_jsonl))
+    except (UserError, OSError) as exc:
+        say(f"error: {exc}")
+        return 1
+    except Interrupted as exc:
+        again = shlex.join([sys.executable, *sys.argv])
+        say(f"stopped; every finished measurement is kept. Go on with:\n  {again}")
+        return exc.exit_code
+    return 1 if failures else 0
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,40 +1,27 @@
-#!/usr/bin/env python3
-"""Which measurements throughput.py has to make: models, prompts, batch sizes, repeats, less what is there.
+"""Which measurements a throughput campaign has to make: models × batch sizes × repeats, less what is there.
 
-The flags of throughput.py come as one JSON object on stdin; the plan goes to
-stdout as JSON lines. First {"prompts": [{id, level, text}…], "total"}; then per
-model its identity (see name_models.py) with todo [{run_key, batch_size, repeat}…]
-in running order. run_key is a hash of all that could change the result: model
-file, prompts, settings, engine version, batch size, repeat.
-
-An output that holds measurements of another board or power mode is refused: the
-table would take their mean.
-
-Each repeat begins one batch size later than the one before, so that a warming
+A measurement's run_key is a hash of all that could change the result: model file, prompts, settings, engine
+version, batch size, repeat. An output that holds measurements of another board or power mode is refused: the
+table would take their mean. Each repeat begins one batch size later than the one before, so that a warming
 board does not favour one size.
-
-Example:
-  echo '{"models": ["models/demo/demo-llama-F32.gguf"], "batch_sizes": [1, 2], "repeats": 1,
-      "prompts": ["data/writing_prompts_hierarchical.csv"], "levels": ["L0"], "out_jsonl": "t.jsonl"}' \\
-      | tr -d '\\n' | python companions/plan_throughput.py
 """
 
 from __future__ import annotations
 
-import argparse
-import gzip
 import hashlib
 import importlib.metadata
 import json
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgebench.shell.launch import room_command
+from edgebench.errors import UserError
+from edgebench.gguf.identity import make_entries
+from edgebench.prompts.tasks import wanted_tasks
+from edgebench.records.jsonl import last_of_each, records_in
+from edgebench.throughput.settings import Settings
 
-AT_LEAST_ONE = ("repeats", "max_tokens", "n_batch", "n_ubatch", "n_threads", "limit", "n_ctx", "interval")
 KEY_SETTINGS = (
     "prompt_format", "max_tokens", "temperature", "seed", "n_ctx", "n_batch", "n_ubatch", "n_threads",
     "n_gpu_layers", "flash_attn", "kv_type", "kv_unified",
@@ -42,88 +29,99 @@ KEY_SETTINGS = (
 Json = Mapping[str, Any]
 
 
-class PlanThroughputError(Exception):
-    """What the user can fix; the message names the file or flag and the cure."""
+@dataclass(frozen=True)
+class PlannedPrompt:
+    """One sequence of every batch."""
+
+    id: int | str
+    level: str
+    text: str
 
 
-def check(flags: Json) -> None:
-    """PlanThroughputError for a number that makes no sense, by the name of its flag."""
-    for name in AT_LEAST_ONE:
-        if flags.get(name) is not None and flags[name] < 1:
-            raise PlanThroughputError(f"--{name} {flags[name]} must be at least 1")
-    largest = max(flags["batch_sizes"])
-    if largest > flags.get("n_batch", largest):
-        raise PlanThroughputError(f"--n_batch {flags['n_batch']} is less than a batch of {largest}; raise it")
-    if not flags["out_jsonl"].endswith(".jsonl"):
-        raise PlanThroughputError(f"--out_jsonl {flags['out_jsonl']} must end in .jsonl")
+@dataclass(frozen=True)
+class Cell:
+    """All prompts at one batch size, once."""
+
+    run_key: str
+    batch_size: int
+    repeat: int
 
 
-def lines_of(script: str, *words: str) -> list[dict[str, Any]]:
-    """What a script beside this one prints, JSON line by JSON line; its own last words where it fails."""
-    command = [*room_command(script), *words]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if not done.stdout.strip():
-        said = done.stderr.strip().splitlines() or [f"{script} ended with status {done.returncode}"]
-        raise PlanThroughputError(said[-1].removeprefix("error: "))
-    return [json.loads(line) for line in done.stdout.splitlines()]
+@dataclass(frozen=True)
+class PlannedModel:
+    """A model file, and what is left to measure of it, in running order."""
+
+    path: str
+    model_id: str
+    quantization: str | None
+    error: str | None  # why the file is no usable model
+    todo: tuple[Cell, ...]
 
 
-def choose_prompts(flags: Json) -> list[dict[str, Any]]:
-    """{"id", "level", "text"} per prompt: as many as the largest batch needs, or as --limit says."""
-    words = ["--prompts", *flags["prompts"], "--levels", *flags["levels"]]
-    words += ["--limit", str(flags["limit"])] if flags.get("limit") else []
-    prompts = [
-        {"id": task["id"], "level": level, "text": text}
-        for task in lines_of("edgebench.prompts.tasks", *words)
-        for level, text in task["levels"].items()
-    ]
-    largest = max(flags["batch_sizes"])
+@dataclass(frozen=True)
+class Plan:
+    """The campaign."""
+
+    prompts: tuple[PlannedPrompt, ...]
+    models: tuple[PlannedModel, ...]
+    total: int  # measurements, those that are there included
+
+    @property
+    def due(self) -> int:
+        """Measurements that are left."""
+        return sum(len(model.todo) for model in self.models)
+
+
+def batch_sizes(text: str) -> list[int]:
+    """Sizes of --batch_sizes, without doubles; ValueError for what is none.
+
+    >>> batch_sizes("1,2,4,8")
+    [1, 2, 4, 8]
+    """
+    sizes = [int(part) for part in text.split(",")]
+    if min(sizes) < 1:
+        raise ValueError(text)
+    return list(dict.fromkeys(sizes))
+
+
+def choose_prompts(settings: Settings) -> tuple[PlannedPrompt, ...]:
+    """As many prompts as the largest batch needs, or as --limit says."""
+    tasks = wanted_tasks(list(map(Path, settings.prompts)), settings.levels, limit=settings.limit)
+    prompts = tuple(
+        PlannedPrompt(task.id, level, text) for task in tasks for level, text in task.levels.items()
+    )
+    largest = settings.largest_batch
     if len(prompts) < largest:
-        raise PlanThroughputError(
+        raise UserError(
             f"a batch of {largest} needs {largest} prompts, and there are {len(prompts)};"
             " lower --batch_sizes, or give more --prompts, --levels or a higher --limit"
         )
-    return prompts if flags.get("limit") else prompts[:largest]
+    return prompts if settings.limit else prompts[:largest]
 
 
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
+def measurements_in(out: Path) -> list[dict[str, Any]]:
+    """The records of a campaign in its output; none where there is no output yet."""
+    records = records_in(out) if out.exists() else []
+    return [one for one in records if one.get("kind") == "throughput"]
 
 
 def done_keys(out: Path, retry_errors: bool) -> set[str]:
     """run_keys in the output; without those whose last record failed, if they are to be done again."""
-    last = {}
-    for _, record in read_jsonl(out) if out.exists() else ():
-        if record and record.get("kind") == "throughput" and "run_key" in record:
-            last[record["run_key"]] = record
-    return {key for key, one in last.items() if not (retry_errors and one.get("error"))}
+    keyed = [one for one in measurements_in(out) if "run_key" in one]
+    last = last_of_each(keyed, lambda record: str(record["run_key"]))
+    return {record["run_key"] for record in last if not (retry_errors and record.get("error"))}
 
 
-def refuse_mixture(flags: Json) -> None:
-    """PlanThroughputError where the output was measured on another board, or in another power mode."""
-    out, names = Path(flags["out_jsonl"]), ("board", "power_mode_name")
-    here = [flags.get(name) for name in names]
-    for _, record in read_jsonl(out) if out.exists() else ():
-        if record and record.get("kind") == "throughput" and not record.get("error"):
-            there = [record.get(name) for name in names]
-            if there != here:
-                was, now = (
-                    " in power mode ".join(str(one or "unknown") for one in two) for two in (there, here)
-                )
-                raise PlanThroughputError(
-                    f"{out} was measured on board {was}, and this is {now}; choose another --out_jsonl"
-                )
+def refuse_mixture(out: Path, board: Json) -> None:
+    """UserError where the output was measured on another board, or in another power mode."""
+    here = [board.get(name) for name in ("board", "power_mode_name")]
+    for record in measurements_in(out):
+        there = [record.get(name) for name in ("board", "power_mode_name")]
+        if not record.get("error") and there != here:
+            was, now = (" in power mode ".join(str(one or "unknown") for one in two) for two in (there, here))
+            raise UserError(
+                f"{out} was measured on board {was}, and this is {now}; choose another --out_jsonl"
+            )
 
 
 def cells(sizes: Sequence[int], repeats: int) -> list[tuple[int, int]]:
@@ -136,48 +134,33 @@ def cells(sizes: Sequence[int], repeats: int) -> list[tuple[int, int]]:
     return [(sizes[turn], place // len(sizes) + 1) for place, turn in enumerate(turns)]
 
 
-def plan(flags: Json) -> list[dict[str, Any]]:
-    """The header and one line per model."""
-    check(flags)
-    refuse_mixture(flags)
-    prompts = choose_prompts(flags)
-    done = done_keys(Path(flags["out_jsonl"]), bool(flags.get("retry_errors")))
+def engine_version() -> str | None:
+    """The version of the engine's package; None where it is not installed."""
     try:
-        engine = importlib.metadata.version("llama_cpp_python")
+        return importlib.metadata.version("llama_cpp_python")
     except importlib.metadata.PackageNotFoundError:
-        engine = None
-    settings = {name: flags.get(name) for name in KEY_SETTINGS}
-    models = lines_of("edgebench.gguf.identity", "--models", *flags["models"])
-    wanted = cells(flags["batch_sizes"], flags["repeats"])
-    for model in models:
-        model["todo"] = []
+        return None
+
+
+def make_plan(settings: Settings, board: Json) -> Plan:
+    """What is left to measure on this board. Raises UserError, OSError."""
+    refuse_mixture(settings.out_jsonl, board)
+    prompts = choose_prompts(settings)
+    done = done_keys(settings.out_jsonl, settings.retry_errors)
+    engine = engine_version()
+    told_prompts = [{"id": one.id, "level": one.level, "text": one.text} for one in prompts]
+    told_settings = {name: getattr(settings, name) for name in KEY_SETTINGS}
+    wanted = cells(settings.batch_sizes, settings.repeats)
+    models = []
+    for entry in make_entries(list(map(Path, settings.models)), {}):
+        todo = []
         for size, repeat in wanted:
-            told = [model.get("sha256") or model["path"], prompts, settings, engine, size, repeat]
-            key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+            identity = entry.get("sha256") or entry["path"]
+            defining = [identity, told_prompts, told_settings, engine, size, repeat]
+            key = hashlib.sha256(json.dumps(defining, sort_keys=True).encode()).hexdigest()[:16]
             if key not in done:
-                model["todo"].append({"run_key": key, "batch_size": size, "repeat": repeat})
-    return [{"prompts": prompts, "total": len(models) * len(wanted)}, *models]
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The only flag is --help: the flags of throughput.py come on stdin."""
-    return argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the plan."""
-    build_parser().parse_args(argv)
-    try:
-        for line in plan(json.load(sys.stdin)):
-            print(json.dumps(line))
-    except (PlanThroughputError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    except (KeyError, ValueError) as exc:
-        print(f"error: stdin must hold the flags as one JSON object, see --help ({exc!r})", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+                todo.append(Cell(key, size, repeat))
+        models.append(
+            PlannedModel(entry["path"], entry["model_id"], entry["quantization"], entry["error"], tuple(todo))
+        )
+    return Plan(prompts, tuple(models), len(models) * len(wanted))

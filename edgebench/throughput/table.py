@@ -1,5 +1,4 @@
-#!/usr/bin/env python3
-"""The records of throughput.py as a table: what batching buys, per model and batch size.
+"""The records of a throughput campaign as a table: what batching buys, per model and batch size.
 
   tok/s    answer tokens over the whole time, mean ± sample std over the repeats
   ratio    of that mean to the smallest batch size's
@@ -11,53 +10,19 @@
 
 Records with an error are left out and counted. Of two records of one
 measurement the last good one counts.
-
-Example:
-  python companions/tabulate_throughput.py --runs results/throughput.jsonl
 """
 
 from __future__ import annotations
 
-import argparse
-import gzip
-import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.records.jsonl import read_jsonl
+from edgebench.stats.intervals import mean_std
+
 NAME_WIDTH = 20
 Json = Mapping[str, Any]
-
-
-class TabulateThroughputError(Exception):
-    """What the user can fix."""
-
-
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
-
-
-# Copied from runs_table.mean_std
-def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation (n - 1). No values: (None, None); one value: (mean, None)."""
-    if not values:
-        return None, None
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return mean, None
-    return mean, (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
 
 
 def read_records(path: Path) -> tuple[list[dict[str, Any]], int]:
@@ -110,6 +75,12 @@ def shown(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
+def table_of(path: Path) -> str:
+    """The table of a file of records, for a terminal. Raises OSError."""
+    records, failed = read_records(path)
+    return format_table(rows(records), failed)
+
+
 def format_table(found: Sequence[Json], failed: int) -> str:
     """The rows for a terminal of 80 columns."""
     head = f"{'model':{NAME_WIDTH}} batch {'tok/s':>15} ratio {'prefill':>8} {'decode':>7} J/token  same"
@@ -129,32 +100,3 @@ def format_table(found: Sequence[Json], failed: int) -> str:
     if failed:
         lines.append(f"{failed} failed, left out; do them again with --retry_errors")
     return "\n".join(lines)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", type=Path, required=True, metavar="JSONL", help="records of throughput.py")
-    parser.add_argument("--json", action="store_true", help="one JSON object per row")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table."""
-    args = build_parser().parse_args(argv)
-    try:
-        records, failed = read_records(args.runs)
-        if not records and not failed:
-            raise TabulateThroughputError(f"{args.runs} holds no records of throughput.py; check --runs")
-    except (TabulateThroughputError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    found = rows(records)
-    print("\n".join(map(json.dumps, found)) if args.json else format_table(found, failed))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
