@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The commands that make an engine do a prepared job, or why it cannot here and how to get it.
 
 Asks what is installed: the path of each program, the flags its build knows (llama-bench and llama-completion
@@ -8,38 +7,34 @@ Engines:
   llama-cpp-python       run_llamacpp_collect.py, this suite's collector
   llama-bench            llama.cpp's benchmark: same lengths, but tokens of its own
   llama-completion       llama.cpp's text tool, or an older llama-cli
-  llama-server           llama.cpp's server over HTTP (drive_llama_server.py)
+  llama-server           llama.cpp's server over HTTP (drive_server.py)
   tinygrad:DEVICE        tinygrad's language model on NV, CUDA, CPU, ... (drive_tinygrad.py)
   tinygrad-gpt2:DEVICE   examples/gpt2.py of a checkout: GPT-2's own weights, not the job's model
   tinygrad-llama3:DEVICE examples/llama3.py of a checkout: the weights it downloads
 
-Output: one line per command, ready for a shell; with --json {"shell", "argv", "env", "cwd"} each. Exit 1 and
-the reason where the engine is not here; with --json also {"missing": reason}.
-
-Example:
-    python companions/backend_commands.py --job results/backends.work/job.json --engine llama-bench
+An engine that is not here is Missing, with the way to get it.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgebench.errors import UserError
+from edgebench.shell import lifeline
 from edgebench.shell.launch import room_command
 
 HERE = Path(__file__).resolve().parent
 COLLECTOR = HERE.parents[1] / "run_llamacpp_collect.py"
 ASK_SECONDS = 60
+SETTLE_S = 1.0  # after loading or an answer, before idle power means anything
 ALL_LAYERS = 999  # older tools do not know -1
 LLAMA_CPP = (
     "build it: git clone https://github.com/ggml-org/llama.cpp && cd llama.cpp &&"
@@ -53,6 +48,24 @@ Job = Mapping[str, Any]
 
 class Missing(Exception):
     """The engine is not on this machine; the message says how to get it."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One engine, and where its parts are."""
+
+    engine: str  # a name of COMMANDS, with :DEVICE where it takes one
+    work: Path  # the job's folder
+    warmup: int = 2  # answers of a driver inside its process, before the timed one
+    timeout_s: float = 900.0
+    idle_s: float = 0.0  # s to sit still with the model resident, where the engine can be told to
+    llama_bin: Path | None = None  # folder of llama.cpp's programs; None: PATH
+    tinygrad_python: str | None = None  # a Python that has tinygrad; None: this one
+    tinygrad_dir: Path | None = None  # a checkout of tinygrad
+
+    def file(self, name: str) -> str:
+        """The path of one of the job's files."""
+        return str(self.work.resolve() / name)
 
 
 @dataclass(frozen=True)
@@ -73,19 +86,19 @@ class Command:
 # --- commands, engine by engine ---
 
 
-def tool(args: argparse.Namespace, *names: str) -> str:
+def tool(asked: Asked, *names: str) -> str:
     """Path of the first of these llama.cpp programs that is here."""
     for name in names:
-        found = shutil.which(name, path=str(args.llama_bin.resolve()) if args.llama_bin else None)
+        found = shutil.which(name, path=str(asked.llama_bin.resolve()) if asked.llama_bin else None)
         if found:
             return found
-    where = str(args.llama_bin) if args.llama_bin else "PATH"
+    where = str(asked.llama_bin) if asked.llama_bin else "PATH"
     raise Missing(f"no {names[0]} in {where}; {LLAMA_CPP.format(name=names[0])}")
 
 
 def help_of(program: str) -> str:
     """What a tool says of its flags: they differ between builds."""
-    done = subprocess.run(
+    done = lifeline.run(
         [program, "--help"],
         capture_output=True,
         text=True,
@@ -93,30 +106,29 @@ def help_of(program: str) -> str:
         check=False,
         errors="replace",
     )
-    return done.stdout + done.stderr
+    return f"{done.stdout}{done.stderr}"
 
 
 def layers(job: Job) -> str:
     return str(ALL_LAYERS if job["n_gpu_layers"] < 0 else job["n_gpu_layers"])
 
 
-def collector_commands(job: Job, args: argparse.Namespace) -> list[Command]:
-    if not COLLECTOR.is_file():
-        raise Missing(f"no {COLLECTOR}; copy run_llamacpp_collect.py there")
-    work = args.job.resolve().parent
+def collector_commands(job: Job, asked: Asked) -> list[Command]:
     # One level, one repeat, no idle baseline: the comparison measures power for all engines alike.
     argv = [
-        sys.executable, str(COLLECTOR), "--models", job["model"], "--prompts", str(work / "prompt.jsonl"),
+        sys.executable, str(COLLECTOR), "--models", job["model"], "--prompts", asked.file("prompt.jsonl"),
         "--levels", "L0", "--prompt_format", job["prompt_format"], "--max_tokens", str(job["max_tokens"]),
         "--n_threads", str(job["n_threads"]), "--n_gpu_layers", str(job["n_gpu_layers"]),
         "--flash_attn", job["flash_attn"], "--source", "none", "--allow_cpu", "--fresh",
-        "--out_jsonl", str(work / "collector.jsonl"),
+        "--out_jsonl", asked.file("collector.jsonl"),
     ]  # fmt: skip
+    if asked.idle_s:  # the collector waits so long with the model loaded, just before its run
+        argv += ["--cooldown", f"{SETTLE_S + asked.idle_s:g}"]
     return [Command(tuple(argv))]
 
 
-def bench_commands(job: Job, args: argparse.Namespace) -> list[Command]:
-    program = tool(args, "llama-bench")
+def bench_commands(job: Job, asked: Asked) -> list[Command]:
+    program = tool(asked, "llama-bench")
     flags = help_of(program)
     switch = {
         "on": "1",
@@ -137,14 +149,14 @@ def bench_commands(job: Job, args: argparse.Namespace) -> list[Command]:
     ]
 
 
-def completion_commands(job: Job, args: argparse.Namespace) -> list[Command]:
-    program = tool(args, "llama-completion", "llama-cli")
+def completion_commands(job: Job, asked: Asked) -> list[Command]:
+    program = tool(asked, "llama-completion", "llama-cli")
     flags = help_of(program)
     if "no-cnv" not in flags and "no-conversation" not in flags:
         raise Missing(f"{program} only chats; {LLAMA_CPP.format(name='llama-completion')}")
     fresh = ["-fa", job["flash_attn"]] if "'auto'" in flags or "on|off|auto" in flags else []
     argv = [
-        program, "-m", job["model"], "-f", str(args.job.resolve().parent / "prompt.txt"), "--no-escape",
+        program, "-m", job["model"], "-f", asked.file("prompt.txt"), "--no-escape",
         "-no-cnv", "--no-display-prompt", "--verbose-prompt", "--ignore-eos", "--temp", "0",
         "--repeat-penalty", "1.0", "-n", str(job["max_tokens"]), "-c", str(job["n_ctx"]),
         "-t", str(job["n_threads"]), "-ngl", layers(job), *fresh,
@@ -152,24 +164,24 @@ def completion_commands(job: Job, args: argparse.Namespace) -> list[Command]:
     return [Command(tuple(argv))]
 
 
-def server_commands(job: Job, args: argparse.Namespace) -> list[Command]:
+def server_commands(job: Job, asked: Asked) -> list[Command]:
     argv = [
-        *room_command("edgebench.backends.drive_server"), "--server", tool(args, "llama-server"),
-        "--model", job["model"], "--ids", str(args.job.resolve().parent / "prompt_ids.json"),
+        *room_command("edgebench.backends.drive_server"), "--server", tool(asked, "llama-server"),
+        "--model", job["model"], "--ids", asked.file("prompt_ids.json"),
         "--max_tokens", str(job["max_tokens"]), "--n_ctx", str(job["n_ctx"]),
         "--n_threads", str(job["n_threads"]), "--n_gpu_layers", layers(job),
-        "--flash_attn", job["flash_attn"], "--warmup", str(args.warmup), "--timeout", str(args.timeout),
+        "--flash_attn", job["flash_attn"], "--warmup", str(asked.warmup), "--timeout", str(asked.timeout_s),
     ]  # fmt: skip
-    return [Command(tuple(argv))]
+    return [Command((*argv, *idle_flag(asked)))]
 
 
-def tinygrad_python(args: argparse.Namespace) -> tuple[str, dict[str, str]]:
+def tinygrad_python(asked: Asked) -> tuple[str, dict[str, str]]:
     """The Python that has tinygrad, and the environment it needs for a checkout."""
-    python = str(args.tinygrad_python or sys.executable)
-    env = {"PYTHONPATH": str(args.tinygrad_dir.resolve())} if args.tinygrad_dir else {}
+    python = str(asked.tinygrad_python or sys.executable)
+    env = {"PYTHONPATH": str(asked.tinygrad_dir.resolve())} if asked.tinygrad_dir else {}
     code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('tinygrad') is None)"
     try:
-        asked = subprocess.run(
+        done = lifeline.run(
             [python, "-c", code],
             env={**os.environ, **env},
             capture_output=True,
@@ -178,28 +190,33 @@ def tinygrad_python(args: argparse.Namespace) -> tuple[str, dict[str, str]]:
         )
     except OSError as exc:
         raise Missing(f"{python} cannot be started ({exc.strerror}); {TINYGRAD}") from exc
-    if asked.returncode:
+    if done.returncode:
         raise Missing(f"{python} has no tinygrad; {TINYGRAD}")
     return python, env
 
 
-def tinygrad_commands(job: Job, args: argparse.Namespace) -> list[Command]:
-    python, env = tinygrad_python(args)
+def tinygrad_commands(job: Job, asked: Asked) -> list[Command]:
+    python, env = tinygrad_python(asked)
     argv = [
         python, str(HERE / "drive_tinygrad.py"), "--model", job["model"],
-        "--ids", str(args.job.resolve().parent / "prompt_ids.json"),
-        "--max_tokens", str(job["max_tokens"]), "--warmup", str(args.warmup),
+        "--ids", asked.file("prompt_ids.json"),
+        "--max_tokens", str(job["max_tokens"]), "--warmup", str(asked.warmup),
     ]  # fmt: skip
-    device = device_of(args.engine)
-    return [Command((*argv, *(["--device", device] if device else [])), env)]
+    device = device_of(asked.engine)
+    return [Command((*argv, *(["--device", device] if device else []), *idle_flag(asked)), env)]
 
 
-def example_commands(job: Job, args: argparse.Namespace) -> list[Command]:
+def idle_flag(asked: Asked) -> list[str]:
+    """For a driver: sit still, the model resident, once the timed answer is out."""
+    return ["--idle_seconds", f"{asked.idle_s:g}"] if asked.idle_s else []
+
+
+def example_commands(job: Job, asked: Asked) -> list[Command]:
     """examples/gpt2.py or llama3.py as its authors start it, with the device switch the checkout takes."""
-    name = args.engine.split(":")[0].removeprefix("tinygrad-")
-    script = args.tinygrad_dir / "examples" / f"{name}.py" if args.tinygrad_dir else None
-    if script is None or not script.is_file():
-        raise Missing(f"no examples/{name}.py in {args.tinygrad_dir or 'any checkout'}; {CHECKOUT}")
+    name = asked.engine.split(":")[0].removeprefix("tinygrad-")
+    checkout = asked.tinygrad_dir
+    if checkout is None or not (checkout / "examples" / f"{name}.py").is_file():
+        raise Missing(f"no examples/{name}.py in {asked.tinygrad_dir or 'any checkout'}; {CHECKOUT}")
     flags = {
         "gpt2": ["--model_size", "gpt2", "--count", str(job["max_tokens"]), "--temperature", "0", "--timing"],
         "llama3": ["--size", "1B", "--no_api", "--benchmark"],
@@ -209,11 +226,11 @@ def example_commands(job: Job, args: argparse.Namespace) -> list[Command]:
     elif (Path(job["model"]).parent / "tokenizer.model").is_file():  # where llama3.py looks for it
         flags += ["--model", job["model"]]
     env = {"PYTHONPATH": "."}
-    if device := device_of(args.engine):
+    if device := device_of(asked.engine):
         # Newer checkouts assert on NV=1 and name DEV=NV in that message.
-        env |= {"DEV": device} if takes_dev(args.tinygrad_dir) else {device: "1"}
-    python = str(args.tinygrad_python or sys.executable)
-    return [Command((python, f"examples/{name}.py", *flags), env, args.tinygrad_dir.resolve())]
+        env |= {"DEV": device} if takes_dev(checkout) else {device: "1"}
+    python = str(asked.tinygrad_python or sys.executable)
+    return [Command((python, f"examples/{name}.py", *flags), env, checkout.resolve())]
 
 
 def takes_dev(checkout: Path) -> bool:
@@ -226,7 +243,8 @@ def device_of(engine: str) -> str | None:
     return engine.partition(":")[2] or None
 
 
-COMMANDS: dict[str, Callable[[Job, argparse.Namespace], list[Command]]] = {
+IDLE_BY_THEMSELVES = ("llama-cpp-python", "llama-server", "tinygrad")
+COMMANDS: dict[str, Callable[[Job, Asked], list[Command]]] = {
     "llama-cpp-python": collector_commands,
     "llama-bench": bench_commands,
     "llama-completion": completion_commands,
@@ -237,48 +255,26 @@ COMMANDS: dict[str, Callable[[Job, argparse.Namespace], list[Command]]] = {
 }
 
 
+def commands_of(job: Job, asked: Asked) -> list[Command]:
+    """What is to be started, one after the other. Raises Missing, OSError, subprocess.TimeoutExpired."""
+    return COMMANDS[asked.engine.partition(":")[0]](job, asked)
+
+
+def idles_by_itself(engine: str) -> bool:
+    """Whether the engine can be told to sit still with its model resident."""
+    return engine.partition(":")[0] in IDLE_BY_THEMSELVES
+
+
 def engine_name(text: str) -> str:
-    """An engine of COMMANDS, with :DEVICE where it takes one."""
+    """An engine of COMMANDS, with :DEVICE where it takes one. Raises UserError.
+
+    >>> engine_name("llama-cli"), engine_name("tinygrad:NV")
+    ('llama-completion', 'tinygrad:NV')
+    """
     text = "llama-completion" if text == "llama-cli" else text  # its older name
     name, _, device = text.partition(":")
     if name not in COMMANDS or (device and not name.startswith("tinygrad")):
-        raise argparse.ArgumentTypeError(f"unknown engine {text!r}; known: {', '.join(COMMANDS)}")
+        raise UserError(f"--engines: unknown engine {text!r}; known: {', '.join(COMMANDS)}")
     if device and not re.fullmatch(r"[A-Z][A-Z0-9_]*", device):
-        raise argparse.ArgumentTypeError(f"{device!r} is no device; write it as in tinygrad:NV")
+        raise UserError(f"--engines: {device!r} is no device; write it as in tinygrad:NV")
     return text
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--job", metavar="job.json", type=Path, required=True, help="of prepare_backends.py")
-    parser.add_argument("--engine", metavar="NAME", type=engine_name, required=True, help="one of the above")
-    parser.add_argument("--llama_bin", metavar="DIR", type=Path, help="llama.cpp's programs (default: PATH)")
-    parser.add_argument("--tinygrad_python", metavar="FILE", help="Python with tinygrad (default: this one)")
-    parser.add_argument("--tinygrad_dir", metavar="DIR", type=Path, help="a checkout of tinygrad")
-    parser.add_argument("--warmup", metavar="N", type=int, default=2, help="of drivers, before (default: 2)")
-    parser.add_argument("--timeout", metavar="S", type=float, default=900, help="(default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="JSON lines")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        job = json.loads(args.job.read_text(encoding="utf-8"))
-        commands = COMMANDS[args.engine.partition(":")[0]](job, args)
-    except (Missing, OSError, ValueError, subprocess.TimeoutExpired) as exc:
-        if args.json and isinstance(exc, Missing):
-            print(json.dumps({"missing": str(exc)}))
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    for command in commands:
-        cwd = str(command.cwd) if command.cwd else None
-        parts = {"argv": command.argv, "env": dict(command.env), "cwd": cwd}
-        print(json.dumps({"shell": command.shell(), **parts}) if args.json else command.shell())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,12 +2,13 @@
 """One cold, timed generation by llama.cpp's server over HTTP: token ids in, token ids with timestamps out.
 
 Starts llama-server on a free port of this machine alone, waits until the model is loaded, sends --warmup
-requests and then the timed one to /completion, streaming, and ends the server. The prompt goes as token ids,
+requests and then the timed one to /completion, streaming, sits still for --idle_seconds with the model
+resident, and ends the server. The prompt goes as token ids,
 the cached prefix is not used, the end of an answer is ignored, temperature is 0. The clock is the client's:
 it holds what HTTP and the server's scheduling cost; the server's own times are beside it as server_timings.
 
 Output: one JSON line with engine_version, load_ms, warmup [{ttft_ms, total_ms}], t0_s, stamps_s [s of
-time.monotonic(), one per id], ids, text, server_timings; or error, with exit 1.
+time.monotonic(), one per id], ids, text, server_timings, idle {t0_s, t1_s}; or error, with exit 1.
 
 Example:
     echo '[1, 2, 3]' | python companions/drive_llama_server.py --model models/demo/demo-llama-F32.gguf
@@ -28,6 +29,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
+
+from edgebench.backends.drive_tinygrad import sit_still
+from edgebench.shell import lifeline
 
 POLL_SECONDS = 0.05
 END_SECONDS = 10  # a driver may take its time to give the memory back
@@ -123,7 +127,7 @@ def drive(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryFile() as log:
         began_s = time.monotonic()
         try:
-            child = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            child = lifeline.start(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         except OSError as exc:
             raise ServerError(f"{args.server} cannot be started: {exc.strerror}") from exc
         try:
@@ -131,21 +135,13 @@ def drive(args: argparse.Namespace) -> dict[str, Any]:
             load_ms = (time.monotonic() - began_s) * 1e3
             warm = [total_ms(complete(port, ids, args.max_tokens, args.timeout)) for _ in range(args.warmup)]
             timed = complete(port, ids, args.max_tokens, args.timeout)
+            idle = sit_still(args.idle_seconds)
         except (OSError, http.client.HTTPException) as exc:
             raise ServerError(f"{type(exc).__name__}: {exc}; the server: {last_words(log)}") from exc
         finally:
-            end(child)
-    return {"load_ms": load_ms, "prompt_tokens": len(ids), "warmup": warm, **timed, "command": command}
-
-
-def end(child: subprocess.Popen[bytes]) -> None:
-    """Ask the server to end; it must have given its memory back before the next engine starts."""
-    child.terminate()
-    try:
-        child.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+            lifeline.end(child, END_SECONDS)  # its memory must be free before the next engine starts
+    told = {"load_ms": load_ms, "prompt_tokens": len(ids), "warmup": warm, **timed}
+    return {**told, "idle": idle, "command": command}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -161,6 +157,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--n_gpu_layers", metavar="N", type=int, default=999, help="(default: %(default)s)")
     parser.add_argument("--flash_attn", choices=("auto", "on", "off"), default="auto")
     parser.add_argument("--warmup", metavar="N", type=int, default=1, help="requests before (default: 1)")
+    parser.add_argument(
+        "--idle_seconds", metavar="S", type=float, default=0.0, help="sit still so long after it (default: 0)"
+    )
     parser.add_argument("--timeout", metavar="S", type=float, default=600, help="(default: %(default)s)")
     return parser
 

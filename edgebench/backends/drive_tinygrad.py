@@ -9,11 +9,13 @@ for --max_tokens tokens whatever it says.
 
 Before the timed generation come --warmup generations of the same ids in the same process: the first compiles
 the kernels, the second captures their graph. Before each, the keys and values of the last one are declared
-void, as prefill would be skipped else.
+void, as prefill would be skipped else. After it the process sits still for --idle_seconds with the model
+resident, so that whoever records power knows what that draws.
 
 Output: engine_version, entry, env, device, load_ms, warmup [{ttft_ms, total_ms}], t0_s, stamps_s [s of
 time.monotonic(), one per id], ids, held_byte (weights as they lie in memory), weight_dtype,
-kernels_per_token, or error. Exit 1 with {"error": ...} where tinygrad or the model cannot be used.
+kernels_per_token, idle {t0_s, t1_s}, or error. Exit 1 with {"error": ...} where tinygrad or the model cannot
+be used.
 
 Example:
     echo '[1, 2, 3]' | python companions/drive_tinygrad.py --model models/demo/demo-qwen3.gguf --device CPU
@@ -35,6 +37,7 @@ from typing import Any
 ENTRIES = ("tinygrad.llm.model", "tinygrad.apps.llm")  # 0.13 and later, 0.12
 ASK_SECONDS = 120
 CONTEXT_STEP = 256  # tokens
+SETTLE_SECONDS = 1.0  # after an answer, before idle power means anything
 
 
 class DriveError(Exception):
@@ -164,10 +167,21 @@ def drive(args: argparse.Namespace) -> dict[str, Any]:
         total_ms = (run["stamps_s"][-1] - run["t0_s"]) * 1e3
         warm.append({"ttft_ms": (run["stamps_s"][0] - run["t0_s"]) * 1e3, "total_ms": total_ms})
     timed = generate(model, ids, args.max_tokens)
+    idle = sit_still(args.idle_seconds)
     return {
         "engine_version": version(), "entry": entry, "env": switch, "device": Device.DEFAULT,
-        "load_ms": load_ms, "prompt_tokens": len(ids), "warmup": warm, **timed, **held,
+        "load_ms": load_ms, "prompt_tokens": len(ids), "warmup": warm, **timed, **held, "idle": idle,
     }  # fmt: skip
+
+
+def sit_still(seconds: float) -> dict[str, float] | None:
+    """Wait with the model resident; between which moments [s, monotonic] only idle power was drawn."""
+    if not seconds:
+        return None
+    time.sleep(SETTLE_SECONDS)
+    t0_s = time.monotonic()
+    time.sleep(seconds)
+    return {"t0_s": t0_s, "t1_s": time.monotonic()}
 
 
 def version() -> str:
@@ -213,6 +227,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="NV, CUDA, CPU, … (default: as tinygrad chooses)")
     parser.add_argument(
         "--warmup", metavar="N", type=at_least(0), default=2, help="generations before (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--idle_seconds", metavar="S", type=float, default=0.0, help="sit still so long after it (default: 0)"
     )
     return parser
 

@@ -1,41 +1,37 @@
-#!/usr/bin/env python3
 """One engine, one process, one run of a prepared job: one row, with the commands that made it.
 
-backend_commands.py, which stands beside this script, knows the engines and their commands.
+commands.py knows the engines and their commands.
 
 What an engine prints is kept in job folder/logs. An engine that is not there is a row MISSING with the way to
 get it, one that dies or hangs is a row FAILED with its last words. Prefill is prompt tokens over the time to
 the first token; decode is the steady rate after it, without the tokens a just-in-time compiler held up.
 
-Output: the row as one JSON line; rates in tokens per second, times in ms, null where the engine does not say.
-
-Example:
-    python companions/run_backend.py --job results/backends.work/job.json --engine tinygrad:NV
+Rates are in tokens per second, times in ms, None where the engine does not say.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import itertools
 import json
 import os
 import re
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgebench.shell.launch import room_command
+from edgebench.backends.commands import Asked, Command, Missing, commands_of
+from edgebench.backends.logs.story import parse_path
+from edgebench.backends.logs.timings import read_timings
+from edgebench.shell import lifeline
 
-HERE = Path(__file__).resolve().parent
+GRACE_SECONDS = 5.0  # for an engine to give its memory back by itself
 TAIL_CHARS = 400
 JOIN_SECONDS = 5  # a child of the engine may still hold its stderr
+BEFORE_RUN_S = 0.1  # of the collector, between its pause and its run
 LONGEST_LINE = 1 << 16  # bytes; a progress bar has no line ends
 STEADY_AFTER = 3  # tokens of an answer; fewer leave tinygrad's graph uncaptured
 TOKEN_LINE = re.compile(r"^\S*(?: I)?\s+(\d+) -> '", re.M)  # --verbose-prompt, with or without log prefix
@@ -43,14 +39,6 @@ COLLECTOR_LINE = re.compile(r" task prompt L0: (.+)")  # a failed run of run_lla
 # Lines of stderr that llama.cpp's tools write at the very edges of their timed work.
 MARK = re.compile(rb"(?:prompt|generation) run 1/1\b|generate: n_ctx|perf\w*_print:|print_timings:")
 Job = Mapping[str, Any]
-
-
-class BackendError(Exception):
-    """What the user can fix."""
-
-
-class Missing(Exception):
-    """The engine is not on this machine; the message says how to get it."""
 
 
 class Failed(Exception):
@@ -70,41 +58,40 @@ class Done:
 # --- results, engine by engine ---
 
 
-def script_lines(script: str, *words: str, text: str = "") -> list[dict[str, Any]]:
-    """JSON lines of a script beside this one."""
-    done = subprocess.run(
-        [*room_command(script), *words], input=text, capture_output=True, text=True, check=False
-    )
-    lines = [json.loads(line) for line in done.stdout.split("\n") if line.startswith("{")]
-    if not lines:
-        raise Failed(f"{script}: {done.stderr.strip()[-TAIL_CHARS:]}")
-    return lines
+def rows_of_log(log: Path) -> list[dict[str, Any]]:
+    """What the reader of logs finds in one."""
+    return [asdict(row) for row in parse_path(str(log))]
 
 
 def log_row(done: Done) -> dict[str, Any]:
     """The last result of a log; its cause as Failed where there is none."""
-    rows = script_lines("edgebench.backends.logs.story", "--json", str(done.log))
+    rows = rows_of_log(done.log)
     good = [row for row in rows if row["status"] == "ok"]
     if not good:
         raise Failed(rows[-1]["cause"])
     return good[-1]
 
 
-def read_collector(job: Job, args: argparse.Namespace, _done: list[Done]) -> dict[str, Any]:
-    lines = (args.job.resolve().parent / "collector.jsonl").read_text(encoding="utf-8").split("\n")
+def read_collector(job: Job, asked: Asked, _done: list[Done]) -> dict[str, Any]:
+    lines = Path(asked.file("collector.jsonl")).read_text(encoding="utf-8").split("\n")
     record = json.loads([line for line in lines if line][-1])
     if record["error"]:
         raise Failed(record["error"]["message"])
     names = ("prompt_tokens", "prefill_tok_per_s", "decode_tok_per_s", "ttft_ms", "tpot_ms", "t0_s", "t1_s")
+    idle = None
+    if asked.idle_s:  # the collector waited so long with the model loaded, just before
+        idle = {"t0_s": record["t0_s"] - asked.idle_s, "t1_s": record["t0_s"] - BEFORE_RUN_S}
     return {
         **{name: record[name] for name in names},
+        "idle": idle,
+        "idle_method": "with the model resident, before the answer",
         "generated_tokens": record["completion_tokens"],
         "text": (record["reasoning_text"] or "") + record["output_text"],
         "notes": [f"offloaded {record['offloaded']} layers"] if record["offloaded"] else [],
     }
 
 
-def read_bench(_job: Job, _args: argparse.Namespace, done: list[Done]) -> dict[str, Any]:
+def read_bench(_job: Job, asked: Asked, done: list[Done]) -> dict[str, Any]:
     prompt, answer = (log_row(one) for one in done)
     names = ("device", "build", "n_threads", "n_gpu_layers", "flash_attn", "generated_tokens")
     rate = answer["decode_tok_per_s"]
@@ -125,7 +112,7 @@ def read_bench(_job: Job, _args: argparse.Namespace, done: list[Done]) -> dict[s
     }
 
 
-def read_completion(job: Job, _args: argparse.Namespace, done: list[Done]) -> dict[str, Any]:
+def read_completion(job: Job, asked: Asked, done: list[Done]) -> dict[str, Any]:
     row, told = log_row(done[0]), done[0].stderr + done[0].stdout
     read_ids = [int(one) for one in TOKEN_LINE.findall(told)]
     if read_ids and read_ids != job["prompt_ids"]:
@@ -166,6 +153,7 @@ def read_driver(done: Done) -> dict[str, Any]:
     return {
         **told, "ttft_ms": ttft_ms, "prefill_tok_per_s": told["prompt_tokens"] / ttft_ms * 1e3,
         "generated_tokens": len(told["ids"]), "token_ids": told["ids"], "t1_s": told["stamps_s"][-1],
+        "idle_method": "with the model resident, after the answer",
         "first_run_ttft_ms": first, **rates(told["stamps_s"]), "notes": [],
     }  # fmt: skip
 
@@ -179,25 +167,21 @@ def rates(stamps_s: Sequence[float]) -> dict[str, Any]:
     return {"decode_tok_per_s": rate, "decode_all_tok_per_s": rate, "tpot_ms": 1e3 / rate}
 
 
-def read_server(_job: Job, _args: argparse.Namespace, done: list[Done]) -> dict[str, Any]:
+def read_server(_job: Job, asked: Asked, done: list[Done]) -> dict[str, Any]:
     found = read_driver(done[0])
     found["notes"] = ["the client's clock: HTTP and scheduling included"]
     return found
 
 
-def read_tinygrad(job: Job, args: argparse.Namespace, done: list[Done]) -> dict[str, Any]:
+def read_tinygrad(job: Job, asked: Asked, done: list[Done]) -> dict[str, Any]:
     found = read_driver(done[0])
     stamps_s = found["stamps_s"]
     gaps = [(late - early) * 1e3 for early, late in itertools.pairwise(stamps_s)]
     # An answer of the same ids and length came before: nothing is left to compile, and a token that is slow
     # now is slow for all engines to see. Without it the rule for logs tells what still compiles.
     if gaps and not told_before(found):
-        text = "".join(f"ran model in {gap:.6f} ms\n" for gap in gaps)
-        steady = [
-            one
-            for one in script_lines("edgebench.backends.logs.timings", "-", text=text)
-            if one["kind"] == "row"
-        ][-1]
+        lines = enumerate((f"ran model in {gap:.6f} ms" for gap in gaps), 1)
+        steady = [one for one in read_timings(lines) if one["kind"] == "row"][-1]
         for name in ("decode_tok_per_s", "tpot_ms", "warmup_excluded"):
             found[name] = steady.get(name)
         found["notes"] = [note for note in steady.get("notes", []) if "first token" not in note]
@@ -220,7 +204,7 @@ def told_before(found: Mapping[str, Any]) -> bool:
     return bool(found["warmup"]) and len(found["stamps_s"]) > STEADY_AFTER
 
 
-def read_example(_job: Job, args: argparse.Namespace, done: list[Done]) -> dict[str, Any]:
+def read_example(_job: Job, asked: Asked, done: list[Done]) -> dict[str, Any]:
     row = log_row(done[0])
     names = (
         "prefill_tok_per_s",
@@ -230,7 +214,7 @@ def read_example(_job: Job, args: argparse.Namespace, done: list[Done]) -> dict[
         "warmup_excluded",
         "generated_tokens",
     )
-    model = "GPT-2 124M" if "gpt2" in args.engine else row["model"] or "LLaMA 3.2 1B"
+    model = "GPT-2 124M" if "gpt2" in asked.engine else row["model"] or "LLaMA 3.2 1B"
     return {
         **{name: row[name] for name in names}, "model": model, "quantization": row["quantization"],
         "weights": "as the example loads them", "same_work": False,
@@ -242,7 +226,7 @@ def read_example(_job: Job, args: argparse.Namespace, done: list[Done]) -> dict[
 class Runner:
     """How to read an engine's results, and its name in the table."""
 
-    read: Callable[[Job, argparse.Namespace, list[Done]], dict[str, Any]]
+    read: Callable[[Job, Asked, list[Done]], dict[str, Any]]
     backend: str
 
 
@@ -260,29 +244,6 @@ RUNNERS = {
 # --- the run ---
 
 
-def ask_commands(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """What backend_commands.py would start; Missing with its reason."""
-    words = ["--job", str(args.job), "--engine", args.engine, "--warmup", str(args.warmup)]
-    words += ["--timeout", str(args.timeout), "--json"]
-    for name in ("llama_bin", "tinygrad_python", "tinygrad_dir"):
-        if getattr(args, name) is not None:
-            words += [f"--{name}", str(getattr(args, name))]
-    lines = script_lines("edgebench.backends.commands", *words)
-    if "missing" in lines[0]:
-        raise Missing(lines[0]["missing"])
-    return lines
-
-
-def end_group(child: subprocess.Popen[bytes]) -> None:
-    """End a process and all it started: SIGTERM, then SIGKILL."""
-    for number, seconds in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(seconds)
-            return
-
-
 def stamp_lines(child: subprocess.Popen[bytes], err: Path, marks: list[tuple[float, str]]) -> None:
     """Keep what a process says on stderr, and when it said what begins or ends its timed work."""
     assert child.stderr is not None
@@ -294,20 +255,25 @@ def stamp_lines(child: subprocess.Popen[bytes], err: Path, marks: list[tuple[flo
                 marks.append((now_s, line.decode("utf-8", "replace").strip()))
 
 
-def run_command(command: Mapping[str, Any], log: Path, timeout_s: float) -> Done:
+def run_command(command: Command, log: Path, timeout_s: float) -> Done:
     """Run it with its output in files; Failed with its last words where it dies or hangs."""
     log.parent.mkdir(parents=True, exist_ok=True)
     out, err = log.with_suffix(".out"), log.with_suffix(".err")
     marks: list[tuple[float, str]] = []
     with out.open("wb") as stdout:
         try:
-            # A group of its own: a hanging engine may have children, and Ctrl-C is ours to pass on.
-            child = subprocess.Popen(
-                command["argv"], env={**os.environ, **command["env"]}, cwd=command["cwd"],
-                stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, start_new_session=True,
-            )  # fmt: skip
+            # With all it starts: a hanging engine may have children. Ctrl-C is ours to pass on.
+            child = lifeline.start(
+                command.argv,
+                tree=True,
+                env={**os.environ, **command.env},
+                cwd=command.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+            )
         except OSError as exc:
-            raise Failed(f"{command['argv'][0]} cannot be started: {exc.strerror}") from exc
+            raise Failed(f"{command.argv[0]} cannot be started: {exc.strerror}") from exc
         stamping = threading.Thread(target=stamp_lines, args=(child, err, marks), daemon=True)
         stamping.start()
         try:
@@ -315,7 +281,7 @@ def run_command(command: Mapping[str, Any], log: Path, timeout_s: float) -> Done
         except subprocess.TimeoutExpired:
             raise Failed(f"no end within {timeout_s:g} s; raise --timeout; {words_of(err, out)}") from None
         finally:
-            end_group(child)
+            lifeline.end(child, GRACE_SECONDS)
             stamping.join(JOIN_SECONDS)
     done = Done(out.read_text(errors="replace"), err.read_text(errors="replace"), log, tuple(marks))
     log.write_text(done.stdout + "\n" + done.stderr, encoding="utf-8")
@@ -335,7 +301,7 @@ def cause_of(done: Done) -> str:
         return str(told[-1]["error"])
     if failed := COLLECTOR_LINE.findall(done.stderr):
         return str(failed[-1])
-    row = script_lines("edgebench.backends.logs.story", "--json", str(done.log))[-1]
+    row = rows_of_log(done.log)[-1]
     known = row["status"] == "FAILED" and not row["cause"].startswith(("nothing recognised", "the log ends"))
     return str(row["cause"]) if known else last_words(done)
 
@@ -399,38 +365,37 @@ ROW: dict[str, Any] = {
     "weight_read_byte": None,
     "kernels_per_token": None, "same_work": True, "status": "ok", "cause": None, "source_file": None,
     "source_line": None, "notes": [], "token_ids": None, "t0_s": None, "t1_s": None, "spans_s": None,
-    "warmup": None,
+    "warmup": None, "idle": None, "idle_method": None,
 }  # fmt: skip
 
 
-def new_row(job: Job, args: argparse.Namespace, runner: Runner) -> dict[str, Any]:
+def new_row(job: Job, asked: Asked, runner: Runner) -> dict[str, Any]:
     """A row with what is known before the engine has run."""
     names = ("quantization", "n_threads", "n_gpu_layers", "flash_attn")
     return {
-        **ROW, **{name: job[name] for name in names}, "engine": args.engine, "backend": runner.backend,
-        "device": args.engine.partition(":")[2] or None, "model": job["model_id"], "notes": [],
+        **ROW, **{name: job[name] for name in names}, "engine": asked.engine, "backend": runner.backend,
+        "device": asked.engine.partition(":")[2] or None, "model": job["model_id"], "notes": [],
         "weights": job["quantization"] or "as in the file", "weight_read_byte": job["read_byte_per_token"],
         "model_sha256": job["model_sha256"], "prompt_sha256": job["prompt_sha256"],
         "prompt_format": job["prompt_format"], "asked_tokens": job["max_tokens"], "commands": [],
     }  # fmt: skip
 
 
-def measure(job: Job, args: argparse.Namespace) -> dict[str, Any]:
-    """The row of one run, whatever happens to it."""
-    runner = RUNNERS[args.engine.partition(":")[0]]
-    row = new_row(job, args, runner)
+def measure(job: Job, asked: Asked, label: str = "run") -> dict[str, Any]:
+    """The row of one run, whatever happens to it. `label` stands in the names of its logs."""
+    runner = RUNNERS[asked.engine.partition(":")[0]]
+    row = new_row(job, asked, runner)
     began_s = time.monotonic()
-    logs = args.job.resolve().parent / "logs"
-    name = re.sub(r"[^\w.-]+", "-", f"{args.engine}-{args.label}")
+    name = re.sub(r"[^\w.-]+", "-", f"{asked.engine}-{label}")
     try:
-        commands = ask_commands(args)
-        row["commands"] = [one["shell"] for one in commands]
+        commands = commands_of(job, asked)
+        row["commands"] = [one.shell() for one in commands]
         done = [
-            run_command(one, logs / f"{name}-{number}.log", args.timeout)
+            run_command(one, Path(asked.file(f"logs/{name}-{number}.log")), asked.timeout_s)
             for number, one in enumerate(commands)
         ]
         row["source_file"] = str(done[-1].log)
-        found = runner.read(job, args, done)
+        found = runner.read(job, asked, done)
         row |= {key: value for key, value in found.items() if key in ROW and value is not None}
         row |= agreement(job, found)
         if row["decode_tok_per_s"] is None:
@@ -442,47 +407,3 @@ def measure(job: Job, args: argparse.Namespace) -> dict[str, Any]:
         row |= {"status": "FAILED", "cause": cause}
     row["wall_s"] = time.monotonic() - began_s
     return row
-
-
-def engine_name(text: str) -> str:
-    """An engine this script can read; llama-cli is llama-completion's older name."""
-    if text == "llama-cli":
-        return "llama-completion"
-    if text.partition(":")[0] not in RUNNERS:
-        raise argparse.ArgumentTypeError(f"unknown engine {text!r}; known: {', '.join(RUNNERS)}")
-    return text
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--job", metavar="job.json", type=Path, required=True, help="of prepare_backends.py")
-    parser.add_argument(
-        "--engine", metavar="NAME", type=engine_name, required=True, help="see backend_commands.py"
-    )
-    parser.add_argument("--label", metavar="TEXT", default="run", help="in the names of its logs")
-    parser.add_argument("--llama_bin", metavar="DIR", type=Path, help="llama.cpp's programs (default: PATH)")
-    parser.add_argument("--tinygrad_python", metavar="FILE", help="Python with tinygrad (default: this one)")
-    parser.add_argument("--tinygrad_dir", metavar="DIR", type=Path, help="a checkout of tinygrad")
-    parser.add_argument("--warmup", metavar="N", type=int, default=2, help="of drivers, before (default: 2)")
-    parser.add_argument("--timeout", metavar="S", type=float, default=900, help="(default: %(default)s)")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        job = json.loads(args.job.read_text(encoding="utf-8"))
-        row = measure(job, args)
-        print(json.dumps(row))
-        return 0 if row["status"] == "ok" else 1
-    except (BackendError, OSError, ValueError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

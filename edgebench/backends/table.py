@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 """Rows of engine runs as one table, speed-ups with intervals, and where the time goes.
 
 Columns: Backend, Model, Prefill tok/s, Decode tok/s, TTFT ms, Notes.
 
-Reads rows of compare_backends.py, of parse_backend_logs.py, or both. Runs of one engine are one line, mean ±
+Takes rows of compare_backends.py, of parse_backend_logs.py, or both. Runs of one engine are one line, mean ±
 sample standard deviation over n; warm-up runs are left out. Behind the six columns come n, tokens that agree
 with llama-cpp-python's answer, J per token, and the weight traffic in GB/s against the board's limit.
 
@@ -12,29 +11,26 @@ the mean of ln(rate A / rate B) over the rounds, with a 95 % t interval (Student
 ratio. An interval that holds 1 says that the data do not tell A from B.
 
 Rows measured under different conditions (power mode, clocks, governor, board), or doing different work, are
-refused side by side unless --allow_differing_conditions.
-
-Output: Markdown on stdout, or CSV with --csv; text after it that says what the data show.
-
-Example:
-    python companions/tabulate_backends.py results/backends.jsonl
-    python companions/tabulate_backends.py results/backends.jsonl --csv --out results/backends.csv
+refused side by side unless --allow_differing_conditions. The text is Markdown, or CSV, and sentences after it
+that say what the data show.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
-import gzip
 import io
-import json
 import math
-import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from edgebench.errors import UserError
+from edgebench.records.jsonl import read_jsonl
+from edgebench.shell.progress import say
+from edgebench.shell.text import mean_std_text
+from edgebench.stats.intervals import mean_std, student_half_width
 
 COLUMNS = ("Backend", "Model", "Prefill tok/s", "Decode tok/s", "TTFT ms", "Notes")
 MORE = ("n", "Agreement", "J/token", "GB/s")
@@ -53,36 +49,6 @@ UNRECORDED = (
     " figures are not of the same work. Measure what is to be compared with `compare_backends.py run`."
 )
 Row = Mapping[str, Any]
-
-
-class TableError(Exception):
-    """What the user can fix."""
-
-
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
-
-
-# Copied from runs_table.mean_std
-def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation (n - 1). No values: (None, None); one value: (mean, None)."""
-    if not values:
-        return None, None
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return mean, None
-    return mean, (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
 
 
 # --- rows ---
@@ -105,17 +71,24 @@ class Line:
 
 
 def read_rows(paths: Sequence[str]) -> list[Row]:
-    """All rows of the files; the last of each run_key, as a failed run may have been repeated."""
-    rows: dict[Any, Row] = {}
+    """All rows of the files. Raises OSError."""
+    rows: list[Row] = []
     for path in paths:
-        # A list first: the error for a missing file must not wait for the loop.
-        lines = list(read_jsonl(Path("/dev/stdin" if path == "-" else path)))
-        for number, row in lines:
+        for number, row in read_jsonl(Path("/dev/stdin" if path == "-" else path)):
             if row is None:
-                print(f"{path}:{number}: no row; left out", file=sys.stderr)
-            elif row.get("status") is not None:
-                rows[row.get("run_key") or (path, number)] = row
-    return list(rows.values())
+                say(f"{path}:{number}: no row; left out")
+            else:
+                rows.append(row)
+    return rows
+
+
+def last_rows(rows: Iterable[Row]) -> list[Row]:
+    """The last row of each run_key, as a failed run may have been repeated; all that have none."""
+    found: dict[Any, Row] = {}
+    for place, row in enumerate(rows):
+        if row.get("status") is not None:
+            found[row.get("run_key") or place] = row
+    return list(found.values())
 
 
 def name_of(row: Row) -> str:
@@ -198,26 +171,13 @@ def differing(rows: Sequence[Row]) -> list[str]:
 # --- cells ---
 
 
-def show(value: float | None, std: float | None = None) -> str:
-    """A figure with two places, with four digits below 1 and none beyond 10,000; ± in the same places.
-
-    >>> show(25.6134, 0.0123), show(0.016743), show(None)
-    ('25.61 ± 0.01', '0.01674', '-')
-    """
-    if value is None:
-        return "-"
-    size = abs(value)
-    places = 0 if size >= 10_000 else 2 if size >= 1 or not size else 3 - math.floor(math.log10(size))
-    return f"{value:.{places}f}" + (f" ± {std:.{places}f}" if std is not None else "")
-
-
 def cell(line: Line, name: str) -> str:
     """Mean ± std over runs; of a single row the spread its log printed."""
     values = line.values(name)
     mean, std = mean_std(values)
     if len(values) == 1:
         std = next(run.get(f"{name}_std") for run in line.runs if run.get(name) is not None)
-    return show(mean, std)
+    return mean_std_text(mean, std)
 
 
 def count(line: Line) -> str:
@@ -254,7 +214,7 @@ def what_was_run(run: Row) -> list[str]:
     told = " and ".join(f"{number} {what}" for number, what in counts if number)
     test = run.get("test") or ""
     if run.get("tok_per_s"):
-        return [f"{test}: {show(run['tok_per_s'], run.get('tok_per_s_std'))} tok/s over both phases"]
+        return [f"{test}: {mean_std_text(run['tok_per_s'], run.get('tok_per_s_std'))} tok/s over both phases"]
     if any(char.isdigit() for char in test):  # pp512, tg128 @ d4096
         return [test]
     return [f"{told} tokens"] if told else []
@@ -291,8 +251,8 @@ def record(line: Line, limit_gb_s: float | None) -> dict[str, str]:
     share = f" ({moved / limit_gb_s:.0%})" if moved and limit_gb_s else ""
     cells = [
         line.name, line.model, *(cell(line, f"{name}_tok_per_s") for name in ("prefill", "decode")),
-        cell(line, "ttft_ms"), "; ".join(notes(line)), count(line), agreement(line), show(joule),
-        show(moved) + share,
+        cell(line, "ttft_ms"), "; ".join(notes(line)), count(line), agreement(line), mean_std_text(joule),
+        mean_std_text(moved) + share,
     ]  # fmt: skip
     return dict(zip((*COLUMNS, *MORE), cells, strict=True))
 
@@ -318,9 +278,7 @@ def interval(logs: Sequence[float]) -> tuple[float, float, float] | None:
     mean, std = mean_std(logs)
     if mean is None or std is None:
         return None
-    from scipy.stats import t as student
-
-    half = float(student.ppf(0.975, len(logs) - 1)) * std / math.sqrt(len(logs))
+    half = student_half_width(std, len(logs))
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 
 
@@ -460,23 +418,32 @@ def bandwidth(rows: Sequence[Row], given: float | None) -> float | None:
     return given or next((one for one in known if one), None)
 
 
-def tabulate(args: argparse.Namespace) -> str:
-    """The whole text; TableError where there is nothing, or nothing comparable."""
-    rows = read_rows(args.rows)
+@dataclass(frozen=True)
+class Wanted:
+    """How the table is to look."""
+
+    csv: bool = False  # comma-separated instead of Markdown
+    bandwidth_gb_s: float | None = None  # the board's memory bandwidth; None: as its check knew it
+    allow_differing_conditions: bool = False
+
+
+def tabulate(given: Iterable[Row], wanted: Wanted, where: str) -> str:
+    """The whole text; UserError where there is nothing, or nothing comparable. `where` the rows come from."""
+    rows = last_rows(given)
     if not rows:
-        raise TableError(f"no rows in {', '.join(args.rows)}; measure with compare_backends.py run")
+        raise UserError(f"no rows in {where}; measure with compare_backends.py run")
     against = differing(rows)
-    if against and not args.allow_differing_conditions:
-        raise TableError(
+    if against and not wanted.allow_differing_conditions:
+        raise UserError(
             "these rows must not stand side by side: "
             + "; ".join(against)
             + "; measure them together, or say --allow_differing_conditions"
         )
-    limit_gb_s, lines = bandwidth(rows, args.bandwidth_gb_s), gather(rows)
+    limit_gb_s, lines = bandwidth(rows, wanted.bandwidth_gb_s), gather(rows)
     if not lines:
-        raise TableError("only warm-up runs so far; let compare_backends.py run go on")
+        raise UserError("only warm-up runs so far; let compare_backends.py run go on")
     records = [record(line, limit_gb_s) for line in lines]
-    if args.csv:
+    if wanted.csv:
         numbers = [figures(line) for line in lines]
         return comma_separated([{**one, **more} for one, more in zip(records, numbers, strict=True)])
     texts = [f"Caution, unlike conditions: {'; '.join(against)}."] if against else []
@@ -485,37 +452,3 @@ def tabulate(args: argparse.Namespace) -> str:
     texts += analysis(lines, limit_gb_s)
     items = [textwrap.fill(text, WIDTH, initial_indent="- ", subsequent_indent="  ") for text in texts]
     return markdown(records) + "\n" + "\n".join(items) + "\n"
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("rows", metavar="ROWS.jsonl", nargs="+", help="row files; - for stdin")
-    parser.add_argument("--csv", action="store_true", help="comma-separated instead of Markdown")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="write there instead of stdout")
-    parser.add_argument("--bandwidth_gb_s", metavar="GB/S", type=float, help="the board's memory bandwidth")
-    parser.add_argument(
-        "--allow_differing_conditions", action="store_true", help="tabulate what should not be compared"
-    )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        text = tabulate(args)
-        if args.out:
-            part = args.out.with_name(args.out.name + ".part")
-            part.write_text(text, encoding="utf-8")
-            part.replace(args.out)
-        else:
-            sys.stdout.write(text)
-    except (TableError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,6 @@
 """A whole comparison, llama.cpp's programs played, the collector real: order, resume, refusals, energy."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgebench.backends.campaign import plan
+from edgebench.backends.commands import Asked
+from edgebench.backends.job import JobSettings, make_job
+from edgebench.backends.rows import measure
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPARE = ROOT / "companions" / "compare_backends.py"
@@ -140,8 +142,10 @@ def test_energy_of_each_answer(setting: list[object], tmp_path: Path) -> None:
     timed = {row["engine"]: row for row in rows_of(tmp_path / "rows.jsonl") if row["round"] == 1}
     ours = timed["llama-cpp-python"]
     assert ours["idle_mw"] == pytest.approx(5000)
+    assert "resident, before" in ours["idle_method"]
     assert ours["energy_joule"] == pytest.approx(0, abs=1e-6), ours["energy_missing"]
     tool = timed["llama-completion"]
+    assert tool["idle_method"] == "before the engine was started"
     assert tool["energy_joule"] == pytest.approx(0, abs=1e-6), tool["energy_missing"]
 
 
@@ -205,6 +209,7 @@ def test_a_log_without_result_is_a_failed_line(tmp_path: Path) -> None:
     assert done.returncode == 1 and "FAILED" in done.stdout and "MemoryError" in done.stdout
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=3), unique=True, min_size=1, max_size=5), st.integers(1, 6), st.integers())
 def test_every_engine_once_per_round(engines: list[str], rounds: int, seed: int) -> None:
     cells = plan(engines, rounds, seed)
@@ -214,31 +219,20 @@ def test_every_engine_once_per_round(engines: list[str], rounds: int, seed: int)
 
 
 @pytest.mark.slow
-def test_tinygrad_runs_the_same_job(llama_cpp, tiny_model: Callable[..., Path], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_tinygrad_runs_the_same_job(  # type: ignore[no-untyped-def]
+    llama_cpp, tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The real one, once; its kernels are compiled into a cache of the test's own."""
     pytest.importorskip("tinygrad", reason="tinygrad is not installed")
     import shutil
 
     if shutil.which("clang") is None:
         pytest.skip("tinygrad's CPU device needs clang")
-    prepare, run = (ROOT / name for name in ("edgebench/backends/job.py", "edgebench/backends/rows.py"))
     model = tiny_model("qwen3", mode="never", type="Q8_0", n_layer=1)
-    words = ["--model", model, "--prompt", "a dog", "--prompt_format", "raw", "--work", tmp_path]
-    words += ["--max_tokens", "16", "--n_gpu_layers", "0"]
-    subprocess.run([sys.executable, prepare, *words], check=True, capture_output=True)
-    env = {**os.environ, "CACHEDB": str(tmp_path / "cache.db")}
-    command = [
-        sys.executable,
-        run,
-        "--job",
-        tmp_path / "job.json",
-        "--engine",
-        "tinygrad:CPU",
-        "--warmup",
-        "1",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
-    row = json.loads(done.stdout)
+    wanted = JobSettings(model, prompt="a dog", prompt_format="raw", max_tokens=16, n_gpu_layers=0)
+    job = make_job(wanted, tmp_path)
+    monkeypatch.setenv("CACHEDB", str(tmp_path / "cache.db"))
+    row = measure(job, Asked("tinygrad:CPU", tmp_path, warmup=1))
     assert row["status"] == "ok", row["cause"]
     assert len(row["token_ids"]) == row["generated_tokens"] == 16 and row["agreed_tokens"] >= 1
     # Warmed up before, it is timed as the others are: no slow token is forgiven.

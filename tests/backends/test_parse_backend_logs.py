@@ -634,15 +634,8 @@ def test_standard_input(tmp_path):
     assert json.loads(done.stdout)["prefill_tok_per_s"] == 1391.94
 
 
-@pytest.mark.parametrize(
-    "script", ["edgebench/backends/logs/tables.py", "edgebench/backends/logs/timings.py"]
-)
-def test_the_readers_alone(tmp_path, script):
-    log = tmp_path / "a.log"
-    log.write_text(HEAD + PP + GPT2 + TOKENS)
-    command = [sys.executable, ROOT / script]
-    done = subprocess.run([*command, log], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and json.loads(done.stdout.splitlines()[-1])
-    for bad in (tmp_path / "none.log", SCRIPT):
-        done = subprocess.run([*command, bad], capture_output=True, text=True, timeout=300)
-        assert done.returncode == 1 and done.stderr.startswith("error: ")
+@pytest.mark.parametrize("reader", [read_bench_tables.read_tables, read_timing_lines.read_timings])
+def test_the_readers_alone(reader):
+    assert reader(enumerate((HEAD + PP + GPT2 + TOKENS).split("\n"), 1))[-1]
+    for nothing in ([], enumerate(SCRIPT.read_text().split("\n"), 1)):
+        assert not [found for found in reader(nothing) if found.get("kind", "row") == "row"]

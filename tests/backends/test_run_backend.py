@@ -1,10 +1,9 @@
 """One engine, one run, one row: what the commands do, what the row says, how failures end."""
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +11,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgebench.backends.rows import agreement, common_length
+from edgebench.backends.commands import Asked, commands_of, engine_name
+from edgebench.backends.job import JobSettings, make_job
+from edgebench.backends.rows import agreement, common_length, measure
+from edgebench.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = ROOT / "tests" / "fakes" / "fake_engines.py"
 PROMPT = "Tell me of a dog."
 
 
-def script(
-    name: str, *words: object, env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / name), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})})
+def asked(job: Path, engine: str, **more: Any) -> Asked:
+    return Asked(engine=engine_name(engine), work=job.parent, **more)
 
 
-def row(job: Path, engine: str, *words: object) -> dict[str, Any]:
-    done = script("edgebench/backends/rows.py", "--job", job, "--engine", engine, *words)
-    assert done.stdout, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert done.returncode == (0 if found["status"] == "ok" else 1)
-    return found
+def row(job: Path, engine: str, **more: Any) -> dict[str, Any]:
+    return measure(json.loads(job.read_text()), asked(job, engine, **more))
+
+
+def settings(model: Path, max_tokens: int = 24) -> JobSettings:
+    return JobSettings(model, prompt=PROMPT, max_tokens=max_tokens, n_gpu_layers=0)
 
 
 @pytest.fixture(scope="module")
 def job(llama_cpp, tiny_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[no-untyped-def]
     work = tmp_path_factory.mktemp("job")
-    model = tiny_model("qwen3", mode="never", type="Q8_0", n_layer=1)
-    words = ("--model", model, "--prompt", PROMPT, "--work", work, "--max_tokens", 24, "--n_threads", 1)
-    done = script("edgebench/backends/job.py", *words, "--n_gpu_layers", 0)
-    assert done.returncode == 0, done.stderr
-    return Path(done.stdout.strip())
+    make_job(settings(tiny_model("qwen3", mode="never", type="Q8_0", n_layer=1)), work)
+    return work / "job.json"
 
 
 @pytest.fixture
@@ -71,22 +67,20 @@ def test_the_job_is_the_same_work_for_all(job: Path) -> None:
 
 def test_an_answer_that_ends_early_shortens_everyones(llama_cpp, tiny_model, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model("llama", script=["The answer is A. It is not B, and it is not C, as one can see."])
-    words = ("--model", model, "--prompt", PROMPT, "--work", tmp_path, "--max_tokens", 200)
-    done = script("edgebench/backends/job.py", *words)
-    assert done.returncode == 0, done.stderr
-    made = json.loads((tmp_path / "job.json").read_text())
+    made = make_job(settings(model, 200), tmp_path)
     assert 16 <= made["max_tokens"] < made["asked_tokens"] == 200
+    assert made == json.loads((tmp_path / "job.json").read_text()) and made["reference_ended"]
     short = tiny_model("llama", script=["The answer is A."])
-    done = script("edgebench/backends/job.py", "--model", short, "--prompt", PROMPT, "--work", tmp_path)
-    assert done.returncode == 1 and "too few to time" in done.stderr and "Traceback" not in done.stderr
+    with pytest.raises(UserError, match="too few to time"):
+        make_job(settings(short), tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUFgarbage"])
 def test_a_broken_model_is_an_error_with_its_reason(tmp_path: Path, content: bytes) -> None:
     model = tmp_path / "broken.gguf"
     model.write_bytes(content)
-    done = script("edgebench/backends/job.py", "--model", model, "--prompt", "x", "--work", tmp_path)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and "broken.gguf" in done.stderr
+    with pytest.raises(UserError, match=r"broken\.gguf"):
+        make_job(settings(model), tmp_path)
 
 
 def test_the_collector_runs_and_agrees_with_the_reference(job: Path) -> None:
@@ -100,7 +94,7 @@ def test_the_collector_runs_and_agrees_with_the_reference(job: Path) -> None:
 
 
 def test_llama_bench_is_asked_for_the_same_lengths(job: Path, fakes: Callable[..., Path]) -> None:
-    found, made = row(job, "llama-bench", "--llama_bin", fakes()), json.loads(job.read_text())
+    found, made = row(job, "llama-bench", llama_bin=fakes()), json.loads(job.read_text())
     assert found["status"] == "ok", found["cause"]
     assert found["prompt_tokens"] == made["prompt_tokens"] and found["generated_tokens"] == 24
     assert found["prefill_tok_per_s"] == pytest.approx(4335.6)
@@ -114,26 +108,18 @@ def test_llama_bench_is_asked_for_the_same_lengths(job: Path, fakes: Callable[..
 
 
 def test_llama_completion_must_have_read_the_same_tokens(job: Path, fakes: Callable[..., Path]) -> None:
-    found = row(job, "llama-completion", "--llama_bin", fakes())
+    found = row(job, "llama-completion", llama_bin=fakes())
     assert found["status"] == "ok", found["cause"]
     assert found["generated_tokens"] == 24 and found["first_difference"] is None
     assert found["agreement_by"] == "text" and found["decode_tok_per_s"] == pytest.approx(2300)
-    assert row(job, "llama-cli", "--llama_bin", fakes())["status"] == "ok"
-    commands = (
-        "edgebench/backends/commands.py",
-        "--job",
-        job,
-        "--engine",
-        "llama-cli",
-        "--llama_bin",
-        fakes(),
-    )
-    assert "llama-completion -m" in script(*commands).stdout
-    other = row(job, "llama-completion", "--llama_bin", fakes(prompt_ids=[1, 2]))
+    assert row(job, "llama-cli", llama_bin=fakes())["status"] == "ok"
+    (command,) = commands_of(json.loads(job.read_text()), asked(job, "llama-cli", llama_bin=fakes()))
+    assert "llama-completion -m" in command.shell()
+    other = row(job, "llama-completion", llama_bin=fakes(prompt_ids=[1, 2]))
     assert other["status"] == "FAILED" and "2 prompt tokens" in other["cause"]
     made = json.loads(job.read_text())
     parted = made["reference_text"][: made["reference_ends"][9]] + "%%"
-    third = row(job, "llama-completion", "--llama_bin", fakes(text=parted))
+    third = row(job, "llama-completion", llama_bin=fakes(text=parted))
     assert third["first_difference"] == 10
     assert third["margin_logit"] == made["reference_margins"][10] > 0
     ((begin_s, end_s),) = found["spans_s"]
@@ -142,9 +128,7 @@ def test_llama_completion_must_have_read_the_same_tokens(job: Path, fakes: Calla
 
 def test_the_server_streams_ids(job: Path, fakes: Callable[..., Path]) -> None:
     ids = json.loads(job.read_text())["reference_ids"]
-    found = row(
-        job, "llama-server", "--llama_bin", fakes(tokens=[*ids[:7], ids[7] + 1, *ids[8:]]), "--warmup", 1
-    )
+    found = row(job, "llama-server", llama_bin=fakes(tokens=[*ids[:7], ids[7] + 1, *ids[8:]]), warmup=1)
     assert found["status"] == "ok", found["cause"]
     assert found["first_difference"] == found["agreed_tokens"] == 7 and len(found["token_ids"]) == 24
     assert found["warmup"] and found["t1_s"] > found["t0_s"]
@@ -163,7 +147,7 @@ def test_the_server_streams_ids(job: Path, fakes: Callable[..., Path]) -> None:
 def test_a_failure_is_a_row_with_its_cause(
     job: Path, fakes: Callable[..., Path], engine: str, steer: dict[str, object], said: str
 ) -> None:
-    found = row(job, engine, "--llama_bin", fakes(**steer))
+    found = row(job, engine, llama_bin=fakes(**steer))
     assert found["status"] == "FAILED" and said in found["cause"]
     assert found["decode_tok_per_s"] is None and found["commands"]
 
@@ -179,7 +163,7 @@ def test_a_failed_collector_says_why(job: Path, tmp_path: Path) -> None:
 
 def test_an_engine_that_hangs_is_ended(job: Path, fakes: Callable[..., Path]) -> None:
     folder = fakes(hang=True)
-    found = row(job, "llama-bench", "--llama_bin", folder, "--timeout", 3)
+    found = row(job, "llama-bench", llama_bin=folder, timeout_s=3)
     assert found["status"] == "FAILED" and "no end within 3 s" in found["cause"]
     pid = int((folder / "PID").read_text())
     assert not Path(f"/proc/{pid}").exists()
@@ -187,7 +171,7 @@ def test_an_engine_that_hangs_is_ended(job: Path, fakes: Callable[..., Path]) ->
 
 @pytest.mark.parametrize("engine", ["llama-bench", "llama-completion", "llama-server"])
 def test_a_missing_tool_says_how_to_get_it(job: Path, tmp_path: Path, engine: str) -> None:
-    found = row(job, engine, "--llama_bin", tmp_path)
+    found = row(job, engine, llama_bin=tmp_path)
     assert found["status"] == "MISSING" and "cmake" in found["cause"] and "--llama_bin" in found["cause"]
 
 
@@ -195,9 +179,9 @@ def test_missing_tinygrad_and_checkout_say_how_to_get_them(job: Path, tmp_path: 
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexit 1\n")
     python.chmod(0o755)
-    found = row(job, "tinygrad:NV", "--tinygrad_python", python)
+    found = row(job, "tinygrad:NV", tinygrad_python=str(python))
     assert found["status"] == "MISSING" and "pip install tinygrad" in found["cause"]
-    found = row(job, "tinygrad-gpt2:NV", "--tinygrad_dir", tmp_path)
+    found = row(job, "tinygrad-gpt2:NV", tinygrad_dir=tmp_path)
     assert found["status"] == "MISSING" and "git clone" in found["cause"]
 
 
@@ -224,7 +208,7 @@ def test_examples_of_a_checkout(
     )
     program = f"import os\nassert {wanted}\nprint({EXAMPLES[name]!r})\n"
     (tmp_path / "examples" / f"{name}.py").write_text(program)
-    found = row(job, f"tinygrad-{name}:{device}", "--tinygrad_dir", tmp_path)
+    found = row(job, f"tinygrad-{name}:{device}", tinygrad_dir=tmp_path)
     assert found["status"] == "ok", found["cause"]
     assert found["decode_tok_per_s"] == pytest.approx(rate, rel=0.005)
     assert found["same_work"] is False and found["warmup_excluded"] in (1, 4)
@@ -232,14 +216,21 @@ def test_examples_of_a_checkout(
 
 
 @pytest.mark.parametrize("engine", ["nonsense", "tinygrad:nv=1", "llama-bench:NV"])
-def test_unknown_engines_are_refused(job: Path, engine: str) -> None:
-    done = script("edgebench/backends/commands.py", "--job", job, "--engine", engine)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
+def test_unknown_engines_are_refused(engine: str) -> None:
+    with pytest.raises(UserError, match="--engines"):
+        engine_name(engine)
 
 
-def test_a_missing_job_is_an_error(tmp_path: Path) -> None:
-    done = script("edgebench/backends/rows.py", "--job", tmp_path / "none.json", "--engine", "llama-bench")
-    assert done.returncode == 1 and done.stderr.startswith("error: ")
+@pytest.mark.parametrize(("engine", "when"), [("llama-cpp-python", "before"), ("llama-server", "after")])
+def test_an_engine_that_can_sit_still_with_its_model_resident(
+    job: Path, fakes: Callable[..., Path], engine: str, when: str
+) -> None:
+    ids = json.loads(job.read_text())["reference_ids"]
+    found = row(job, engine, llama_bin=fakes(tokens=ids), idle_s=0.5)
+    assert found["status"] == "ok", found["cause"]
+    idle = found["idle"]
+    assert idle["t1_s"] - idle["t0_s"] > 0.3 and when in found["idle_method"]
+    assert idle["t1_s"] <= found["t0_s"] if when == "before" else found["t1_s"] + 1 <= idle["t0_s"]
 
 
 @given(

@@ -4,8 +4,6 @@ import csv
 import io
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgebench.backends.table import COLUMNS, interval, show
+from edgebench.backends.table import COLUMNS, Wanted, interval, read_rows, tabulate
+from edgebench.errors import UserError
+from edgebench.shell.text import mean_std_text
 
-ROOT = Path(__file__).resolve().parents[2]
-TABULATE = ROOT / "edgebench/backends/table.py"
 CONDITIONS = {
     "board": "Jetson AGX Orin", "power_mode_name": "MAXN", "clocks_locked": True, "temp_c": 50.0,
     "gpu_max_hz": 1_301_000_000, "swap_used_byte": 0,
@@ -40,16 +38,12 @@ def run_row(engine: str, number: int, rate: float, **more: Any) -> dict[str, Any
     }  # fmt: skip
 
 
-def tabulate(folder: Path, rows: list[dict[str, Any]], *words: str) -> subprocess.CompletedProcess[str]:
-    path = folder / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [sys.executable, str(TABULATE), str(path), *words]
-    return subprocess.run(command, capture_output=True, text=True)
+def tabulated(rows: list[dict[str, Any]], **wanted: Any) -> str:
+    return tabulate(rows, Wanted(**wanted), "rows.jsonl")
 
 
-def text_of(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 0, done.stderr
-    return " ".join(done.stdout.split())
+def text_of(text: str) -> str:
+    return " ".join(text.split())
 
 
 def pair(ratio: float, spread: float = 0.01, rounds: int = 5) -> list[dict[str, Any]]:
@@ -64,17 +58,17 @@ def pair(ratio: float, spread: float = 0.01, rounds: int = 5) -> list[dict[str, 
     return rows
 
 
-def test_paired_rounds_see_what_a_drift_would_hide(tmp_path: Path) -> None:
-    said = text_of(tabulate(tmp_path, pair(1.1)))
+def test_paired_rounds_see_what_a_drift_would_hide() -> None:
+    said = text_of(tabulated(pair(1.1)))
     assert "Decode: tinygrad CUDA is slower than tinygrad NV: 0.91" in said and "5 paired rounds" in said
-    assert "cannot be told apart" in text_of(tabulate(tmp_path, pair(1.0)))
-    assert "at least 5 are wanted" in text_of(tabulate(tmp_path, pair(1.1, rounds=3)))
-    assert "no speed-up can be stated" in text_of(tabulate(tmp_path, pair(1.1, rounds=1)))
+    assert "cannot be told apart" in text_of(tabulated(pair(1.0)))
+    assert "at least 5 are wanted" in text_of(tabulated(pair(1.1, rounds=3)))
+    assert "no speed-up can be stated" in text_of(tabulated(pair(1.1, rounds=1)))
 
 
-def test_columns_are_the_required_six_and_more(tmp_path: Path) -> None:
-    done = tabulate(tmp_path, pair(1.1), "--csv")
-    (first, *_) = csv.DictReader(io.StringIO(done.stdout))
+def test_columns_are_the_required_six_and_more() -> None:
+    text = tabulated(pair(1.1), csv=True)
+    (first, *_) = csv.DictReader(io.StringIO(text))
     assert tuple(first)[:6] == COLUMNS
     assert first["n"] == "5" and "±" in first["Decode tok/s"] and first["Agreement"] == "all 50"
     assert first["J/token"] == "-" and first["joule_per_token_mean"] == ""
@@ -82,13 +76,13 @@ def test_columns_are_the_required_six_and_more(tmp_path: Path) -> None:
     assert f"{mean:.2f} ± {std:.2f}" == first["Decode tok/s"]
 
 
-def test_warm_up_rows_do_not_count(tmp_path: Path) -> None:
+def test_warm_up_rows_do_not_count() -> None:
     rows = [
         run_row("llama-bench", 0, 1.0, phase="warmup"),
         *(run_row("llama-bench", n, 30.0) for n in (1, 2)),
     ]
-    done = tabulate(tmp_path, rows, "--csv")
-    (only,) = csv.DictReader(io.StringIO(done.stdout))
+    text = tabulated(rows, csv=True)
+    (only,) = csv.DictReader(io.StringIO(text))
     assert only["Decode tok/s"] == "30.00 ± 0.00" and only["n"] == "2"
 
 
@@ -106,29 +100,30 @@ def test_warm_up_rows_do_not_count(tmp_path: Path) -> None:
         ({"conditions": {**CONDITIONS, "swap_used_byte": 2 << 30}}, "between 0 and 2048 MB lay in swap"),
     ],
 )
-def test_unlike_rows_are_refused_side_by_side(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_unlike_rows_are_refused_side_by_side(change: dict[str, Any], said: str) -> None:
     rows = pair(1.1, rounds=1)  # no interval: quick
     rows[0] |= change
-    done = tabulate(tmp_path, rows)
-    assert done.returncode == 1 and said in done.stderr and "--allow_differing_conditions" in done.stderr
-    assert "Caution, unlike conditions" in text_of(tabulate(tmp_path, rows, "--allow_differing_conditions"))
+    with pytest.raises(UserError, match="--allow_differing_conditions") as refused:
+        tabulated(rows)
+    assert said in str(refused.value)
+    assert "Caution, unlike conditions" in text_of(tabulated(rows, allow_differing_conditions=True))
 
 
-def test_runs_of_one_engine_at_other_settings_are_no_repeats(tmp_path: Path) -> None:
+def test_runs_of_one_engine_at_other_settings_are_no_repeats() -> None:
     rows = [run_row("tinygrad:NV", n, 30, n_gpu_layers=layers) for n, layers in ((1, -1), (2, 8))]
-    done = tabulate(tmp_path, rows)
-    assert done.returncode == 1 and "n_gpu_layers of tinygrad:NV is -1 and 8" in done.stderr
+    with pytest.raises(UserError, match="n_gpu_layers of tinygrad:NV is -1 and 8"):
+        tabulated(rows)
 
 
-def test_work_of_another_kind_gets_no_speed_up(tmp_path: Path) -> None:
+def test_work_of_another_kind_gets_no_speed_up() -> None:
     rows = [row for n in range(1, 6) for row in (
         run_row("llama-cpp-python", n, 30.0 + n / 100),
         run_row("tinygrad-gpt2:NV", n, 60.0 + n / 100, same_work=False, model_sha256="other"))]  # fmt: skip
-    said = text_of(tabulate(tmp_path, rows))
+    said = text_of(tabulated(rows))
     assert "not the same work" in said and "no speed-up can be stated" in said
 
 
-def test_missing_and_failed_engines_are_lines(tmp_path: Path) -> None:
+def test_missing_and_failed_engines_are_lines() -> None:
     gone = {"prefill_tok_per_s": None, "decode_tok_per_s": None, "ttft_ms": None, "tpot_ms": None}
     rows = [
         *pair(1.1, rounds=1),
@@ -137,41 +132,42 @@ def test_missing_and_failed_engines_are_lines(tmp_path: Path) -> None:
         ),
         run_row("tinygrad:CUDA", 6, 1.0, status="FAILED", cause="Killed", **gone),
     ]
-    said = text_of(tabulate(tmp_path, rows))
+    said = text_of(tabulated(rows))
     assert "MISSING: no llama-bench; build it" in said and "No result: llama-bench" in said
     assert "1 of 2 runs failed: FAILED: Killed" in said
 
 
-def test_where_the_time_goes(tmp_path: Path) -> None:
+def test_where_the_time_goes() -> None:
     rows = [run_row("llama-cpp-python", n, 100.0) for n in range(1, 6)]
     for row in rows:
         row |= {"first_run_ttft_ms": 3000.0}
     # 1 GB per token at 100 tok/s is 100 GB/s.
-    bound = text_of(tabulate(tmp_path, rows, "--bandwidth_gb_s", "125"))
+    bound = text_of(tabulated(rows, bandwidth_gb_s=125))
     assert "100.00 (80%)" in bound and "bandwidth is the bottleneck" in bound
     assert "3.0 s for its first token, 30 times a warm one: compilation" in bound
-    assert "bandwidth is not the bottleneck" in text_of(tabulate(tmp_path, rows, "--bandwidth_gb_s", "1000"))
-    assert "(80%)" not in text_of(tabulate(tmp_path, rows))
+    assert "bandwidth is not the bottleneck" in text_of(tabulated(rows, bandwidth_gb_s=1000))
+    assert "(80%)" not in text_of(tabulated(rows))
     # A tenth of a second of prefill, 49 tokens of 10 ms.
     assert f"prefill takes {0.1 / 0.59:.0%}" in bound
 
 
-def test_disagreement_is_named(tmp_path: Path) -> None:
+def test_disagreement_is_named() -> None:
     rows = pair(1.1, rounds=1)
     rows[1] |= {"agreed_tokens": 7, "first_difference": 7, "margin_logit": 0.0281}
-    said = text_of(tabulate(tmp_path, rows))
+    said = text_of(tabulated(rows))
     assert "first 7 of 50" in said and "parts from llama-cpp-python's answer at token 8" in said
     assert "two best tokens are 0.028 logits apart" in said
 
 
-def test_broken_and_empty_input(tmp_path: Path) -> None:
-    done = tabulate(tmp_path, [])
-    assert done.returncode == 1 and "no rows" in done.stderr
-    (tmp_path / "rows.jsonl").write_text('{"torn\n' + json.dumps(run_row("llama-bench", 1, 3.0)) + "\n")
-    done = subprocess.run([sys.executable, TABULATE, tmp_path / "rows.jsonl"], capture_output=True, text=True)
-    assert done.returncode == 0 and "left out" in done.stderr and "3.00" in done.stdout
-    done = subprocess.run([sys.executable, TABULATE, tmp_path / "none.jsonl"], capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith("error: ")
+def test_broken_and_empty_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="no rows"):
+        tabulated([])
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"torn\n' + json.dumps(run_row("llama-bench", 1, 3.0)) + "\n")
+    assert "3.00" in tabulated(read_rows([str(path)]))
+    assert f"{path}:1: no row; left out" in capsys.readouterr().err
+    with pytest.raises(OSError, match="none"):
+        read_rows([str(tmp_path / "none.jsonl")])
 
 
 @settings(deadline=None)  # the first call imports scipy
@@ -194,4 +190,4 @@ def test_the_interval_is_students() -> None:
 
 @given(st.floats(1e-6, 1e6))
 def test_figures_keep_their_value(value: float) -> None:
-    assert float(show(value)) == pytest.approx(value, rel=0.006)
+    assert float(mean_std_text(value)) == pytest.approx(value, rel=0.006)

@@ -1,12 +1,10 @@
-#!/usr/bin/env python3
 """Results out of the logs that LLM engines leave behind: one row per result, FAILED with its cause included.
 
-Reads the logs of tinygrad (--timing, --benchmark) and of llama.cpp's tools and server through
-read_timing_lines.py, and llama-bench's tables in all formats through read_bench_tables.py; finds out itself
-what failed, and why. Progress bars, escape codes, carriage returns, NULs, broken text, gzip and several runs
-in one file are no obstacle. Of a file beyond --max_mb only the beginning and the end are read, and its rows
-say so. Tokens that a just-in-time compiler slowed down are kept out of the decode figures; the notes of a row
-state the rule and the count.
+Reads the logs of tinygrad (--timing, --benchmark) and of llama.cpp's tools and server, and llama-bench's
+tables in all formats; finds out what failed, and why. Progress bars, escape codes, carriage returns, NULs,
+broken text, gzip and several runs in one file are no obstacle. Of a file beyond --max_mb only the beginning
+and the end are read, and its rows say so. Tokens that a just-in-time compiler slowed down are kept out of the
+decode figures; the notes of a row state the rule and the count.
 
 Output: JSON lines with --json or --out, else a table. Rates in tokens per second, times in ms, null where the
 log does not say. Exit 1 if no file gave a result.
@@ -21,9 +19,7 @@ import gzip
 import json
 import os
 import re
-import subprocess
 import sys
-import tempfile
 import textwrap
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,8 +28,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, cast
 
-from edgebench.shell.launch import room_command
+from edgebench.backends.logs.tables import read_tables
+from edgebench.backends.logs.timings import read_timings
+from edgebench.errors import UserError
+from edgebench.records.jsonl import reason_of, write_whole
 
+USUAL_LIMIT_BYTE = 256 << 20
 LONGEST_LINE = 1 << 20  # bytes; a progress bar without line ends is taken in pieces of this size
 MOST_KEPT_CHARS = 64 << 20  # of lines that may hold a result; a campaign's log has some thousand of them
 MOST_FAILURES = 20_000  # failure lines; beyond it the newest takes the place of the last
@@ -114,10 +114,6 @@ FIGURES = re.compile(r"0x[0-9a-fA-F]+|\d{2,}")  # an exit code of one digit stay
 DOWNLOAD = re.compile(r"downloadInProgress|trying to download|\bdownloading\b", re.IGNORECASE)
 PERCENT = re.compile(r"(?<![\d.])(\d{1,3})(?:\.\d+)?%")
 UNFINISHED = re.compile(r"llama-bench: benchmark (\d{1,6})/(\d{1,6}): (.{0,60})")
-
-
-class LogError(Exception):
-    """Something the user can put right: an output that cannot be written, a script that is missing."""
 
 
 @dataclass(frozen=True)
@@ -307,20 +303,6 @@ def raw_lines(stream: IO[bytes], limit_byte: int, notes: list[str]) -> Iterator[
         notes.append("the gzip file is broken or cut off; what came before counts")
 
 
-def read_by(script_name: str, kept: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
-    """What another script makes of the numbered lines: the JSON lines it prints."""
-    lines = "".join(f"{line}\t{text}\n" for line, text in kept).encode("utf-8", "replace")
-    done = subprocess.run(
-        [*room_command(script_name), "-", "--numbered"], input=lines, capture_output=True, check=False
-    )
-    if done.returncode not in (0, 1):
-        raise LogError(
-            f"{script_name} ended with {done.returncode}: {done.stderr.decode(errors='replace')[-300:]}"
-        )
-    # Not splitlines(): a model's name may hold one of the line ends only Unicode knows.
-    return [json.loads(line) for line in done.stdout.decode().split("\n") if line]
-
-
 def row_from(values: Mapping[str, Any]) -> Row:
     """A row of what a reader found, or of what the log has said of its run."""
     settings = dict(values.get("settings") or {})
@@ -335,12 +317,12 @@ def collect_events(reader: LogReader) -> list[tuple[int, Any]]:
     if not reader.kept:
         return events
     gpu: dict[str, Any] = {}
-    for event in read_by("edgebench.backends.logs.timings", reader.kept):
+    for event in read_timings(reader.kept):
         is_row = event["kind"] == "row"
         events.append((event["line"], row_from(event) if is_row else event["known"]))
         gpu = gpu or {"gpu": event.get("known", {}).get("gpu")}
     if reader.has_table:
-        tabled = read_by("edgebench.backends.logs.tables", reader.kept)
+        tabled = read_tables(reader.kept)
         events += [(row["source_line"], row_from({**gpu, **row})) for row in tabled]
     # On one line a run starts before it fails.
     return sorted(events, key=lambda event: (event[0], isinstance(event[1], Failure)))
@@ -420,7 +402,8 @@ def parse_log(stream: IO[bytes], limit_byte: int) -> list[Row]:
     return [replace(row, notes=(*row.notes, *notes)) for row in story.rows]
 
 
-def parse_path(path: str, limit_byte: int) -> list[Row]:
+def parse_path(path: str, limit_byte: int = USUAL_LIMIT_BYTE) -> list[Row]:
+    """All results of one log, - for stdin; a file that cannot be read is a FAILED row."""
     if path == "-":
         return [replace(row, source_file="-") for row in parse_log(sys.stdin.buffer, limit_byte)]
     try:
@@ -461,16 +444,15 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
             yield from textwrap.wrap(text, 78, initial_indent="  ", subsequent_indent="    ")
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_rows(path: Path, text: str) -> None:
+    """The rows into a file, in a folder that is made for it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as part:
-            part.write(text)
-        Path(part.name).replace(path)
-    except OSError as exc:
-        raise LogError(
-            f"cannot write {path}: {exc.strerror}; give --out a path in a folder you may write"
-        ) from exc
+        write_whole(path, text)
+    except OSError as problem:
+        raise UserError(
+            f"cannot write {path}: {reason_of(problem)}; give --out a path in a folder you may write"
+        ) from problem
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -493,7 +475,7 @@ def run(args: argparse.Namespace) -> int:
     rows = [replace(row, device=row.device or args.device, model=row.model or args.model) for row in rows]
     lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
     if args.out:
-        write_whole(args.out, lines)
+        write_rows(args.out, lines)
     if args.json:
         sys.stdout.write(lines)
     elif not args.out:
@@ -510,7 +492,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     try:
         return run(args)
-    except LogError as exc:
+    except UserError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
 

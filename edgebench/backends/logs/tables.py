@@ -1,28 +1,20 @@
-#!/usr/bin/env python3
-"""Result tables of llama-bench, in any of its output formats, as one JSON line per result.
+"""Result tables of llama-bench, in any of its output formats: one row per result.
 
 Reads Markdown, CSV, JSON (pretty or on one line), JSON lines and SQL, also several of them in one file and
-with other lines in between: columns are found by their header name, never by their place, and a column this
-script does not know is kept under "settings". llama-batched-bench and other Markdown tables with a tok/s
+with other lines in between: columns are found by their header name, never by their place, and a column that
+is not known is kept under "settings". llama-batched-bench and other Markdown tables with a tok/s
 column are read too. A row that is cut off or prints nan is a FAILED result with its cause, never a number.
 
-Output: JSON lines on stdout, rates in tokens per second, missing values left out. The input must be plain
-text; parse_backend_logs.py takes escape codes, progress bars and gzip off first, and runs this script.
-
-Example:
-    llama-bench -m model.gguf -o jsonl | python companions/read_bench_tables.py -
-    python companions/read_bench_tables.py results/llama_bench.md
+Rates are in tokens per second, missing values left out. The input must be plain text: story.py takes escape
+codes, progress bars and gzip off first.
 """
 
-import argparse
 import csv
 import json
 import math
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 Fields = dict[str, Any]
@@ -96,10 +88,6 @@ LEADING = ("model", "size", "params", "backend")
 BENCH_TAIL = re.compile(rf"\|\s*(?:pp|tg)\s*\d[^|]*\|\s*{NUMBER}\s*[^\d\s.|]{{1,4}}\s*{NUMBER}\s*\|\s*$")
 CUT_OFF = "the log breaks off in the middle of this row"
 MOST_ROWS = 100_000  # a table of a campaign has tens of rows: whatever brings more is no table
-
-
-class TableError(Exception):
-    """Something the user can put right: a file that cannot be read."""
 
 
 @dataclass
@@ -486,62 +474,3 @@ def read_tables(lines: Iterable[tuple[int, str]]) -> list[Fields]:
     if tables.pretty and {"model_filename", "build_commit", "avg_ts"} & tables.pretty.keys():
         tables.rows.append(broken(last, f"object with {len(tables.pretty)} fields", CUT_OFF))
     return tables.rows
-
-
-# --- files ---
-
-
-def numbered_lines(stream: Iterable[str], numbered: bool) -> Iterator[tuple[int, str]]:
-    """Lines with their number: counted here, or handed on before the first tab."""
-    for count, text in enumerate(stream, 1):
-        number, tab, rest = text.rstrip("\r\n").partition("\t")
-        if numbered and tab and number.isdecimal():
-            yield int(number), rest
-        else:
-            yield count, text.rstrip("\r\n")
-
-
-def read_file(source: str, numbered: bool) -> list[Fields]:
-    if source == "-":
-        sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-        return read_tables(numbered_lines(sys.stdin, numbered))
-    try:
-        with Path(source).open(encoding="utf-8", errors="replace") as stream:
-            return read_tables(numbered_lines(stream, numbered))
-    except OSError as exc:
-        raise TableError(
-            f"cannot read {source}: {exc.strerror}; give the path of a log, or - for stdin"
-        ) from exc
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", metavar="LOG", help="plain text with result tables, - for stdin")
-    parser.add_argument(
-        "--numbered", action="store_true", help="each line begins with its own number and a tab"
-    )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        rows = read_file(args.source, args.numbered)
-    except TableError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    for row in rows:
-        print(json.dumps(row))
-    if not any(row.get("status") != "FAILED" for row in rows):
-        print(
-            "error: no result table found; give the output of llama-bench (-o md, csv, json …)",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,5 +1,4 @@
-#!/usr/bin/env python3
-"""Timing lines of tinygrad and llama.cpp, run by run, as JSON lines.
+"""Timing lines of tinygrad and llama.cpp, run by run.
 
 Reads tinygrad's --timing (ran model in, enqueue in, total) and --benchmark lines, its server's line, and the
 prompt eval and eval lines of llama.cpp's tools, bindings and server, whatever prefix the version gives them;
@@ -9,25 +8,17 @@ Warm-up: a just-in-time compiler makes the first tokens slow. The steady level i
 half of a run's tokens; the warm-up ends before the first three tokens in a row (or all that are left) of at
 most 1.5 times that level. It is counted in warmup_excluded and kept out of the decode figures.
 
-Output: JSON lines {"kind": "row", "line": N, ...} per result and {"kind": "start", "line": N, "known": {...}}
-per run; rates in tokens per second, times in ms, missing values left out. The input must be plain text;
-parse_backend_logs.py takes escape codes, progress bars and gzip off first, and runs this script.
-
-Example:
-    python companions/read_timing_lines.py results/tinygrad.log
-    llama-completion -m model.gguf -p Hello -n 32 2>&1 | python companions/read_timing_lines.py -
+Events are {"kind": "row", "line": N, ...} per result and {"kind": "start", "line": N, "known": {...}} per
+run; rates in tokens per second, times in ms, missing values left out. The input must be plain text: story.py
+takes escape codes, progress bars and gzip off first.
 """
 
-import argparse
-import json
 import math
 import re
 import statistics
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 MOST_EVENTS = 100_000
@@ -353,50 +344,3 @@ def read_timings(lines: Iterable[tuple[int, str]]) -> list[dict[str, Any]]:
         reader.feed(line, text)
     reader.finish(line)
     return reader.events
-
-
-# --- files ---
-
-
-def numbered_text(stream: Iterable[str], counted: bool) -> Iterator[tuple[int, str]]:
-    """Lines with the number that stands before their first tab, or with their own."""
-    for own, text in enumerate(stream, 1):
-        number, _, rest = (
-            text.rstrip("\r\n").partition("\t") if counted else (str(own), "", text.rstrip("\r\n"))
-        )
-        if number.isdecimal():
-            yield int(number), rest
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("log", metavar="LOG", help="plain text with timing lines, - for stdin")
-    parser.add_argument(
-        "--numbered", action="store_true", help="each line begins with its own number and a tab"
-    )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        source = sys.stdin.fileno() if args.log == "-" else Path(args.log)
-        with open(source, encoding="utf-8", errors="replace") as stream:  # noqa: PTH123 - stdin has no path
-            events = read_timings(numbered_text(stream, args.numbered))
-    except OSError as exc:
-        print(f"error: cannot read {args.log}: {exc.strerror}; give the path of a log, or -", file=sys.stderr)
-        return 1
-    for event in events:
-        print(json.dumps(event))
-    if not any(event["kind"] == "row" for event in events):
-        print(
-            "error: no timing line found; give the log of a run with --timing or --benchmark", file=sys.stderr
-        )
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
