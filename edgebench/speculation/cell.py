@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Decodes prompts with drafted tokens, and plainly beside it; counts every draft; writes one run file.
 
 One configuration, one process, one JSON file. --draft MODEL drafts with a small model of the same vocabulary;
@@ -18,136 +17,92 @@ Output: config, summary.per_mode[], results[] (one per batch of requests), plain
 drafts). Times in _s are seconds of the monotonic clock, t0_s and t1_s those of a power trace.
 
 Example:
-  python companions/speculate.py --model models/target.gguf --draft models/draft.gguf --adaptive cost \\
-      --prompts data/writing_prompts_hierarchical.csv --requests 4 --max_tokens 64 --out run.json
+  python edgebench/__main__.py edgebench.speculation.cell --model models/target.gguf --adaptive cost \\
+      --draft models/draft.gguf --prompts data/writing_prompts_hierarchical.csv --requests 4 --out run.json
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import platform
 import random
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgebench.shell.launch import room_command
+from edgebench.engine.client import DraftGeneration, Drafting, EngineFailure, EngineProcess, ModelLoad
+from edgebench.errors import UserError
+from edgebench.records.jsonl import write_whole
+from edgebench.speculation.tokens import TokenPrompt, read_prompts, token_prompts
+from edgebench.stats.intervals import quantile
 
-ROOM = Path(__file__).resolve().parent
-WORKER_FIELDS = ("drafter", "adaptive", "draft_tokens", "threshold", "temperature")
-ENGINE_FIELDS = ("n_batch", "n_gpu_layers", "n_threads", "flash_attn")
 SETTLE_S = 1.0  # after loading, before the idle baseline: clocks and power step down
 CONTEXT_STEP = 256  # the engine rounds n_ctx up to a multiple of this
-
-
-class SpeculateError(Exception):
-    """What the user can put right."""
-
-
-class Worker:
-    """The process that holds the models."""
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.process = subprocess.Popen(
-            [*room_command("edgebench.engine.draft")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
-        self.facts = self.ask(settings)
-
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """One request, one answer. Raises SpeculateError with the worker's reason."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        line = ""
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        if not line:
-            code = self.process.wait()
-            raise SpeculateError(f"the engine's process ended with {code}; the lines above say why")
-        answer: dict[str, Any] = json.loads(line)
-        if not answer.pop("ok"):
-            raise SpeculateError(answer["error"])
-        return answer
-
-    def close(self) -> None:
-        """End the process; it needs no goodbye."""
-        self.process.kill()
-        self.process.wait()
 
 
 # --- Requests ---
 
 
-def read_prompts(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Prompts with their token ids, in a seeded order. Raises SpeculateError."""
-    command = [*room_command("edgebench.speculation.tokens"), "--model", str(args.model)]
-    command += ["--prompt_format", args.prompt_format, "--levels", *args.levels]
-    done = subprocess.run([*command, "--prompts", *map(str, args.prompts)], capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["tokenize_prompts.py failed"])[-1]
-        raise SpeculateError(last.removeprefix("error: "))
-    prompts = [json.loads(line) for line in done.stdout.splitlines()]
-    random.Random(args.seed).shuffle(prompts)
-    return prompts
+@dataclass(frozen=True)
+class Request:
+    """One answer that is to be decoded."""
+
+    prompt: TokenPrompt
+    seed: int
+    max_tokens: int
+
+    def decode(self, engine: EngineProcess, plain: bool) -> DraftGeneration:
+        """The answer, with drafts or plainly."""
+        return engine.draft(self.prompt.ids, self.max_tokens, self.seed, plain)
 
 
-def batch_of(
-    prompts: Sequence[Mapping[str, Any]], batch: int, args: argparse.Namespace
-) -> list[dict[str, Any]]:
+def batch_of(prompts: Sequence[TokenPrompt], batch: int, args: argparse.Namespace) -> list[Request]:
     """The requests of one batch: the next prompts, from the start again when they run out."""
     numbers = range(batch * args.requests, (batch + 1) * args.requests)
-    asked = {"max_tokens": args.max_tokens}
-    return [
-        {**asked, "ids": prompts[n % len(prompts)]["ids"], "seed": args.seed + n, "prompt": n % len(prompts)}
-        for n in numbers
-    ]
+    return [Request(prompts[n % len(prompts)], args.seed + n, args.max_tokens) for n in numbers]
 
 
-def context_length(prompts: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> int:
-    """The context for the longest prompt, its answer and a draft, or --n_ctx. Raises SpeculateError."""
-    longest = max(prompt["prompt_tokens"] for prompt in prompts) + args.max_tokens + args.draft_tokens + 1
+def context_length(prompts: Sequence[TokenPrompt], args: argparse.Namespace) -> int:
+    """The context for the longest prompt, its answer and a draft, or --n_ctx. Raises UserError."""
+    longest = max(prompt.prompt_tokens for prompt in prompts) + args.max_tokens + args.draft_tokens + 1
     needed = -(-longest // CONTEXT_STEP) * CONTEXT_STEP
     if args.n_ctx and args.n_ctx < longest:
-        raise SpeculateError(f"prompt, answer and draft need {longest} tokens; give --n_ctx {needed}")
+        raise UserError(f"prompt, answer and draft need {longest} tokens; give --n_ctx {needed}")
     return int(args.n_ctx or needed)
 
 
 # --- Decoding ---
 
 
-def decode_batch(
-    worker: Worker, requests: Sequence[Mapping[str, Any]], plain: bool
-) -> tuple[list[dict[str, Any]], float, float]:
-    """All requests of a batch, one after the other; start and end in monotonic seconds."""
+Timed = tuple[list[DraftGeneration], float, float]  # answers, start and end in monotonic seconds
+
+
+def decode_batch(engine: EngineProcess, requests: Sequence[Request], plain: bool) -> Timed:
+    """All requests of a batch, one after the other."""
     t0_s = time.monotonic()
-    answers = [worker.ask({**request, "plain": plain}) for request in requests]
+    answers = [request.decode(engine, plain) for request in requests]
     return answers, t0_s, time.monotonic()
 
 
 def request_row(
-    prompt: Mapping[str, Any], answer: Mapping[str, Any], plain: Mapping[str, Any] | None
+    prompt: TokenPrompt, answer: DraftGeneration, plain: DraftGeneration | None
 ) -> dict[str, Any]:
     """One request of results[].outputs."""
-    row = {"id": prompt["id"], "level": prompt["level"], "category": prompt["category"]}
-    row |= {"prompt_tokens": prompt["prompt_tokens"], "completion_tokens": len(answer["token_ids"])}
+    row: dict[str, Any] = {"id": prompt.id, "level": prompt.level, "category": prompt.category}
+    row |= {"prompt_tokens": prompt.prompt_tokens, "completion_tokens": len(answer.token_ids)}
     row |= {
-        "latency_ms": (answer["t1_s"] - answer["t0_s"]) * 1000,
-        "ttft_ms": (answer["first_token_s"] - answer["t0_s"]) * 1000,
+        "latency_ms": (answer.t1_s - answer.t0_s) * 1000,
+        "ttft_ms": (answer.first_token_s - answer.t0_s) * 1000,
     }
-    row |= {name: value for name, value in answer.items() if not name.endswith("_s") and name != "held"}
+    row |= {name: value for name, value in asdict(answer).items() if not name.endswith("_s")}
     if plain is not None:
-        ours, theirs = answer["token_ids"], plain["token_ids"]
+        ours, theirs = answer.token_ids, plain.token_ids
         row["identical_to_plain"] = ours == theirs
         pairs = enumerate(zip(ours, theirs, strict=False))
         differing = (at for at, (one, other) in pairs if one != other)
@@ -156,22 +111,22 @@ def request_row(
 
 
 def run_batches(
-    worker: Worker, prompts: Sequence[Mapping[str, Any]], args: argparse.Namespace
+    engine: EngineProcess, prompts: Sequence[TokenPrompt], args: argparse.Namespace
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
     """Yield (batch with drafts, the same requests plainly or None), each with its times."""
     for number in range(args.warmup):  # may be more than a batch has
         request = batch_of(prompts, number // args.requests, args)[number % args.requests]
-        worker.ask({**request, "plain": False})
+        request.decode(engine, plain=False)
         if not args.plain:
-            worker.ask({**request, "plain": True})
+            request.decode(engine, plain=True)
     for index in range(args.batches):
         requests = batch_of(prompts, index, args)
-        chosen = [prompts[request["prompt"]] for request in requests]
+        chosen = [request.prompt for request in requests]
         compare = not args.plain and (args.compare == "every" or (args.compare == "first" and index == 0))
-        done: dict[bool, tuple[list[dict[str, Any]], float, float]] = {}
+        done: dict[bool, Timed] = {}
         # Every other batch begins with plain decoding, so that a drift favours neither.
         for plain in ([False, True] if index % 2 == 0 else [True, False]) if compare else [False]:
-            done[plain] = decode_batch(worker, requests, plain)
+            done[plain] = decode_batch(engine, requests, plain)
             print(f"batch {index + 1}/{args.batches}{', plainly' if plain else ''}", file=sys.stderr)
         # Above temperature 0 two draws need not agree.
         beside = done[True][0] if compare and args.temperature <= 0 else [None] * len(requests)
@@ -217,19 +172,6 @@ def entry(
 
 
 # --- Summary ---
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """Linear between the closest ranks.
-
-    >>> quantile([1.0, 2.0, 4.0], 0.5), quantile([1.0, 2.0, 4.0], 0.75)
-    (2.0, 3.0)
-    """
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
 def by_position(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -293,27 +235,21 @@ def summarize(args: argparse.Namespace, results: Sequence[Mapping[str, Any]]) ->
     }
 
 
-def cross_check(args: argparse.Namespace, prompts: Sequence[Mapping[str, Any]], n_ctx: int) -> dict[str, Any]:
-    """The same requests through the engine's own draft interface (prompt lookup), at temperature 0."""
-    requests = batch_of(prompts, 0, args)
-    asked = {"model": str(args.model), "n_ctx": n_ctx, "requests": requests}
-    asked |= {name: getattr(args, name) for name in (*ENGINE_FIELDS, "draft_tokens")}
-    command = [*room_command("edgebench.engine.crosscheck")]
-    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["draft_by_engine.py failed"]
-        # Where the engine aborts, a debugger's words may follow its own.
-        last = next((line for line in lines if "GGML_ASSERT" in line), lines[-1])
-        return {"answers": None, "reason": last.removeprefix("error: ")}
-    return {"answers": json.loads(done.stdout)["answers"], "reason": None}
-
-
-def compare_cross_check(found: dict[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How many of the first batch's outputs the engine's own interface gives, too."""
-    if found["answers"] is None:
-        return {"identical": None, "requests": None, "reason": found["reason"]}
-    pairs = zip(found["answers"], results[0]["outputs"], strict=True)
-    same = [theirs == ours["token_ids"] for theirs, ours in pairs]
+def cross_check(
+    engine: EngineProcess,
+    prompts: Sequence[TokenPrompt],
+    args: argparse.Namespace,
+    load: ModelLoad,
+    results: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """How many of the first batch's outputs the engine's own prompt lookup gives, too, at temperature 0."""
+    asked = [(request.prompt.ids, request.max_tokens) for request in batch_of(prompts, 0, args)]
+    try:
+        answers = engine.cross_check(str(args.model), load, args.draft_tokens, asked)
+    except EngineFailure as failure:
+        return {"identical": None, "requests": None, "reason": str(failure)}
+    pairs = zip(answers, results[0]["outputs"], strict=True)
+    same = [tuple(theirs) == tuple(ours["token_ids"]) for theirs, ours in pairs]
     return {"identical": sum(same), "requests": len(same), "reason": None}
 
 
@@ -321,50 +257,80 @@ def compare_cross_check(found: dict[str, Any], results: Sequence[Mapping[str, An
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Everything the run file holds. Raises SpeculateError."""
-    prompts = read_prompts(args)
-    n_ctx = context_length(prompts, args)
-    settings = {name: getattr(args, name) for name in (*WORKER_FIELDS, *ENGINE_FIELDS)}
-    settings |= {"model": str(args.model), "draft": args.draft and str(args.draft), "n_ctx": n_ctx}
-    worker = Worker(settings)
-    try:
-        time.sleep(SETTLE_S if args.idle_seconds else 0)
-        began_s = time.monotonic()
-        time.sleep(args.idle_seconds)  # the models are loaded: what the board draws now is its idle power
-        ended_s = time.monotonic()
-        pairs = list(run_batches(worker, prompts, args))
-    finally:
-        worker.close()
-    results = [batch for batch, _ in pairs]
+    """Everything the run file holds. Raises UserError."""
+    texts = read_prompts(args.prompts, args.levels)
+    with EngineProcess() as engine:
+        prompts = token_prompts(engine, args.model, texts, args.prompt_format)
+        random.Random(args.seed).shuffle(prompts)
+        load = ModelLoad(
+            n_ctx=context_length(prompts, args),
+            n_batch=args.n_batch,
+            n_threads=args.n_threads,
+            n_gpu_layers=args.n_gpu_layers,
+            flash_attn=args.flash_attn,
+        )
+        drafting = Drafting(
+            drafter=args.drafter,
+            draft=args.draft and str(args.draft),
+            adaptive=args.adaptive,
+            draft_tokens=args.draft_tokens,
+            threshold=args.threshold,
+            temperature=args.temperature,
+        )
+        try:
+            engine.load(str(args.model), load, drafting=drafting)
+            idle = sit_still(args.idle_seconds)
+            pairs = list(run_batches(engine, prompts, args))
+        except EngineFailure as failure:
+            raise UserError(str(failure)) from failure
+        results = [batch for batch, _ in pairs]
+        checked = cross_check(engine, prompts, args, load, results) if args.cross_check else None
+    file: dict[str, Any] = {
+        "config": config_of(args, load.n_ctx, len(prompts)),
+        "summary": {"per_mode": [summarize(args, results)]},
+        "results": results,
+        "plain": [batch for _, batch in pairs if batch],
+        "idle": idle,
+    }
+    return file if checked is None else {**file, "cross_check": checked}
+
+
+def config_of(args: argparse.Namespace, n_ctx: int, prompts_read: int) -> dict[str, Any]:
+    """The flags, and what they were taken for, on which machine."""
     config = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    config |= {"prompts": [str(path) for path in args.prompts], "n_ctx": n_ctx, "prompts_read": len(prompts)}
+    config |= {"prompts": [str(path) for path in args.prompts], "n_ctx": n_ctx, "prompts_read": prompts_read}
     config |= {"host": platform.node(), "machine": platform.machine(), "python": platform.python_version()}
     config["started_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    file = {"config": config, "summary": {"per_mode": [summarize(args, results)]}, "results": results}
-    file["plain"] = [batch for _, batch in pairs if batch]
-    file["idle"] = {"t0_s": began_s, "t1_s": ended_s} if args.idle_seconds else None
-    if args.cross_check:
-        file["cross_check"] = compare_cross_check(cross_check(args, prompts, n_ctx), results)
-    return file
+    return config
+
+
+def sit_still(seconds: float) -> dict[str, float] | None:
+    """The models are loaded: what the board draws now, for so long, is its idle power. The window's edges."""
+    if not seconds:
+        return None
+    time.sleep(SETTLE_S)
+    t0_s = time.monotonic()
+    time.sleep(seconds)
+    return {"t0_s": t0_s, "t1_s": time.monotonic()}
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Fill in what follows from other flags. Raises SpeculateError for what contradicts."""
+    """Fill in what follows from other flags. Raises UserError for what contradicts."""
     args.drafter = "none" if args.plain else args.drafter or ("model" if args.draft else "lookup")
     if args.drafter == "model" and not args.draft:
-        raise SpeculateError("--drafter model needs --draft FILE.gguf")
+        raise UserError("--drafter model needs --draft FILE.gguf")
     if args.threshold and args.drafter == "lookup":
-        raise SpeculateError("prompt lookup has no probabilities: --threshold needs --draft FILE.gguf")
+        raise UserError("prompt lookup has no probabilities: --threshold needs --draft FILE.gguf")
     least = {"requests": 1, "max_tokens": 2, "draft_tokens": 1, "batches": 1, "warmup": 0, "n_batch": 2}
     least["idle_seconds"] = 0
     for name, bound in least.items():
         if getattr(args, name) < bound:
-            raise SpeculateError(f"--{name} must be {bound} or more")
+            raise UserError(f"--{name} must be {bound} or more")
     if not 0 <= args.threshold <= 1 or not 0 <= args.temperature < 100:
-        raise SpeculateError("--threshold must lie in 0 to 1, --temperature be 0 or more")
+        raise UserError("--threshold must lie in 0 to 1, --temperature be 0 or more")
     for path in (args.model, args.draft):
         if path and not path.is_file():
-            raise SpeculateError(f"no such model file: {path}")
+            raise UserError(f"no such model file: {path}")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -406,13 +372,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def write_whole(path: Path, file: Mapping[str, Any]) -> None:
-    """The file, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(file, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(path)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the run file; 1 for what the user can put right, 130 for Ctrl-C."""
     args = build_parser().parse_args(argv)
@@ -420,8 +379,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_flags(args)
         args.out.parent.mkdir(parents=True, exist_ok=True)  # before the work, if it cannot be
         file = run(args)
-        write_whole(args.out, file)
-    except (SpeculateError, OSError) as exc:
+        write_whole(args.out, json.dumps(file, indent=1, allow_nan=False) + "\n")
+    except (UserError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,16 +1,14 @@
-#!/usr/bin/env python3
-"""Grids of speculative decoding -> cells, one JSON line each, in the order in which they are to be run.
+"""Grids of speculative decoding -> cells, in the order in which they are to be run.
 
-sweep_speculative.py asks this script before it starts anything. Settings come as one JSON object on stdin:
-grids (adaptive, early-exit, oneoff, or the path of a grid file), model, draft, drafter, prompts, and what
-DEFAULTS below lists. Lists under requests, max_tokens, temperature, draft_tokens, threshold take the place of
-a grid's own values. A line out:
+Settings are grids (adaptive, early-exit, oneoff, or the path of a grid file), model, draft, drafter, prompts,
+and what DEFAULTS below lists. Lists under requests, max_tokens, temperature, draft_tokens, threshold take the
+place of a grid's own values. A cell has:
 
   grid, name    the folder and the file name (without .json) of the cell's result
   group         cells that are compared with each other: a run number, a scenario
   role          plain, fixed, published or cost
   units         tokens it decodes at most, the measure for time estimates
-  flags         the flags of speculate.py, without --out
+  flags         the flags of cell.py, without --out
   config        all that defines the result; config_hash is its hash
 
 Every workload (requests, tokens, temperature, prompts) has one cell of plain decoding. Groups keep the grid's
@@ -19,23 +17,19 @@ order; inside a group a seeded shuffle decides, so that a board that warms up fa
 A grid file is a JSON or YAML list of cells, or {"name": ..., "cells": [...]}. A cell has any of the keys
 requests, max_tokens, temperature, draft_tokens, adaptive (off, published, cost), threshold, batches, drafter,
 prompts, levels, name; a list as a value stands for one cell per item.
-
-Example:
-  echo '{"grids": ["adaptive"], "model": "models/demo/demo-llama-F32.gguf", "drafter": "lookup",
-      "prompts": "data/writing_prompts_hierarchical.csv"}' | python companions/plan_sweep.py
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import itertools
 import json
 import random
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from edgebench.errors import UserError
 
 DEFAULTS: dict[str, Any] = {
     "draft": None,
@@ -93,26 +87,22 @@ EDGE_BYTE = 1 << 20
 Cell = dict[str, Any]
 
 
-class PlanSweepError(Exception):
-    """What the user can fix; the message names the file or flag and the cure."""
-
-
 def check_texts(cell: Mapping[str, Any], where: str) -> None:
-    """PlanSweepError for a name, a drafter and other texts that make no sense."""
+    """UserError for a name, a drafter and other texts that make no sense."""
     for key in ("name", "prompts", "levels"):
         if not isinstance(cell.get(key, ""), str):
-            raise PlanSweepError(f"{where}: {key} {cell[key]!r} must be a text, in quotes")
+            raise UserError(f"{where}: {key} {cell[key]!r} must be a text, in quotes")
     name = cell.get("name", "a")
     if Path(name).name != name or name == "..":
-        raise PlanSweepError(f"{where}: the name {name!r} must do for a file, without folders")
+        raise UserError(f"{where}: the name {name!r} must do for a file, without folders")
     if cell.get("drafter", "model") not in ("lookup", "model"):
-        raise PlanSweepError(f"{where}: drafter {cell['drafter']!r} must be lookup or model")
+        raise UserError(f"{where}: drafter {cell['drafter']!r} must be lookup or model")
 
 
 def check_cell(cell: Mapping[str, Any], where: str) -> None:
-    """PlanSweepError for a key that no cell has and for a value that makes no sense."""
+    """UserError for a key that no cell has and for a value that makes no sense."""
     if unknown := set(cell) - CELL_KEYS:
-        raise PlanSweepError(
+        raise UserError(
             f"{where}: no cell has {', '.join(sorted(unknown))}; the keys are {', '.join(sorted(CELL_KEYS))}"
         )
     check_texts(cell, where)
@@ -120,17 +110,15 @@ def check_cell(cell: Mapping[str, Any], where: str) -> None:
         value = cell.get(key, 2)
         least = 2 if key == "max_tokens" else 1  # the first token comes from the prompt, without a draft
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise PlanSweepError(f"{where}: {key} {value!r} must be a whole number of at least {least}")
+            raise UserError(f"{where}: {key} {value!r} must be a whole number of at least {least}")
     for key in PORTIONS:
         value = cell.get(key, 0.0)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 2:
-            raise PlanSweepError(f"{where}: {key} {value!r} must be a number from 0 to 2")
+            raise UserError(f"{where}: {key} {value!r} must be a number from 0 to 2")
     if cell.get("threshold", 0.0) > 1:
-        raise PlanSweepError(f"{where}: threshold {cell['threshold']} is a probability, 0 to 1")
+        raise UserError(f"{where}: threshold {cell['threshold']} is a probability, 0 to 1")
     if cell.get("adaptive", "off") not in ADAPTIVE_MARK:
-        raise PlanSweepError(
-            f"{where}: adaptive {cell['adaptive']!r} must be one of {', '.join(ADAPTIVE_MARK)}"
-        )
+        raise UserError(f"{where}: adaptive {cell['adaptive']!r} must be one of {', '.join(ADAPTIVE_MARK)}")
 
 
 # ---------------------------------------------------------------------------
@@ -153,27 +141,27 @@ def published_grid(grid: str) -> list[Cell]:
 
 
 def read_grid(path: Path) -> tuple[str, list[Cell]]:
-    """Folder name and cells of a grid file, lists in cells multiplied out. Raises PlanSweepError."""
+    """Folder name and cells of a grid file, lists in cells multiplied out. Raises UserError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         document = json.loads(text) if path.suffix == ".json" else load_yaml(text)
     except (OSError, ValueError) as exc:
-        raise PlanSweepError(f"cannot read the grid {path} ({exc}); check --grid") from exc
+        raise UserError(f"cannot read the grid {path} ({exc}); check --grid") from exc
     name = path.stem
     if isinstance(document, dict):
         name, document = str(document.get("name", name)), document.get("cells")
     if not isinstance(document, list) or not document or not all(isinstance(c, dict) for c in document):
-        raise PlanSweepError(f"{path}: a grid is a list of cells, see --help of plan_sweep.py")
+        raise UserError(f"{path}: a grid is a list of cells, see --help of plan_sweep.py")
     if Path(name).name != name or name in ("", ".", ".."):
-        raise PlanSweepError(f"{path}: the name {name!r} must do for a folder")
+        raise UserError(f"{path}: the name {name!r} must do for a folder")
     cells = []
     for number, cell in enumerate(document, 1):
         values = [value if isinstance(value, list) else [value] for value in cell.values()]
         expanded = [dict(zip(cell, row, strict=True)) for row in itertools.product(*values)]
         if not expanded:
-            raise PlanSweepError(f"{path} cell {number}: an empty list stands for no cell at all")
+            raise UserError(f"{path} cell {number}: an empty list stands for no cell at all")
         if len(expanded) > 1 and "name" in cell:
-            raise PlanSweepError(f"{path} cell {number}: a name and lists do not go together")
+            raise UserError(f"{path} cell {number}: a name and lists do not go together")
         for one in expanded:
             if isinstance(
                 one.get("adaptive"), bool | int
@@ -254,7 +242,7 @@ def prompts_of(name: str, cell: Mapping[str, Any], settings: Mapping[str, Any]) 
 
 
 def fingerprint(path: str | None, seen: dict[str, Any]) -> Any:
-    """Size and hash of both ends: tells files apart without reading gigabytes. Raises PlanSweepError."""
+    """Size and hash of both ends: tells files apart without reading gigabytes. Raises UserError."""
     if path is None or path in seen:
         return seen.get(path or "")
     try:
@@ -265,9 +253,7 @@ def fingerprint(path: str | None, seen: dict[str, Any]) -> Any:
             file.seek(max(size - EDGE_BYTE, 0))
             digest.update(file.read(EDGE_BYTE))
     except OSError as exc:
-        raise PlanSweepError(
-            f"cannot read {path} ({exc.strerror}); check --model, --draft, --prompts"
-        ) from exc
+        raise UserError(f"cannot read {path} ({exc.strerror}); check --model, --draft, --prompts") from exc
     seen[path] = [size, digest.hexdigest()[:24]]
     return seen[path]
 
@@ -338,9 +324,9 @@ def plan_grid(grid: str, settings: Mapping[str, Any], seen: dict[str, Any]) -> l
         cell = {**{key: settings[key] for key in ("batches", "levels", "drafter")}, **cell}
         cell |= {"prompts": prompts_of(name, cell, settings), "role": ROLES[cell["adaptive"]]}
         if cell["drafter"] == "model" and settings["draft"] is None:
-            raise PlanSweepError(f"{name} drafts with a model: give its file with --draft")
+            raise UserError(f"{name} drafts with a model: give its file with --draft")
         if cell["drafter"] == "lookup" and cell["threshold"]:
-            raise PlanSweepError(
+            raise UserError(
                 f"{name}: prompt lookup has no probabilities to check; give --draft FILE, or --threshold 0"
             )
         members = groups.setdefault(group, [])
@@ -356,47 +342,19 @@ def plan_grid(grid: str, settings: Mapping[str, Any], seen: dict[str, Any]) -> l
     return [cell for members in groups.values() for cell in draw.sample(members, len(members))]
 
 
-def plan(settings: Mapping[str, Any]) -> list[Cell]:
-    """The cells of all grids. Raises PlanSweepError."""
+def plan(given: Mapping[str, Any]) -> list[Cell]:
+    """The cells of all grids. Raises UserError."""
+    settings = {**DEFAULTS, **given}
+    settings["drafter"] = settings["drafter"] or ("model" if settings["draft"] else "lookup")
     check_cell({"batches": settings["batches"]}, "flags")
     if settings["warmup"] < 0:
-        raise PlanSweepError(f"flags: warmup {settings['warmup']} must be 0 or more")
+        raise UserError(f"flags: warmup {settings['warmup']} must be 0 or more")
     seen: dict[str, Any] = {}
     cells = [cell for grid in settings["grids"] for cell in plan_grid(grid, settings, seen)]
     for key, path in settings["prompts_for"].items():
         if not any(path in cell["flags"] for cell in cells):
-            raise PlanSweepError(
-                f"--prompts_for {key}=…: no cell is called so; oneoff has {', '.join(SCENARIOS)}"
-            )
+            raise UserError(f"--prompts_for {key}=…: no cell is called so; oneoff has {', '.join(SCENARIOS)}")
     names = [(cell["grid"], cell["name"]) for cell in cells]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise PlanSweepError(f"two cells are called {sorted(twice)[0][1]}; give them names of their own")
+        raise UserError(f"two cells are called {sorted(twice)[0][1]}; give them names of their own")
     return cells
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The only flag is --help: settings come on stdin."""
-    return argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Read settings, print the cells."""
-    build_parser().parse_args(argv)
-    try:
-        given = json.load(sys.stdin)
-        if not isinstance(given, dict) or not {"grids", "model", "prompts"} <= given.keys():
-            raise ValueError("grids, model or prompts are missing")
-        settings = {**DEFAULTS, **given}
-        settings["drafter"] = settings["drafter"] or ("model" if settings["draft"] else "lookup")
-        print(*map(json.dumps, plan(settings)), sep="\n")
-    except ValueError as exc:
-        print(f"error: settings on stdin must be a JSON object, see --help ({exc})", file=sys.stderr)
-        return 1
-    except PlanSweepError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

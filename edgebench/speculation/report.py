@@ -1,24 +1,20 @@
-#!/usr/bin/env python3
-"""A summary.json of summarize_sweeps.py -> summary.md for people and a plot per grid (PNG), beside it.
+"""A summary of sweeps -> summary.md for people and a plot per grid (PNG).
 
-Markdown goes to stdout, too. The tables: each result against its reference (latency, energy; ratio below 1 is
+The tables: each result against its reference (latency, energy; ratio below 1 is
 better, with its 95 % interval), the best configuration of each workload, acceptance by workload and by
 position, identity of outputs, notes. The plots: latency and energy ratio of every cell, and acceptance by
 position. Latency s or ms, energy J above idle.
-
-Example:
-  python companions/report_sweeps.py results/sweeps/summary.json
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from edgebench.errors import UserError
+from edgebench.records.jsonl import write_whole, writing_whole
+from edgebench.shell.text import DASH, markdown_table
 
 COLOURS = {"latency": "#0b62a4", "energy": "#b3470f"}
 NO_ENERGY = "no energy above idle known"
@@ -26,13 +22,9 @@ POSITION_COLUMNS = ("accept_by_position", "judged_by_position")
 Row = Mapping[str, Any]
 
 
-class ReportError(Exception):
-    """What the user can fix."""
-
-
 def shown(value: float | None, form: str = ".4g") -> str:
     """A number for a table; a dash for a missing one."""
-    return "–" if value is None else format(value, form)
+    return DASH if value is None else format(value, form)
 
 
 def interval(row: Row, name: str) -> str:
@@ -42,18 +34,10 @@ def interval(row: Row, name: str) -> str:
     '0.500 [0.400, 0.600]'
     """
     if row.get(name) is None:
-        return "–"
+        return DASH
     if row.get(f"{name}_low") is None:
         return f"{row[name]:.3f}"
     return f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table, its columns padded so that it reads in a terminal, too."""
-    lines = [list(header), *map(list, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    text = ["| " + " | ".join(f"{c:{w}}" for c, w in zip(line, widths, strict=True)) + " |" for line in lines]
-    return [text[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *text[1:], ""]
 
 
 def label(row: Row) -> str:
@@ -76,7 +60,7 @@ def results_table(rows: Sequence[Row]) -> list[str]:
         for row in rows
     ]
     header = ("result", "latency_avg_s", "drafted", "accepted", "accept_ratio", "latency ratio [95 %]")
-    return table(header, body)
+    return markdown_table(header, body)
 
 
 def energy_table(rows: Sequence[Row]) -> list[str]:
@@ -97,7 +81,8 @@ def energy_table(rows: Sequence[Row]) -> list[str]:
         )
         for row in having
     ]
-    return lines + table(("result", "J/request", "J/token", "energy ratio [95 %]", "EMC %", "power"), body)
+    header = ("result", "J/request", "J/token", "energy ratio [95 %]", "EMC %", "power")
+    return lines + markdown_table(header, body)
 
 
 def pairs_table(rows: Sequence[Row]) -> list[str]:
@@ -114,7 +99,7 @@ def pairs_table(rows: Sequence[Row]) -> list[str]:
         for row in having
     ]
     header = ("against fixed drafts", "latency [95 %]", "drafted", "stopped", "DRAM writes")
-    return table(header, body) if having else []
+    return markdown_table(header, body) if having else []
 
 
 def pick(best: Row | None, sure: bool) -> str:
@@ -139,7 +124,7 @@ def best_table(best: Sequence[Row]) -> list[str]:
         )
         for row in best
     ]
-    return table(("workload", "fastest", "latency", "least energy", "energy"), body)
+    return markdown_table(("workload", "fastest", "latency", "least energy", "energy"), body)
 
 
 def acceptance_table(rows: Sequence[Row]) -> list[str]:
@@ -155,8 +140,8 @@ def acceptance_table(rows: Sequence[Row]) -> list[str]:
         drafted = sum(row["spec_num_draft_tokens"] for row in group)
         accepted = sum(row["spec_num_accepted_tokens"] for row in group)
         places = " ".join(shown(value, ".2f") for value in by_position(group)[:8])
-        body.append((name, f"{drafted}", f"{accepted / drafted:.3f}", places or "–"))
-    return table(("workload, drafter", "drafted", "accept_ratio", "by position 1, 2, …"), body)
+        body.append((name, f"{drafted}", f"{accepted / drafted:.3f}", places or DASH))
+    return markdown_table(("workload, drafter", "drafted", "accept_ratio", "by position 1, 2, …"), body)
 
 
 def by_position(rows: Sequence[Row]) -> list[float | None]:
@@ -189,7 +174,7 @@ def determinism_lines(rows: Sequence[Row]) -> list[str]:
         for row in compared
     ]
     header = ("result", "identical to plain", "first difference at token", "repeats itself")
-    return table(header, body)
+    return markdown_table(header, body)
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
@@ -247,13 +232,12 @@ def plot_grid(grid: str, rows: Sequence[Row], path: Path) -> None:
     right.xaxis.get_major_locator().set_params(integer=True)
     if places:
         right.legend(fontsize=6)
-    part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, format="png", dpi=120)
-    part.replace(path)
+    with writing_whole(path) as part:
+        figure.savefig(part, format="png", dpi=120)
 
 
 def plot_all(rows: Sequence[Row], outdir: Path) -> None:
-    """One plot per grid that has something to compare. Raises ReportError without matplotlib."""
+    """One plot per grid that has something to compare. Raises UserError without matplotlib."""
     grids: dict[str, list[Row]] = {}
     for row in rows:
         if row["latency_ratio"] is not None or row["accept_by_position"]:
@@ -262,41 +246,13 @@ def plot_all(rows: Sequence[Row], outdir: Path) -> None:
         for grid, members in grids.items():
             plot_grid(grid, members, outdir / f"{grid}.png")
     except ImportError as exc:
-        raise ReportError(f"no plots: {exc}; pip install matplotlib, or --no_plots") from exc
+        raise UserError(f"no plots: {exc}; pip install matplotlib, or --no_plots") from exc
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("summary", type=Path, help="summary.json")
-    parser.add_argument("--no_plots", action="store_true", help="no PNG files")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Report one summary."""
-    args = build_parser().parse_args(argv)
-    try:
-        summary = json.loads(args.summary.read_text(encoding="utf-8"))
-        text = markdown(summary)
-        part = args.summary.with_name(".summary.md.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(args.summary.with_name("summary.md"))
-        if not args.no_plots:
-            plot_all(summary["rows"], args.summary.parent)
-        print(text, flush=True)
-    except BrokenPipeError:  # `| head`: the files are written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, KeyError, TypeError) as exc:
-        print(f"error: {args.summary} is no summary of summarize_sweeps.py ({exc!r})", file=sys.stderr)
-        return 1
-    except (ReportError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def write_report(summary: Mapping[str, Any], outdir: Path, plots: bool) -> str:
+    """summary.md, and the plots if wanted, into a folder; the text. Raises UserError, OSError."""
+    text = markdown(summary)
+    write_whole(outdir / "summary.md", text)
+    if plots:
+        plot_all(summary["rows"], outdir)
+    return text

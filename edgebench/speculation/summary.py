@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What the sweeps of speculative decoding came to: Markdown, CSV, JSON and a plot per grid.
 
 Reads the result files that sweep_speculative.py leaves, and those of the original experiment (vLLM, the same
@@ -6,7 +5,7 @@ names in summary.per_mode). Into --outdir go
 
   summary.csv    one row per result and mode: the columns of the original's summary, then ours
   summary.json   the same rows, with acceptance by position, the best configuration of each workload, notes
-  summary.md     for people, and <grid>.png, a plot per grid: both by companions/report_sweeps.py
+  summary.md     for people, and <grid>.png, a plot per grid: both by report.py
 
 Ratios are sums over the same requests, below 1 is better than the reference; their 95 % intervals come from a
 bootstrap that draws whole requests (or batches, where a file knows no requests). The reference of our cells
@@ -15,22 +14,25 @@ plain decoding, so there it is the fixed draft length of the same settings. Prof
 compared. Latency s or ms, energy J above idle.
 
 Example:
-  python companions/summarize_sweeps.py sweeps --outdir results/sweeps
+  python companions/sweep_speculative.py summary sweeps --outdir results/sweeps
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
-import random
-import subprocess
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgebench.shell.launch import room_command
+from edgebench.errors import UserError
+from edgebench.records.jsonl import write_whole
+from edgebench.speculation.report import write_report
+from edgebench.stats.intervals import bootstrap_ratio, quantile
 
 # The columns of the original's summary, in its order: where they stand in a file of the original.
 CONFIG_COLUMNS = (
@@ -97,13 +99,8 @@ OUR_COLUMNS = (
     "fixed_dram_write_ratio",
 )
 DRAM_WRITE = "dram__bytes_write.sum"
-RESAMPLES, SEED = 2000, 1
 DRIFT = 0.05  # from here on a difference between sessions is worth a note
 Row = dict[str, Any]
-
-
-class SummaryError(Exception):
-    """What the user can fix; the message names the file or flag and the cure."""
 
 
 # ---------------------------------------------------------------------------
@@ -111,11 +108,11 @@ class SummaryError(Exception):
 
 
 def read_results(paths: Sequence[Path]) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]:
-    """(file, document) of every result below the paths, and notes on what is none. Raises SummaryError."""
+    """(file, document) of every result below the paths, and notes on what is none. Raises UserError."""
     files: list[Path] = []
     for path in paths:
         if not path.exists():
-            raise SummaryError(f"there is no {path}; give the folder of a sweep")
+            raise UserError(f"there is no {path}; give the folder of a sweep")
         files += sorted(path.rglob("*.json")) if path.is_dir() else [path]
     found, notes = [], []
     for file in dict.fromkeys(files):
@@ -129,7 +126,7 @@ def read_results(paths: Sequence[Path]) -> tuple[list[tuple[Path, dict[str, Any]
         if isinstance(modes, list) and all(isinstance(mode, dict) for mode in modes):
             found.append((file, document))
     if not found:
-        raise SummaryError(f"no result in {', '.join(map(str, paths))}: run a grid first")
+        raise UserError(f"no result in {', '.join(map(str, paths))}: run a grid first")
     return found, notes
 
 
@@ -242,43 +239,6 @@ def determinism(results: Sequence[Mapping[str, Any]], temperature: float | None)
 
 # ---------------------------------------------------------------------------
 # Comparing
-
-
-def bootstrap_ratio(pairs: Sequence[tuple[float, float]]) -> tuple[float | None, ...]:
-    """Ratio of the sums of pairs (ours, reference), and its 95 % interval from drawing pairs.
-
-    Fewer than three pairs tell no interval: (ratio, None, None). Source: Efron and Tibshirani, An
-    Introduction to the Bootstrap (1993), section 13.3, percentile interval.
-
-    >>> bootstrap_ratio([(1.0, 2.0)] * 5)
-    (0.5, 0.5, 0.5)
-    """
-    below = sum(reference for _, reference in pairs)
-    if not pairs or below <= 0:
-        return None, None, None
-    ratio = sum(value for value, _ in pairs) / below
-    if len(pairs) < 3:
-        return ratio, None, None
-    draw = random.Random(SEED)
-    ratios = []
-    for _ in range(RESAMPLES):
-        drawn = draw.choices(pairs, k=len(pairs))
-        if (total := sum(reference for _, reference in drawn)) > 0:
-            ratios.append(sum(value for value, _ in drawn) / total)
-    return ratio, percentile(ratios, 2.5), percentile(ratios, 97.5)
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """Linear interpolation between the closest ranks.
-
-    >>> percentile([1.0, 2.0, 3.0], 50), percentile([1.0, 2.0], 95)
-    (2.0, 1.95)
-    """
-    ordered = sorted(values)
-    place = (len(ordered) - 1) * percent / 100
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
 def request_pairs(row: Row, other: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
@@ -425,7 +385,7 @@ def check_notes(rows: Sequence[Row]) -> list[str]:
         told = [row[name] for name in ("latency_avg_s", "latency_p50_s", "latency_p95_s")]
         if not latencies or None in told:
             continue
-        found = [sum(latencies) / len(latencies), percentile(latencies, 50), percentile(latencies, 95)]
+        found = [sum(latencies) / len(latencies), quantile(latencies, 0.5), quantile(latencies, 0.95)]
         if any(abs(a - b) > 1e-6 * b for a, b in zip(told, found, strict=True)):
             notes.append(
                 f"{row['file']} ({row['nwor_mode']}): its latencies give mean, p50, p95 {found}, not {told}"
@@ -489,7 +449,7 @@ def described(row: Row | None) -> Row | None:
 
 
 def summarize(paths: Sequence[Path]) -> dict[str, Any]:
-    """Rows, best configurations and notes. Raises SummaryError."""
+    """Rows, best configurations and notes. Raises UserError."""
     documents, notes = read_results(paths)
     rows = []
     for file, document in documents:
@@ -498,7 +458,7 @@ def summarize(paths: Sequence[Path]) -> dict[str, Any]:
         except (LookupError, TypeError, ValueError, AttributeError) as exc:
             notes.append(f"{file}: no result of this kind, left out ({exc!r})")
     if not rows:
-        raise SummaryError(f"no result that can be read: {'; '.join(notes)}")
+        raise UserError(f"no result that can be read: {'; '.join(notes)}")
     compare(rows)
     best = [
         {
@@ -525,20 +485,21 @@ def summarize(paths: Sequence[Path]) -> dict[str, Any]:
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """All rows, missing values empty, whole or not at all."""
     columns = ["file", *CONFIG_COLUMNS, *MODE_COLUMNS, *OUR_COLUMNS]
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            metrics = json.dumps(row["ncu_metrics"]) if row["ncu_metrics"] is not None else None
-            writer.writerow(row | {"ncu_metrics": metrics})
-    part.replace(path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        metrics = json.dumps(row["ncu_metrics"]) if row["ncu_metrics"] is not None else None
+        writer.writerow(row | {"ncu_metrics": metrics})
+    write_whole(path, text.getvalue())
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="sweep_speculative.py summary",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="folders or files of results")
     parser.add_argument("--outdir", type=Path, default=Path("results/sweeps"), help="default: results/sweeps")
@@ -547,21 +508,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Summarize, write, have it reported."""
+    """Summarize, write, report."""
     args = build_parser().parse_args(argv)
     try:
         summary = summarize(args.dirs)
         args.outdir.mkdir(parents=True, exist_ok=True)
         write_csv(summary["rows"], args.outdir / "summary.csv")
-        part = args.outdir / ".summary.json.part"
-        part.write_text(json.dumps(summary, indent=1), encoding="utf-8")
-        part.replace(args.outdir / "summary.json")
-    except (SummaryError, OSError) as exc:
+        write_whole(args.outdir / "summary.json", json.dumps(summary, indent=1))
+        print(write_report(summary, args.outdir, not args.no_plots), flush=True)
+    except BrokenPipeError:  # `| head`: the files are written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (UserError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
-    report = [*room_command("edgebench.speculation.report"), str(args.outdir / "summary.json")]
-    return subprocess.call([*report, *(["--no_plots"] if args.no_plots else [])])
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return 0

@@ -1,16 +1,15 @@
-#!/usr/bin/env python3
 """Speculative decoding on this board: do adaptive drafts and confidence early exit pay, for which workload?
 
-Runs grids of cells, each cell a process of speculate.py with its power recorded, beside plain decoding of
-every workload. A cell that is finished is skipped while its configuration, model and prompts are the same.
+Runs grids of cells, each cell a process of its own with its power recorded, beside plain decoding of every
+workload. A cell that is finished is skipped while its configuration, model and prompts are the same.
 
   adaptive     fixed draft length, the published adaptive rule, our cost rule: run1_…_adaptive0.json,
                run1_…_adaptivepub.json, run1_…_adaptive1.json
   early-exit   thresholds of the draft's confidence: run3_r36_t128_temp0.0_thresh0.5.json
   oneoff       four scenarios: scenario_a_code_completion.json and its twin …_plain.json
   all          these three
-  --grid FILE  a grid of your own, JSON or YAML: see companions/plan_sweep.py --help
-  summary      what came of it: Markdown, CSV, plots (summarize_sweeps.py --help)
+  --grid FILE  a grid of your own, JSON or YAML: see edgebench/speculation/plan.py
+  summary      what came of it: Markdown, CSV, plots (summary --help)
 
 Output: <outdir>/<grid>/<cell>.json, experiment.log per grid, power/ with the traces; of `all` a
 master_experiment.log, too. Plain decoding is plain_r36_t128_temp0.0.json. A cell that no longer fits its
@@ -25,35 +24,32 @@ Example:
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
-import fcntl
 import importlib.metadata
 import json
 import os
 import shlex
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.errors import UserError
+from edgebench.power.session import PowerSettings
+from edgebench.records.jsonl import exclusive, write_whole
+from edgebench.shell import lifeline
 from edgebench.shell.launch import room_command
+from edgebench.speculation import summary
+from edgebench.speculation.plan import Cell, plan
+from edgebench.speculation.traffic import profile
+from edgebench.speculation.weighing import CellFailed, CellRun, run_cell
 
-ROOM = Path(__file__).resolve().parent
 GRIDS = ("adaptive", "early-exit", "oneoff")
 ENGINE_FLAGS = ("n_ctx", "n_batch", "n_gpu_layers", "n_threads", "flash_attn", "prompt_format")
 PILOT_TOKENS = 32
-GRACE_S = 15.0  # for a cell to write its last samples after Ctrl-C
-Cell = dict[str, Any]
 Pace = tuple[float, float]  # seconds per cell beside decoding, seconds per planned token
-
-
-class SweepError(Exception):
-    """What the user can fix; the message names the file or flag and the cure."""
 
 
 # ---------------------------------------------------------------------------
@@ -66,14 +62,14 @@ def engine_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
-    """What plan_sweep.py reads."""
+    """What the plan is made from."""
     grids = list(GRIDS) if args.action == "all" else [args.action] if args.action else []
     if args.dirs:
-        raise SweepError(f"{' '.join(args.dirs)}: one grid at a time; all, or --grid FILE for more")
+        raise UserError(f"{' '.join(args.dirs)}: one grid at a time; all, or --grid FILE for more")
     if loose := [pair for pair in args.prompts_for if "=" not in pair]:
-        raise SweepError(f"--prompts_for {loose[0]}: give SCENARIO=FILE, as in a=code.csv")
+        raise UserError(f"--prompts_for {loose[0]}: give SCENARIO=FILE, as in a=code.csv")
     if args.interval_ms < 1 or args.idle_seconds < 0:
-        raise SweepError("--interval_ms must be 1 or more, --idle_seconds 0 or more")
+        raise UserError("--interval_ms must be 1 or more, --idle_seconds 0 or more")
     swept = ("requests", "max_tokens", "temperature", "draft_tokens", "threshold")
     try:
         engine = importlib.metadata.version("llama-cpp-python")
@@ -90,21 +86,13 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def ask_plan(args: argparse.Namespace) -> list[Cell]:
-    """The cells, from plan_sweep.py; SweepError with its own words."""
+def plan_cells(args: argparse.Namespace) -> list[Cell]:
+    """The cells. Raises UserError."""
     if not args.action and not args.grid:
-        raise SweepError("which grid? adaptive, early-exit, oneoff, all, or --grid FILE")
+        raise UserError("which grid? adaptive, early-exit, oneoff, all, or --grid FILE")
     if not args.model:
-        raise SweepError("which model? give its file with --model, or set TARGET_MODEL")
-    done = subprocess.run(
-        [*room_command("edgebench.speculation.plan")],
-        input=json.dumps(settings_of(args)),
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise SweepError((done.stderr.strip().splitlines() or ["plan_sweep.py failed"])[-1][7:])
-    return [json.loads(line) for line in done.stdout.splitlines()]
+        raise UserError("which model? give its file with --model, or set TARGET_MODEL")
+    return plan(settings_of(args))
 
 
 def cell_file(cell: Mapping[str, Any], args: argparse.Namespace) -> Path:
@@ -163,7 +151,7 @@ def pilot(args: argparse.Namespace) -> Pace | None:
         for name, value in engine_settings(args).items():
             flags += [f"--{name}", str(value)]
         begin = time.monotonic()
-        done = subprocess.run(
+        done = lifeline.run(
             [*speculate_command(args), *flags, "--out", str(out)], capture_output=True, text=True
         )
         took_s = time.monotonic() - begin
@@ -210,59 +198,13 @@ def speculate_command(args: argparse.Namespace) -> list[str]:
     return shlex.split(args.speculate) if args.speculate else [*room_command("edgebench.speculation.cell")]
 
 
-def cell_command(cell: Cell, args: argparse.Namespace, part: Path) -> list[str]:
-    """measure_cell.py around speculate.py."""
+def cell_run(cell: Cell, args: argparse.Namespace, part: Path) -> CellRun:
+    """A cell's process, which sits still once its models are loaded, and its power."""
+    command = [*speculate_command(args), *cell["flags"], "--out", str(part)]
+    sit_still = ("--idle_seconds", str(args.idle_seconds))
+    power = PowerSettings(args.power_source, args.feed, args.interval_ms, args.idle_seconds)
     trace = part.parent / "power" / f"{cell['name']}.csv"
-    command = [*room_command("edgebench.speculation.weighing"), "--result", str(part), "--trace", str(trace)]
-    for name in ("power_source", "interval_ms", "idle_seconds"):
-        command += [f"--{name}", str(getattr(args, name))]
-    command += ["--idle_flag=--idle_seconds", *([f"--feed={args.feed}"] if args.feed else [])]
-    return [*command, "--", *speculate_command(args), *cell["flags"], "--out", str(part)]
-
-
-def run_process(command: Sequence[str], label: str, args: argparse.Namespace) -> str | None:
-    """Run a cell to its end; the cause where it failed. Ctrl-C reaches us alone and is handed on."""
-    with tempfile.TemporaryFile("w+", errors="replace") as words:
-        # The pipe to its stdin closes when we are killed, too: nothing goes on decoding behind us.
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=words, stderr=words, start_new_session=True
-        )
-        begin, cause = time.monotonic(), None
-        try:
-            while process.poll() is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(1.0)
-                past_s = time.monotonic() - begin
-                if sys.stderr.isatty() and not args.quiet:
-                    print(f"\r{label} {duration(past_s)} ", end="", file=sys.stderr, flush=True)
-                if args.cell_timeout and past_s > args.cell_timeout:
-                    cause = f"took more than {args.cell_timeout:g} s, see --cell_timeout"
-                    break
-        finally:
-            end_process(process)
-        words.seek(0)
-        lines = [line.strip() for line in words if line.strip()]
-    if cause or process.returncode == 0:
-        return cause
-    told = [line for line in lines if "rror" in line] or lines
-    status = process.returncode
-    by_signal = -status if status < 0 else status - 128 if status > 128 else 0
-    if by_signal:
-        hint = ": out of memory?" if by_signal == signal.SIGKILL else ""
-        return f"ended by {signal.Signals(by_signal).name}{hint}"
-    return told[-1].removeprefix("error: ") if told else f"ended with status {status} and no word"
-
-
-def end_process(process: subprocess.Popen[bytes]) -> None:
-    """End a cell and what it started, if it still runs."""
-    assert process.stdin
-    process.stdin.close()
-    if process.poll() is None:
-        try:
-            process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    return CellRun(command, sit_still, part, trace, power, args.cell_timeout)
 
 
 def set_aside(path: Path) -> None:
@@ -288,19 +230,13 @@ def profile_cell(cell: Cell, args: argparse.Namespace, document: dict[str, Any])
         flags[flags.index(flag) + 1] = str(value)
     with tempfile.TemporaryDirectory() as folder:
         inner = [*speculate_command(args), *flags, "--out", str(Path(folder) / "profiled.json")]
-        outer = [*room_command("edgebench.speculation.traffic"), "ncu", "--out", str(csv)]
-        outer += ["--ncu", args.ncu_path]
-        done = subprocess.run([*outer, "--", *inner], capture_output=True, text=True)
-    try:
-        found = json.loads(done.stdout)
-        mode["ncu_metrics"] = found["metrics"]
-        mode["ncu"] = {"kernels": found["kernels"], "csv": str(csv), "reason": None}
-    except ValueError:
-        cause = (done.stderr.strip().splitlines() or ["the profiler said nothing"])[-1].removeprefix(
-            "error: "
-        )
-        mode["ncu"] = {"reason": cause}
-        say(args, f"  no memory counters: {cause}")
+        try:
+            found = profile(inner, csv, args.ncu_path)
+            mode["ncu_metrics"] = found["metrics"]
+            mode["ncu"] = {"kernels": found["kernels"], "csv": str(csv), "reason": None}
+        except (UserError, OSError) as exc:
+            mode["ncu"] = {"reason": str(exc)}
+            say(args, f"  no memory counters: {exc}")
     mode["ncu"] |= {"requests": args.ncu_requests, "max_tokens": args.ncu_tokens}
 
 
@@ -314,18 +250,16 @@ def add_counters(cells: Sequence[Cell], args: argparse.Namespace) -> None:
         say(args, f"{cell['grid']}/{cell['name']}: memory counters")
         profile_cell(cell, args, document)
         if document["summary"]["per_mode"][0]["ncu_metrics"]:  # else the file stays as it is
-            part = path.with_name(f".{cell['name']}.part")
-            part.write_text(json.dumps(document), encoding="utf-8")
-            part.replace(path)
+            write_whole(path, json.dumps(document))
 
 
 def finish_cell(
     cell: Cell, args: argparse.Namespace, part: Path, started_at: str, took_s: float
 ) -> dict[str, Any]:
-    """Give the result its identity and its place. SweepError where the process wrote none."""
+    """Give the result its identity and its place. CellFailed where the process wrote none."""
     document = stored(part)
     if document is None:
-        raise SweepError("the process ended well but wrote no result")
+        raise CellFailed("the process ended well but wrote no result")
     if args.ncu:
         profile_cell(cell, args, document)
     document["sweep"] = {
@@ -339,9 +273,9 @@ def finish_cell(
     path = cell_file(cell, args)
     if "out" in (document.get("config") or {}):
         document["config"]["out"] = str(path)  # not the temporary name that it was written under
-    part.write_text(json.dumps(document), encoding="utf-8")
     set_aside(path)
-    part.replace(path)
+    write_whole(path, json.dumps(document))
+    part.unlink()
     return document
 
 
@@ -355,25 +289,22 @@ def stats_line(document: Mapping[str, Any]) -> str:
     return f"Confidence early exit stats: {stopped} tokens stopped out of {checks} checks ({share})"
 
 
-def run_cell(cell: Cell, args: argparse.Namespace, label: str) -> str | None:
+def measure_cell(cell: Cell, args: argparse.Namespace, label: str) -> str | None:
     """Run one cell; None, or the cause of its failure. Its grid's log tells both."""
     path = cell_file(cell, args)
-    (path.parent / "power").mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{cell['name']}.part")
     part.unlink(missing_ok=True)
     started_at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     log_line(path.parent, f"{cell['name']}: START {shlex.join(cell['flags'])}")
     begin = time.monotonic()
-    cause = run_process(cell_command(cell, args, part), label, args)
-    if cause is None:
-        try:
-            document = finish_cell(cell, args, part, started_at, time.monotonic() - begin)
-        except SweepError as exc:
-            cause = str(exc)
-    if cause is not None:
+    try:
+        run_cell(cell_run(cell, args, part), lambda past_s: show_progress(args, label, past_s))
+        document = finish_cell(cell, args, part, started_at, time.monotonic() - begin)
+    except CellFailed as exc:
         part.unlink(missing_ok=True)
-        log_line(path.parent, f"{cell['name']}: FAILED {cause}")
-        return cause
+        log_line(path.parent, f"{cell['name']}: FAILED {exc}")
+        return str(exc)
     mode = document["summary"]["per_mode"][0]
     reason = (mode.get("energy") or {}).get("reason")
     log_line(path.parent, f"{cell['name']}: {stats_line(document)}")
@@ -384,27 +315,23 @@ def run_cell(cell: Cell, args: argparse.Namespace, label: str) -> str | None:
     return None
 
 
-@contextlib.contextmanager
-def locked(outdir: Path) -> Iterator[None]:
-    """One sweep per folder at a time. Raises SweepError."""
-    try:
-        outdir.mkdir(parents=True, exist_ok=True)
-        with (outdir / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-    except BlockingIOError as exc:
-        raise SweepError(f"another sweep writes to {outdir}; wait for it or give another --outdir") from exc
+def show_progress(args: argparse.Namespace, label: str, past_s: float) -> None:
+    """How long the cell under way takes already, on a terminal."""
+    if sys.stderr.isatty() and not args.quiet:
+        print(f"\r{label} {duration(past_s)} ", end="", file=sys.stderr, flush=True)
 
 
 def sweep(args: argparse.Namespace) -> int:
     """Run what is left of the grids; the exit status."""
-    cells = ask_plan(args)
+    cells = plan_cells(args)
     todo = [cell for cell in cells if not is_done(cell, args)]
     pace = pace_of_finished(cells, args)
     if args.dry_run:
         print_plan(cells, todo, pace, args)
         return 0
-    with locked(Path(args.outdir)):
+    outdir = Path(args.outdir)
+    busy = "another sweep writes to this folder; wait for it or give another --outdir"
+    with exclusive(outdir / ".sweep", busy):
         say(args, f"{len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do")
         if todo and pace is None and not args.no_pilot:
             pace = pilot(args)
@@ -422,7 +349,7 @@ def run_cells(cells: Sequence[Cell], todo: Sequence[Cell], pace: Pace, args: arg
     for number, cell in enumerate(todo, 1):
         label = f"[{number}/{len(todo)}] {cell['grid']}/{cell['name']}"
         begin = time.monotonic()
-        cause = run_cell(cell, args, label)
+        cause = measure_cell(cell, args, label)
         took_s = time.monotonic() - begin
         left_s = seconds_for(todo[number:], pace)
         if cause is None:
@@ -498,7 +425,12 @@ def build_parser() -> argparse.ArgumentParser:
         add(f"--{name}", type=int, help="for the engine")
     add("--flash_attn", choices=["auto", "on", "off"], help="for the engine")
     add("--prompt_format", choices=["chat", "raw"], help="default: chat")
-    add("--power_source", default="auto", help="as in measure_cell.py; tegrastats tells EMC load, too")
+    source = "auto, tegrastats, ina3221, nvml, rapl, replay:FILE, none; tegrastats tells EMC load, too"
+    add(
+        "--power_source",
+        default="auto",
+        help=source,
+    )
     add("--feed", metavar="CMD", help="a command that prints power lines, instead of --power_source")
     add("--interval_ms", type=int, default=100, help="between power samples (default: 100)")
     add("--idle_seconds", type=float, default=5.0, help="idle in each cell, after loading (default: 5)")
@@ -507,7 +439,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--ncu_path", default="ncu", help="the profiler (default: ncu)")
     add("--ncu_requests", type=int, default=1, help="requests that are profiled (default: 1)")
     add("--ncu_tokens", type=int, default=16, help="tokens that are profiled (default: 16)")
-    add("--speculate", metavar="CMD", help="another command in place of companions/speculate.py")
+    add("--speculate", metavar="CMD", help="another command in place of the cell's")
     add("--dry_run", action="store_true", help="print the cells and the time they need")
     add("--no_pilot", action="store_true", help="start at once, without an estimate")
     add("--quiet", action="store_true", help="no progress")
@@ -518,15 +450,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run grids, or hand over to the summary."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["summary"]:
-        return subprocess.call([*room_command("edgebench.speculation.summary"), *words[1:]])
+        return summary.main(words[1:])
     args = build_parser().parse_args(words)
     try:
         return sweep(args)
-    except (SweepError, OSError) as exc:
+    except (UserError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        command = shlex.join([sys.executable, str(Path(__file__)), *words])
+        command = shlex.join([sys.executable, sys.argv[0], *words])
         print(f"\nstopped; finished cells stay. Go on with:\n  {command}", file=sys.stderr)
         return 130
 

@@ -1,31 +1,19 @@
-#!/usr/bin/env python3
 """Memory traffic of a command: Nsight Compute's DRAM counters, or a Jetson's memory-controller (EMC) load.
 
-  ncu     runs a command under Nsight Compute, exports the report as CSV, prints its sums. The profiler
-          replays every kernel, so a profiled run's times mean nothing: never mix them with timed runs
-  parse   the same sums from a CSV that `ncu --csv --page raw` wrote: a header, a row of units, then a row
-          per kernel (or the older layout with a row per metric)
-  tee     runs a power feed, hands its lines on unchanged and keeps them with time.monotonic() stamps
-  emc     mean and highest EMC load [percent of the memory clock's capacity] in such a log: the everyday
-          measure on a Jetson, where `tegrastats` prints EMC_FREQ
+Nsight Compute replays every kernel, so a profiled run's times mean nothing: never mix them with timed runs.
+Its report is exported as CSV (`ncu --csv --page raw`: a header, a row of units, then a row per kernel, or the
+older layout with a row per metric) and summed: byte counts in byte, times in nanosecond, unit prefixes are
+resolved. Counters that end in .sum or .total are added over the kernels; others are averaged, weighted with
+each kernel's time where gpu__time_duration.sum was measured too, and maxima (.max) are the highest.
 
-One JSON object on stdout. Byte counts in byte, times in nanosecond: unit prefixes are resolved. Counters that
-end in .sum or .total are added over the kernels; others are averaged, weighted with each kernel's time where
-gpu__time_duration.sum was measured too, and maxima (.max) are the highest.
-
-Example:
-  python companions/profile_memory.py ncu --out cell.ncu.csv -- python my_inference.py
-  python companions/profile_memory.py parse cell.ncu.csv
-  python tegrastats_sampler.py record --out trace.csv \\
-      --feed "python companions/profile_memory.py tee --out feed.log -- tegrastats --interval 100"
-  python companions/profile_memory.py emc feed.log
+The EMC load [percent of the memory clock's capacity] is the everyday measure on a Jetson, where `tegrastats`
+prints EMC_FREQ: run as a process, this room hands a power feed's lines on unchanged and keeps them with
+time.monotonic() stamps in a log (words: the log, then the feed's command).
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
-import json
 import math
 import os
 import shutil
@@ -36,6 +24,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from edgebench.errors import UserError
+from edgebench.power.tegrastats import parse_line
+from edgebench.records.jsonl import write_whole
+from edgebench.shell import lifeline
 
 METRICS = (
     "dram__bytes_write.sum",
@@ -48,12 +41,7 @@ DURATION = "gpu__time_duration.sum"
 # Nsight Compute scales each column to its largest value unless told --print-units base; both spellings occur.
 PREFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 TIMES_NS = {"nsecond": 1.0, "usecond": 1e3, "msecond": 1e6, "second": 1e9, "ns": 1.0, "us": 1e3, "ms": 1e6}
-SAMPLER = Path(__file__).resolve().parents[2] / "tegrastats_sampler.py"
 NEVER_COUNTERS = ("ID", "Process ID", "Context", "Stream", "Device", "CC")
-
-
-class ProfileError(Exception):
-    """What the user can fix, or what this machine lacks; the message says which."""
 
 
 # ---------------------------------------------------------------------------
@@ -141,17 +129,17 @@ def combined(kernels: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def parse_csv(path: Path) -> dict[str, Any]:
-    """Sums of a CSV file. Raises ProfileError where it holds no kernel."""
+    """Sums of a CSV file. Raises UserError where it holds no kernel."""
     try:
         with path.open(encoding="utf-8", errors="replace", newline="") as lines:
             rows = csv_rows(lines)
     except OSError as exc:
-        raise ProfileError(f"cannot read {path}: {exc.strerror}") from exc
+        raise UserError(f"cannot read {path}: {exc.strerror}") from exc
     if not rows:
-        raise ProfileError(f"{path} has no table: export it with ncu --import REPORT --csv --page raw")
+        raise UserError(f"{path} has no table: export it with ncu --import REPORT --csv --page raw")
     kernels = long_kernels(rows) if "Metric Name" in rows[0] else wide_kernels(rows)
     if not kernels:
-        raise ProfileError(f"{path} lists no kernel: the command ran nothing on the GPU")
+        raise UserError(f"{path} lists no kernel: the command ran nothing on the GPU")
     return {"metrics": combined(kernels), "kernels": len(kernels), "csv": str(path), "reason": None}
 
 
@@ -159,38 +147,39 @@ def parse_csv(path: Path) -> dict[str, Any]:
 # Profiling a command
 
 
-def profile(args: argparse.Namespace) -> dict[str, Any]:
-    """Sums of a command under Nsight Compute. Raises ProfileError, with the profiler's words."""
-    ncu = shutil.which(args.ncu)
-    if ncu is None:
-        raise ProfileError(
-            f"Nsight Compute is not here: there is no {args.ncu} on PATH; install it or give --ncu PATH"
+def profile(
+    command: Sequence[str],
+    out: Path,
+    ncu: str = "ncu",
+    metrics: Sequence[str] = METRICS,
+    timeout_s: float = 3600.0,
+) -> dict[str, Any]:
+    """Sums of a command under Nsight Compute, as CSV in `out`, the report beside it. Raises UserError."""
+    program = shutil.which(ncu)
+    if program is None:
+        raise UserError(
+            f"Nsight Compute is not here: there is no {ncu} on PATH; install it or give --ncu_path PATH"
         )
-    report = args.out.with_suffix(".ncu-rep")
-    collect = [ncu, "--target-processes", "all", "--force-overwrite", "--export", str(report)]
-    run_step([*collect, "--metrics", args.metrics, *args.command], args.timeout, "profiling")
+    report = out.with_suffix(".ncu-rep")
+    collect = [program, "--target-processes", "all", "--force-overwrite", "--export", str(report)]
+    run_step([*collect, "--metrics", ",".join(metrics), *command], timeout_s, "profiling")
     if not report.exists():
-        raise ProfileError("the command ran nothing on the GPU: Nsight Compute wrote no report")
-    export = [ncu, "--import", str(report), "--csv", "--page", "raw", "--print-units", "base"]
-    part = args.out.with_name(f".{args.out.name}.part")
-    part.write_text(run_step(export, args.timeout, "the export"), encoding="utf-8")
-    part.replace(args.out)
-    return parse_csv(args.out)
+        raise UserError("the command ran nothing on the GPU: Nsight Compute wrote no report")
+    export = [program, "--import", str(report), "--csv", "--page", "raw", "--print-units", "base"]
+    write_whole(out, run_step(export, timeout_s, "the export"))
+    return parse_csv(out)
 
 
 def run_step(command: Sequence[str], timeout_s: float, what: str) -> str:
-    """A step's stdout. It has its own session, so that a hung profiler goes with all that it started."""
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as step:
-        try:
-            output, _ = step.communicate(timeout=timeout_s)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt) as exc:
-            os.killpg(step.pid, signal.SIGKILL)
-            if isinstance(exc, KeyboardInterrupt):
-                raise
-            raise ProfileError(f"{what} took more than {timeout_s:g} s; see --timeout") from exc
-    if step.returncode:
+    """A step's stdout. A hung profiler goes with all that it started."""
+    try:
+        done = lifeline.run(
+            command, tree=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout_s
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise UserError(f"{what} took more than {timeout_s:g} s") from exc
+    output = str(done.stdout)
+    if done.returncode:
         lines = [line for line in output.splitlines() if line.strip()]
         told = [line for line in lines if "==ERROR==" in line] or lines or ["it said nothing"]
         # NVIDIA's word for: the driver shows its counters to root only.
@@ -199,7 +188,7 @@ def run_step(command: Sequence[str], timeout_s: float, what: str) -> str:
             if "ERR_NVGPUCTRPERM" in output
             else ""
         )
-        raise ProfileError(f"{what} ended with status {step.returncode}: {told[-1].strip()}{hint}")
+        raise UserError(f"{what} ended with status {done.returncode}: {told[-1].strip()}{hint}")
     return output
 
 
@@ -211,7 +200,7 @@ def tee(command: Sequence[str], log: Path) -> int:
     """Hand on a feed's lines, and keep them in a log as `SECONDS LINE`."""
     with (
         log.open("w", encoding="utf-8", buffering=1) as kept,
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as feed,
+        lifeline.start(command, stdout=subprocess.PIPE, text=True, errors="replace") as feed,
     ):
         assert feed.stdout
 
@@ -226,7 +215,7 @@ def tee(command: Sequence[str], log: Path) -> int:
         except (BrokenPipeError, KeyboardInterrupt):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             feed.terminate()
-    return feed.returncode if feed.returncode > 0 else 0
+    return max(0, int(feed.returncode))
 
 
 def stamped(path: Path, t0: float, t1: float) -> Iterator[str]:
@@ -239,16 +228,13 @@ def stamped(path: Path, t0: float, t1: float) -> Iterator[str]:
                 yield text
 
 
-def emc_load(path: Path, t0: float, t1: float) -> dict[str, Any]:
+def emc_load(path: Path, t0: float = -math.inf, t1: float = math.inf) -> dict[str, Any]:
     """Mean and highest EMC load of a window; null with the reason where the feed prints none."""
     try:
         text = "".join(line for line in stamped(path, t0, t1) if not line.startswith("#"))
     except OSError as exc:
-        raise ProfileError(f"cannot read {path}: {exc.strerror}") from exc
-    done = subprocess.run(
-        [sys.executable, str(SAMPLER), "parse", "-"], input=text, capture_output=True, text=True
-    )
-    readings = [json.loads(line)["loads"]["emc_load_percent"] for line in done.stdout.splitlines()]
+        raise UserError(f"cannot read {path}: {exc.strerror}") from exc
+    readings = [parse_line(line).loads["emc_load_percent"] for line in text.splitlines()]
     loads = [load for load in readings if load is not None]
     reason = None
     if not loads:
@@ -261,47 +247,10 @@ def emc_load(path: Path, t0: float, t1: float) -> dict[str, Any]:
     }
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Subcommands and flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ncu|parse|tee|emc")
-    ncu = actions.add_parser("ncu", help="profile a command")
-    ncu.add_argument("--out", type=Path, required=True, metavar="CSV", help="the report stays beside it")
-    ncu.add_argument("--metrics", default=",".join(METRICS), help="comma separated (default: %(default)s)")
-    ncu.add_argument("--ncu", default="ncu", help="the profiler (default: ncu)")
-    ncu.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="per step (default: 3600)")
-    ncu.add_argument("command", nargs="+", metavar="-- CMD")
-    parse = actions.add_parser("parse", help="sums of an exported CSV")
-    parse.add_argument("csv", type=Path)
-    hand_on = actions.add_parser("tee", help="hand on a power feed, keep its lines")
-    hand_on.add_argument("--out", type=Path, required=True, metavar="LOG")
-    hand_on.add_argument("command", nargs="+", metavar="-- CMD")
-    emc = actions.add_parser("emc", help="EMC load in a log of tee")
-    emc.add_argument("log", type=Path)
-    emc.add_argument("--t0", type=float, default=-math.inf, help="monotonic seconds (default: the start)")
-    emc.add_argument("--t1", type=float, default=math.inf, help="monotonic seconds (default: the end)")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand."""
-    args = build_parser().parse_args(argv)
-    try:
-        if args.action == "tee":
-            return tee(args.command, args.out)
-        if args.action == "ncu":
-            print(json.dumps(profile(args)))
-        else:
-            found = parse_csv(args.csv) if args.action == "parse" else emc_load(args.log, args.t0, args.t1)
-            print(json.dumps(found))
-    except (ProfileError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+def main() -> int:
+    """Hand a feed's lines on: words are the log, then the feed's command."""
+    log, *command = sys.argv[1:]
+    return tee(command, Path(log))
 
 
 if __name__ == "__main__":

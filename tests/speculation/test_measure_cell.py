@@ -1,33 +1,22 @@
 """One cell with its power: what ends it, and what it says when there is no energy."""
 
 import json
-import subprocess
 import sys
-import time
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[2] / "edgebench/speculation/weighing.py"
+import pytest
+
+from edgebench.power.session import PowerSettings
+from edgebench.speculation.weighing import CellFailed, CellRun, run_cell
+
 RESULT = {"summary": {"per_mode": [{}]}, "results": []}
 
 
-def command(tmp_path: Path, *cell: str, power: str = "none") -> list[str]:
-    paths = ["--result", str(tmp_path / "run.json"), "--trace", str(tmp_path / "power.csv")]
-    return [
-        sys.executable,
-        str(SCRIPT),
-        *paths,
-        "--power_source",
-        power,
-        "--idle_seconds",
-        "0.1",
-        "--",
-        *cell,
-    ]
-
-
-def run(tmp_path: Path, *cell: str, power: str = "none") -> subprocess.CompletedProcess[str]:
-    words = command(tmp_path, *cell, power=power)
-    return subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+def run(tmp_path: Path, *command: str, power: str = "none", timeout_s: float | None = None) -> dict:  # type: ignore[type-arg]
+    result, settings = tmp_path / "run.json", PowerSettings(power, idle_seconds=0.1)
+    cell = CellRun(command, ("--idle_seconds", "0.1"), result, tmp_path / "power.csv", settings, timeout_s)
+    run_cell(cell, lambda _: None)
+    return json.loads(result.read_text())  # type: ignore[no-any-return]
 
 
 def writer(tmp_path: Path) -> tuple[str, str, str]:
@@ -36,31 +25,37 @@ def writer(tmp_path: Path) -> tuple[str, str, str]:
 
 
 def test_without_power_the_result_says_why(tmp_path: Path) -> None:
-    assert run(tmp_path, *writer(tmp_path)).returncode == 0
-    document = json.loads((tmp_path / "run.json").read_text())
-    assert "none" in document["summary"]["per_mode"][0]["energy"]["reason"] and document["cell_wall_s"] > 0
-    assert run(tmp_path, *writer(tmp_path), power="replay:none.log").returncode == 0
-    energy = json.loads((tmp_path / "run.json").read_text())["summary"]["per_mode"][0]["energy"]
+    document = run(tmp_path, *writer(tmp_path))
+    assert (
+        "switched off" in document["summary"]["per_mode"][0]["energy"]["reason"]
+        and document["cell_wall_s"] > 0
+    )
+    energy = run(tmp_path, *writer(tmp_path), power="replay:none.log")["summary"]["per_mode"][0]["energy"]
     assert "none.log" in energy["reason"]
 
 
-def test_the_exit_status_is_the_commands(tmp_path: Path) -> None:
-    assert run(tmp_path, "sh", "-c", "exit 7").returncode == 7
-    assert run(tmp_path, "sh", "-c", "kill -9 $$").returncode == 137
-    done = run(tmp_path, "true")
-    assert done.returncode == 1 and "wrote no result" in done.stderr
-    assert run(tmp_path, "no_such_command").returncode == 1
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("sh", "-c", "echo error: no room; exit 7"), "no room"),
+        (("sh", "-c", "exit 7"), "status 7 and no word"),
+        (("sh", "-c", "kill -9 $$"), "SIGKILL: out of memory"),
+        (("true",), "wrote no result"),
+    ],
+)
+def test_a_cell_that_fails_says_why(tmp_path: Path, command: tuple[str, ...], said: str) -> None:
+    with pytest.raises(CellFailed, match=said):
+        run(tmp_path, *command)
 
 
-def test_the_command_ends_when_whoever_started_it_is_gone(tmp_path: Path) -> None:
+def test_a_command_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no_such_command"):
+        run(tmp_path, "no_such_command")
+
+
+def test_a_cell_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
-    words = command(tmp_path, "sh", "-c", f"echo $$ > {mark}; sleep 600")
-    process = subprocess.Popen(words, stdin=subprocess.PIPE)
-    assert process.stdin
-    deadline = time.monotonic() + 60
-    while not (mark.exists() and mark.read_text().strip()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.stdin.close()
-    assert process.wait(60) == 130
+    with pytest.raises(CellFailed, match="--cell_timeout"):
+        run(tmp_path, "sh", "-c", f"setsid sh -c 'echo $$ > {mark}; sleep 600' & sleep 600", timeout_s=1)
     status = Path(f"/proc/{mark.read_text().strip()}/status")  # a zombie until the machine's init reaps it
     assert not status.exists() or "(zombie)" in status.read_text()

@@ -1,16 +1,15 @@
 """Nsight Compute's CSV as it is, a profiler that is not here, and a Jetson's EMC load."""
 
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from edgebench.errors import UserError
+from edgebench.shell.launch import room_command
 from edgebench.speculation import traffic as profile_memory
 
-SCRIPT = Path(__file__).resolve().parents[2] / "edgebench/speculation/traffic.py"
 HEADER = (
     '"ID","Process ID","Process Name","Host Name","Kernel Name","Context","Stream","Block Size","Grid Size",'
     '"Device","CC","dram__bytes_read.sum","dram__bytes_write.sum",'
@@ -36,16 +35,9 @@ elif not os.environ.get("NCU_EMPTY"):
 """
 
 
-def run(*words: object, **more: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, **more)  # type: ignore[call-overload, no-any-return]
-
-
 def parsed(path: Path, text: str) -> dict:
     path.write_text(text)
-    done = run("parse", path)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return profile_memory.parse_csv(path)
 
 
 def test_the_wide_layout_is_added_up_over_kernels_with_its_units(tmp_path: Path) -> None:
@@ -80,39 +72,41 @@ def test_units(unit: str, factor: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "==PROF== nothing\n", HEADER + UNITS])
 def test_a_file_without_kernels_is_told_so(tmp_path: Path, text: str) -> None:
-    (tmp_path / "a.csv").write_text(text)
-    done = run("parse", tmp_path / "a.csv")
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and not done.stdout
+    with pytest.raises(UserError, match=r"a\.csv"):
+        parsed(tmp_path / "a.csv", text)
 
 
-def test_a_command_is_profiled_exported_and_parsed(tmp_path: Path) -> None:
-    ncu = tmp_path / "ncu"
+def test_a_command_is_profiled_exported_and_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ncu, out = tmp_path / "ncu", tmp_path / "x.csv"
     ncu.write_text(FAKE_NCU.format(python=sys.executable))
     ncu.chmod(0o755)
     (tmp_path / "report.txt").write_text(HEADER + UNITS + ROWS)
-    env = {**os.environ, "NCU_CSV": str(tmp_path / "report.txt")}
-    words = ("ncu", "--ncu", ncu, "--out", tmp_path / "x.csv", "--", "true")
-    done = run(*words, env=env)
-    assert json.loads(done.stdout)["kernels"] == 2 and (tmp_path / "x.csv").exists()
-    done = run(*words, env={**env, "NCU_FAILS": "1"})
-    assert done.returncode == 1 and "root" in done.stderr and "Traceback" not in done.stderr
+    monkeypatch.setenv("NCU_CSV", str(tmp_path / "report.txt"))
+    assert profile_memory.profile(["true"], out, str(ncu))["kernels"] == 2 and out.exists()
+    monkeypatch.setenv("NCU_FAILS", "1")
+    with pytest.raises(UserError, match="root"):
+        profile_memory.profile(["true"], out, str(ncu))
+    monkeypatch.delenv("NCU_FAILS")
     (tmp_path / "x.ncu-rep").unlink()
-    assert "nothing on the GPU" in run(*words, env={**env, "NCU_EMPTY": "1"}).stderr
+    monkeypatch.setenv("NCU_EMPTY", "1")
+    with pytest.raises(UserError, match="nothing on the GPU"):
+        profile_memory.profile(["true"], out, str(ncu))
 
 
 def test_without_a_profiler_it_says_that_it_is_not_here(tmp_path: Path) -> None:
-    done = run("ncu", "--ncu", tmp_path / "ncu", "--out", tmp_path / "x.csv", "--", "true")
-    assert done.returncode == 1 and "not here" in done.stderr
+    with pytest.raises(UserError, match="not here"):
+        profile_memory.profile(["true"], tmp_path / "x.csv", str(tmp_path / "ncu"))
 
 
 def test_emc_load_of_a_window_from_a_feed_that_was_handed_on(tmp_path: Path) -> None:
     log = tmp_path / "feed.log"
     lines = "".join(f"RAM 1/2MB EMC_FREQ {load}%@2133 VDD_IN 5000mW/5000mW\\n" for load in (10, 30))
-    done = run("tee", "--out", log, "--", "printf", lines.replace("%", "%%"))
+    words = room_command("edgebench.speculation.traffic", str(log), "printf", lines.replace("%", "%%"))
+    done = subprocess.run(words, capture_output=True, text=True)
     assert done.stdout.count("VDD_IN") == 2 and len(log.read_text().splitlines()) == 2
-    found = json.loads(run("emc", log).stdout)
+    found = profile_memory.emc_load(log)
     assert (found["emc_load_percent_mean"], found["emc_load_percent_max"]) == (20.0, 30)
-    assert json.loads(run("emc", log, "--t1", 0).stdout)["reason"] == "no line in this window"
+    assert profile_memory.emc_load(log, t1=0)["reason"] == "no line in this window"
     log.write_text("1.0 VDD_IN 5000mW/5000mW\n")
-    found = json.loads(run("emc", log).stdout)
+    found = profile_memory.emc_load(log)
     assert found["emc_load_percent_mean"] is None and "only tegrastats" in found["reason"]

@@ -8,14 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from edgebench.engine.client import DraftGeneration
 from edgebench.speculation import cell as speculate
+from edgebench.speculation.tokens import TokenPrompt
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "edgebench/speculation/cell.py"
@@ -36,6 +38,22 @@ def draft_of(tiny_model: Callable[..., Path]) -> Callable[[float], str]:
 
 
 # --- The command ---
+
+
+def drafted(token_ids: tuple[int, ...]) -> DraftGeneration:
+    """An answer of nothing but ids."""
+    timed = {"t0_s": 0.0, "first_token_s": 0.1, "t1_s": 0.2, "draft_ms": 0.0, "verify_ms": 0.0}
+    counts = dict.fromkeys(("steps", "drafted", "accepted", "stopped", "checks", "windows"), 0)
+    return DraftGeneration(
+        token_ids,
+        "",
+        "length",
+        catch_up_ms=0.0,
+        tries=(),
+        hits=(),
+        **timed,
+        **counts,  # type: ignore[arg-type]
+    )
 
 
 def command(*flags: object) -> subprocess.CompletedProcess[str]:
@@ -86,14 +104,14 @@ def test_plain_decoding_is_a_run_of_its_own(tmp_path: Path, demo_models: dict[st
 def test_warm_up_is_as_many_requests_as_asked_for_and_may_be_more_than_a_batch() -> None:
     asked: list[Any] = []
 
-    def ask(request: dict[str, Any]) -> dict[str, Any]:
-        asked.append(request["prompt"])
-        return {"token_ids": [1], "t0_s": 0.0, "first_token_s": 0.1, "t1_s": 0.2}
+    def draft(ids: Sequence[int], *_: object) -> DraftGeneration:
+        asked.append(ids[0])
+        return drafted((1,))
 
     args = SimpleNamespace(requests=2, batches=1, warmup=5, max_tokens=4, seed=1, plain=True, compare="first")
     args.temperature, args.adaptive, args.threshold = 0.0, "off", 0.0
-    known = {"id": 1, "level": "L0", "category": None, "prompt_tokens": 1, "ids": [1]}
-    list(speculate.run_batches(SimpleNamespace(ask=ask), [known] * 3, args))  # type: ignore[arg-type]
+    known = [TokenPrompt(1, None, "L0", (number,)) for number in range(3)]
+    list(speculate.run_batches(SimpleNamespace(draft=draft), known, args))  # type: ignore[arg-type]
     assert asked == [0, 1, 2, 0, 1, 0, 1]  # five warm-ups, then the batch
 
 
@@ -152,13 +170,10 @@ def test_bad_input_is_one_line(
 
 
 def test_a_quantized_model_says_where_it_parts(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:
+    prompt = TokenPrompt(1, None, "L0", (7, 8))
     rows = [
-        speculate.request_row(
-            {"id": 1, "level": "L0", "category": None, "prompt_tokens": 2},
-            {"token_ids": ours, "t0_s": 0.0, "t1_s": 1.0, "first_token_s": 0.5},
-            {"token_ids": theirs},
-        )
-        for ours, theirs in (([1, 2, 3], [1, 2, 3]), ([1, 2, 3], [1, 9, 3]), ([1, 2], [1, 2, 3]))
+        speculate.request_row(prompt, drafted(ours), drafted(theirs))
+        for ours, theirs in (((1, 2, 3), (1, 2, 3)), ((1, 2, 3), (1, 9, 3)), ((1, 2), (1, 2, 3)))
     ]
     assert [row["first_difference"] for row in rows] == [None, 1, 2]
 

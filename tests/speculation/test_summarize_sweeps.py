@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgebench.speculation import summary as summarize_sweeps
+from edgebench.stats.intervals import quantile
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = ROOT.parent / "shared" / "data" / "speculative"
@@ -19,7 +20,7 @@ needs_published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the publish
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "edgebench/speculation/summary.py"), *map(str, words)]
+    command = [sys.executable, str(ROOT / "companions/sweep_speculative.py"), "summary", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -69,8 +70,8 @@ def cell(role: str, latencies_ms: list[list[float]], joules: list[float] | None 
         "nwor_mode": role,
         "scv_mode": "off",
         "latency_avg_s": sum(spans) / len(spans),
-        "latency_p50_s": summarize_sweeps.percentile(spans, 50),
-        "latency_p95_s": summarize_sweeps.percentile(spans, 95),
+        "latency_p50_s": quantile(spans, 0.5),
+        "latency_p95_s": quantile(spans, 0.95),
         "spec_num_draft_tokens": 100,
         "spec_num_accepted_tokens": 60,
         "spec_acceptance_ratio": 0.6,
