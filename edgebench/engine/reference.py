@@ -49,7 +49,7 @@ def decode(context: Context, ids: Sequence[int], max_tokens: int) -> ReferenceAn
 
 
 def text_of(model: Model, ids: Sequence[int]) -> str:
-    """An answer as a text tool prints it: no control tokens, the first space kept, half characters dropped."""
+    """An answer as a text tool prints it: no control tokens, its first space, no half characters."""
     return b"".join(model.piece(token, control=False) for token in ids).decode("utf-8", "ignore")
 
 
