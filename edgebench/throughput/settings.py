@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgebench.engine.client import ModelLoad, Sampling
@@ -81,10 +81,5 @@ class Settings:
 
     def power(self) -> PowerSettings:
         """The power that is measured beside it."""
-        return PowerSettings(
-            source=self.source,
-            feed=self.feed,
-            interval_ms=self.interval,
-            idle_seconds=self.idle_seconds,
-            trace_path=self.power_trace,
-        )
+        settings = PowerSettings(self.source, self.feed, self.interval, self.idle_seconds)
+        return replace(settings, trace_path=self.power_trace)
