@@ -32,9 +32,10 @@ from edgebench.collecting.settings import Settings
 from edgebench.engine.client import EngineProcess
 from edgebench.errors import UserError
 from edgebench.power.session import PowerSession
-from edgebench.records.jsonl import exclusive
+from edgebench.records.jsonl import exclusive, reason_of
 from edgebench.shell.progress import say
 from edgebench.shell.signals import Interrupted, ending_signals
+from edgebench.shell.text import counted
 
 HERE = Path(__file__).resolve().parent
 
@@ -114,16 +115,8 @@ def collect(settings: Settings) -> int:
             return plan.exit_code
         for note in plan.notes:
             say(note)
-        failed, errors = 0, plan.errors
-        if plan.todo:
-            campaign = measure(plan, engine)
-            failed = campaign.failed
-            errors += campaign.refused
-    for error in errors:
-        say(f"error: {error}")
-    if plan.runs:
-        print(check_runs(out).as_text(), flush=True)
-    return 1 if failed or errors else 0
+        campaign = measure(plan, engine) if plan.todo else None
+    return sum_up(plan, campaign)
 
 
 def measure(plan: Plan, engine: EngineProcess) -> Campaign:
@@ -134,6 +127,21 @@ def measure(plan: Plan, engine: EngineProcess) -> Campaign:
             if plan.todo_of(model):
                 campaign.run_model(model)
     return campaign
+
+
+def sum_up(plan: Plan, campaign: Campaign | None) -> int:
+    """Say what could not be run and whether the measurements can be true. Returns the exit code."""
+    errors = [*plan.errors, *(campaign.refused if campaign else [])]
+    for error in errors:
+        say(f"error: {error}")
+    if plan.runs:
+        print(check_runs(plan.settings.out_jsonl).as_text(), flush=True)
+    if errors or (campaign and campaign.failed):
+        return 1
+    if plan.failed_before:
+        failed = counted(plan.failed_before, "failed run")
+        say(f"{failed} of earlier starts left as they are; --retry_errors does them again")
+    return 0
 
 
 def command_again(*left_out: str) -> str:
@@ -151,7 +159,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"error: {problem}")
         return problem.exit_code
     except OSError as problem:
-        say(f"error: {problem}; every finished run is kept, start again when that is mended")
+        where = f"{problem.filename}: " if problem.filename else ""
+        say(
+            f"error: {where}{reason_of(problem)}; every finished run is kept, start again when that is mended"
+        )
         return 1
     except Interrupted as interrupted:
         # --fresh would set aside what is finished.

@@ -95,6 +95,8 @@ class Campaign:
         self.block: list[Measured] = []
         self.loaded: Loaded | None = None  # of the model of now, as last loaded
         self.load_failures: list[Failure] = []  # since it was last loaded
+        self.told_error: dict[str, str] | None = None  # of the run before
+        self.alike = 0  # runs that failed like it
         self.changed_prompts: set[str] = set()  # models whose template writes other prompts than planned
 
     def _pace_of(self, model: PlannedModel) -> ModelPace:
@@ -132,6 +134,7 @@ class Campaign:
             self.write(model, run, record)
             self.pace.ran(model.model_id, time.monotonic() - began_s)
             self.tell(run, record)
+        self.tell_alike()
         self.close_block()
 
     # --- Loading ---
@@ -369,15 +372,27 @@ class Campaign:
                 self.failed += 1
 
     def tell(self, run: PlannedRun, record: RunRecord) -> None:
-        """One line for a failed run, and the progress."""
-        if record.error:
-            say(f"{run.name}: {record.error['type']}: {record.error['message']}")
+        """One line for a failed run, unless it failed just like the one before it; and the progress."""
+        if record.error and record.error == self.told_error:
+            self.alike += 1
+        else:
+            self.tell_alike()
+            self.told_error = record.error
+            if record.error:
+                say(f"{run.name}: {record.error['type']}: {record.error['message']}")
         text = run.name
         if record.completion_tokens is not None:
             text += f" {record.completion_tokens} tok"
         if record.energy_joule is not None:
             text += f" {fixed(record.energy_joule, 1)} J"
         self.progress.step(text)
+
+    def tell_alike(self) -> None:
+        """How many runs failed like the one before them: a broken model says the same every time."""
+        if self.alike:
+            say(f"  {self.alike} more like it")
+        self.alike = 0
+        self.told_error = None
 
 
 def take(record: RunRecord, generation: Generation) -> None:

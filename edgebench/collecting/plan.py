@@ -34,7 +34,16 @@ from edgebench.collecting.resume import (
     with_keys,
 )
 from edgebench.collecting.settings import LOAD_SETTINGS, Settings
-from edgebench.engine.client import EngineFailure, Message, ModelLoad, Prompt, PromptCount, Resolved
+from edgebench.engine.client import (
+    NOT_A_GENERATION,
+    EngineFailure,
+    Message,
+    ModelFacts,
+    ModelLoad,
+    Prompt,
+    PromptCount,
+    Resolved,
+)
 from edgebench.errors import UserError
 from edgebench.gguf import identity
 from edgebench.power.feeds import find_feed
@@ -51,7 +60,7 @@ Facts = Mapping[str, Any]
 class Tokenizer(Protocol):
     """What planning asks of the engine: it opens vocabularies and counts prompts."""
 
-    def open(self, model: str) -> Any: ...
+    def open(self, model_path: str) -> ModelFacts: ...
 
     def count(self, prompt: Prompt) -> PromptCount: ...
 
@@ -160,9 +169,10 @@ class Plan:
         if self.skipped_levels:
             lines.append(f"{self.skipped_levels} levels without text are skipped")
         if self.done:
-            failed = self.failed_before
-            again = f"; {failed} of them failed, --retry_errors does those again" if failed else ""
-            lines.append(f"{self.done} of {len(self.runs)} runs are done already{again}")
+            failed = f"; {self.failed_before} of them failed" if self.failed_before else ""
+            if failed and self.settings.dry_run:  # a campaign says it at its end
+                failed += ", --retry_errors does those again"
+            lines.append(f"{self.done} of {len(self.runs)} runs are done already{failed}")
         return lines
 
     def environment(
@@ -314,7 +324,8 @@ def count_prompts(
     model: PlannedModel, runs: Sequence[PlannedRun], engine: Tokenizer
 ) -> dict[tuple[int | str, str, int], PromptCount]:
     """Each distinct prompt of the model's runs in its own tokens; EngineFailure with the engine's reason."""
-    engine.open(model.path)
+    if not engine.open(model.path).has_decoder:
+        raise EngineFailure(NOT_A_GENERATION, "an embedding model: it reads a text and says none")
     counts: dict[tuple[int | str, str, int], PromptCount] = {}
     for run in runs:
         if run.prompt_cell not in counts:

@@ -119,7 +119,7 @@ def kill_at_random(asked: list[str], draw: random.Random, whole_group: bool) -> 
     # A moment is a line it says and a pinch of time: planning, loading, idle, runs, the end.
     for _ in range(draw.randrange(1, 7)):
         child.stderr.readline()
-    time.sleep(draw.random() * 0.3)
+    time.sleep(draw.random())
     below = processes_below(child.pid)
     if whole_group:
         os.killpg(child.pid, signal.SIGKILL)
@@ -133,7 +133,7 @@ def kill_at_random(asked: list[str], draw: random.Random, whole_group: bool) -> 
 def kill_and_finish(folder: Path, model: Path, kills: int, seed: int) -> None:
     """Kill it again and again, the parent alone and its group in turn; then let it finish, and look."""
     draw = random.Random(seed)
-    asked = command(folder, model, tasks=3, repeats=2, idle_every=4)
+    asked = command(folder, model, tasks=3, repeats=2, idle_every=4, cooldown=0.03)
     for number in range(kills):
         before = whole_keys(folder / "runs.jsonl")
         below = kill_at_random(asked, draw, whole_group=bool(number % 2))

@@ -252,6 +252,10 @@ def test_a_killed_engine_costs_one_run_which_retry_does_again(flags: list[object
     if victim == "edgebench.engine.client":  # once is enough for what follows
         return
     before = out.read_bytes()
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0 and out.read_bytes() == before  # nothing failed in this start, but it says:
+    assert again.stderr.splitlines()[-1].startswith("1 failed run of earlier starts")
+    assert again.stderr.count("--retry_errors") == 1
     again = subprocess.run([*command, "--dry_run"], capture_output=True, text=True)
     assert "0 to do" in again.stdout and "1 of them failed, --retry_errors" in again.stdout
     assert out.read_bytes() == before
@@ -350,8 +354,11 @@ def test_a_full_disk_loses_no_finished_record(flags: list[object]) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     done = collect(*flags, "--repeats", 2, preexec_fn=small_files)
-    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: ")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 1 and errors == done.stderr.splitlines()[-1:]
+    assert errors[0].startswith(f"error: {out}: ") and "Errno" not in errors[0]
     assert "Traceback" not in done.stderr
+    assert not [path.name for path in out.parent.iterdir() if path.name.endswith((".part", ".tmp"))]
     kept = out.read_bytes()
     assert 0 < len(kept) <= limit and kept.endswith(b"\n")
     assert collect(*flags, "--repeats", 2).returncode == 0
