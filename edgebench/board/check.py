@@ -1,38 +1,27 @@
-#!/usr/bin/env python3
-"""Is this machine ready to be measured, and what is it? It changes no setting.
-
-Asks board_facts.py (the machine) and gguf_facts.py (the models), which stand
-beside it, and judges the answers. Prints one line per check, each with the
-command that cures it:
+"""Is this machine ready to be measured? Facts in, one verdict a check out, each with its cure.
 
   ok       nothing to do
   warn     numbers will be slower, noisier or less certain than they could be
-  bad      a campaign would fail or measure the wrong thing: exit status 1
-  unknown  the machine does not say; `why` follows
+  bad      a campaign would fail or measure the wrong thing
+  unknown  the machine does not say; why follows
 
-With --json it prints one line instead: the facts of board_facts.py, the models,
-and the checks; units in the names, null for what could not be read.
-
-Example:
-  python companions/board_check.py --models models/gemma-2-2b-it-Q6_K.gguf
+The facts of the machine are facts.py's, those of models gguf/facts.py's. No setting is changed.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
 import shlex
-import subprocess
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgebench.board.thermal import is_silicon
-from edgebench.shell.launch import room_command
+from edgebench.board.thermal import hottest_c, is_reading, is_silicon, zone_name
+from edgebench.gguf.facts import MEMORY_MARGIN, ModelFacts, fits
+from edgebench.shell.text import printable
 
 WIDTH = 80
 ENGINE_PIN = "llama-cpp-python==0.3.36"
@@ -43,7 +32,6 @@ BAD_L4T = {"36.4.7": "large CUDA allocations fail on it (NvMapMemAllocInternalTa
 BAD_L4T_MODEL_BYTE = 1_100_000_000
 TRIP_MARGIN_C = 15.0  # a campaign that starts nearer to the throttling limit reaches it
 SWAP_USED_BYTE, DISK_LOW_BYTE = 64 * MIB, 1 * GIB
-MEMORY_MARGIN = 0.85  # the CUDA context and the rest of the system need the remainder
 SMALL_BOARD_BYTE = 9 * GIB  # "8 GB": the engine's reservation of virtual GPU memory crashes there
 DESKTOP_BYTE = 200 * MIB
 LOAD_LIMIT = 1.0  # of the 1-minute average: one core's worth of other work
@@ -51,12 +39,10 @@ STATUSES = ("ok", "warn", "bad", "unknown")
 Facts = Mapping[str, Any]
 
 
-class BoardCheckError(Exception):
-    """What the user can fix."""
-
-
 @dataclass(frozen=True)
 class Check:
+    """The verdict on one thing."""
+
     name: str
     status: str  # one of STATUSES
     message: str
@@ -64,6 +50,7 @@ class Check:
 
 
 def gib(value: float) -> str:
+    """Bytes in words."""
     return f"{value / GIB:.1f} GiB"
 
 
@@ -71,6 +58,7 @@ def gib(value: float) -> str:
 
 
 def check_board(facts: Facts) -> Check:
+    """What machine it is."""
     name = facts["board"] or "unknown machine"
     size = gib(facts["memory_total_byte"]) if facts["memory_total_byte"] else "?"
     cores = f"{facts['cpu_cores'] or '?'} cores, {size} memory"
@@ -210,6 +198,7 @@ def check_engine(facts: Facts) -> Check:
 
 
 def check_gpus(facts: Facts) -> list[Check]:
+    """The cards of a PC."""
     checks = []
     for card in facts["gpus"]:
         size, speed = card["memory_total_byte"], card["memory_bandwidth_gb_per_s"]
@@ -219,35 +208,37 @@ def check_gpus(facts: Facts) -> list[Check]:
     return checks
 
 
-def check_model(facts: Facts, model: Facts) -> Check:
+def check_model(facts: Facts, model: ModelFacts) -> Check:
     """Weights + cache + graph against the free memory: the board's, or that of a PC's card."""
-    name = Path(model["model"]).name
-    if model["error"]:
-        return Check("model", "bad", f"{name}: {model['error']}")
+    name = printable(Path(model.model).name)
+    if model.error:
+        return Check("model", "bad", f"{name}: {model.error}")
     free, where = facts["memory_available_byte"], "memory"
     # On a Jetson, GPU and CPU share one memory; a PC's card has its own.
     cards = [card["memory_free_byte"] for card in facts["gpus"] if card["memory_free_byte"] is not None]
     if cards and facts["engine"]["gpu_offload"]:
         free, where = max(cards), "GPU memory"
-    need = model["need_byte"]
-    if need is None or free is None:
-        why = model["why_unknown"] if need is None else f"the free {where} could not be read"
+    if fits(model, free) is None:
+        why = model.why_unknown if model.need_byte is None else f"the free {where} could not be read"
         return Check("model", "unknown", f"{name}: {why}")
-    weights, cache, graph = (gib(model[part]) for part in ("file_byte", "kv_byte", "compute_byte"))
+    needs = (model.file_byte, model.kv_byte, model.compute_byte, model.need_byte)
+    weights, cache, graph, need = (gib(part or 0) for part in needs)
     parts = f"{weights} weights + {cache} cache + {graph} graph"
-    message = f"{name}: {parts} at {model['n_ctx']} tokens = {gib(need)}; free {where} {gib(free)}"
-    status = "bad" if need > free else "warn" if need > free * MEMORY_MARGIN else "ok"
-    if status == "ok":
-        return Check("model", status, message)
-    smaller = max(256, model["n_ctx"] // 2)
-    return Check("model", status, message, f"{shlex.join(rerun(model['model']))} --n_ctx {smaller}")
+    message = f"{name}: {parts} at {model.n_ctx} tokens = {need}; free {where} {gib(free)}"
+    if fits(model, free, MEMORY_MARGIN):
+        return Check("model", "ok", message)
+    status = "warn" if fits(model, free) else "bad"
+    smaller = max(256, (model.n_ctx or 0) // 2)
+    return Check("model", status, message, f"{shlex.join(rerun(model.model))} --n_ctx {smaller}")
 
 
 def rerun(model: str) -> list[str]:
+    """The command that judges a model again."""
     return ["python", "companions/board_check.py", "--models", model]
 
 
 def check_swap(facts: Facts) -> Check:
+    """Memory that has gone to swap comes back during a run."""
     used, total = facts["swap_used_byte"], facts["swap_total_byte"]
     if used is None or total is None:
         return Check("swap", "unknown", "/proc/meminfo does not say")
@@ -259,6 +250,7 @@ def check_swap(facts: Facts) -> Check:
 
 
 def check_disk(facts: Facts) -> Check:
+    """Room for the records."""
     free = facts["disk_free_byte"]
     if free is None:
         return Check("disk", "unknown", "a recorded tree does not tell the free space")
@@ -267,24 +259,24 @@ def check_disk(facts: Facts) -> Check:
 
 
 def check_heat(facts: Facts) -> Check:
-    """Each zone against its own throttling limit; limits that the machine does not state are not assumed."""
-    temps, trips = facts["temps_c"], facts["trip_points_c"]
-    if not temps:
+    """Each zone of the chip against its own throttling limit; limits it does not state are not assumed."""
+    chip_c = {zone: temp for zone, temp in facts["temps_c"].items() if is_silicon(zone) and is_reading(temp)}
+    trips = facts["trip_points_c"]
+    temp_c = hottest_c(chip_c)
+    if temp_c is None:
         return Check("temperature", "unknown", "no thermal zone could be read")
-    chip = [zone for zone in temps if is_silicon(zone)] or list(temps)
-    hottest = max(chip, key=lambda zone: float(temps[zone]))
-    text = f"{hottest} {temps[hottest]:.0f} C is the hottest of {len(temps)}"
-    margins = {zone: trips[zone] - temps[zone] for zone in temps if zone in trips}
+    of_that_heat = [zone for zone in chip_c if chip_c[zone] == temp_c]
+    hottest = next((zone for zone in of_that_heat if zone_name(zone) == "tj"), of_that_heat[0])
+    text = f"{hottest} {temp_c:.0f} C is the hottest of {len(facts['temps_c'])}"
+    margins = {zone: trips[zone] - chip_c[zone] for zone in chip_c if zone in trips}
     if not margins:
         return Check("temperature", "ok", f"{text}; no throttling limit stated")
     tight = min(margins, key=lambda zone: margins[zone])
-    text += (
-        f"; {tight} is {abs(margins[tight]):.0f} C {'below' if margins[tight] >= 0 else 'above'} its limit"
-    )
+    side = "below" if margins[tight] >= 0 else "above"
+    text += f"; {tight} is {abs(margins[tight]):.0f} C {side} its limit"
     status = "bad" if margins[tight] <= 0 else "warn" if margins[tight] < TRIP_MARGIN_C else "ok"
-    return Check(
-        "temperature", status, text, None if status == "ok" else "sudo jetson_clocks --fan; sleep 300"
-    )
+    cure = None if status == "ok" else "sudo jetson_clocks --fan; sleep 300"
+    return Check("temperature", status, text, cure)
 
 
 def check_throttling(facts: Facts) -> Check:
@@ -307,6 +299,7 @@ def check_throttling(facts: Facts) -> Check:
 
 
 def check_load(facts: Facts) -> Check:
+    """Other work on this machine."""
     busy, average = facts["busy_processes"], facts["load_1min"]
     if average is None:
         return Check("other load", "unknown", "/proc/loadavg does not say")
@@ -318,6 +311,7 @@ def check_load(facts: Facts) -> Check:
 
 
 def check_desktop(facts: Facts) -> Check:
+    """A desktop takes memory and GPU time."""
     if not facts["desktop"]:
         return Check("desktop", "ok", "none running")
     text = f"{', '.join(facts['desktop'])} with {gib(facts['desktop_byte'])}"
@@ -326,26 +320,28 @@ def check_desktop(facts: Facts) -> Check:
     return Check("desktop", "warn", f"{text}, and GPU time", "sudo systemctl isolate multi-user.target")
 
 
-def judge(facts: Facts, models: Sequence[Facts]) -> list[Check]:
+def check(facts: Facts, models: Sequence[ModelFacts] = ()) -> list[Check]:
     """All checks, in the order of the table."""
-    largest = max((model["file_byte"] or 0 for model in models), default=0)
-    checks = [check_board(facts), check_release(facts, largest), check_power_mode(facts), check_clocks(facts)]
-    checks += [check_engine(facts), *check_gpus(facts), *(check_model(facts, model) for model in models)]
-    checks += [check_swap(facts), check_disk(facts), check_heat(facts), check_throttling(facts)]
-    checks += [check_load(facts), check_desktop(facts)]
-    return [check for check in checks if check]
+    largest = max((model.file_byte or 0 for model in models), default=0)
+    checks = [
+        check_board(facts),
+        check_release(facts, largest),
+        check_power_mode(facts),
+        check_clocks(facts),
+        check_engine(facts),
+        *check_gpus(facts),
+        *(check_model(facts, model) for model in models),
+        check_swap(facts),
+        check_disk(facts),
+        check_heat(facts),
+        check_throttling(facts),
+        check_load(facts),
+        check_desktop(facts),
+    ]
+    return [one for one in checks if one]
 
 
-# --- the other scripts, and output ---
-
-
-def ask(script: str, arguments: Sequence[str]) -> list[dict[str, Any]]:
-    """JSON objects that a script beside this one prints. Its own `error:` is passed on."""
-    child = subprocess.run([*room_command(script), *arguments], capture_output=True, text=True, timeout=300)
-    if not child.stdout.strip():
-        reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
-        raise BoardCheckError(reason.removeprefix("error: "))
-    return [json.loads(line) for line in child.stdout.splitlines()]
+# --- For people ---
 
 
 def format_cure(command: str) -> list[str]:
@@ -356,6 +352,7 @@ def format_cure(command: str) -> list[str]:
 
 
 def format_table(checks: Sequence[Check]) -> str:
+    """The checks within 80 columns, then how many there are of each kind."""
     lines = []
     for check in checks:
         text = textwrap.wrap(f"{check.name}: {check.message}", WIDTH - 10, break_on_hyphens=False)
@@ -363,44 +360,3 @@ def format_table(checks: Sequence[Check]) -> str:
         lines += format_cure(check.cure) if check.cure else []
     counts = [f"{sum(check.status == status for check in checks)} {status}" for status in STATUSES]
     return "\n".join([*lines, ", ".join(counts)])
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--models", nargs="+", default=[], metavar="GGUF", help="models that must fit into memory"
-    )
-    parser.add_argument(
-        "--n_ctx", type=int, default=4096, metavar="N", help="their context (default %(default)s)"
-    )
-    parser.add_argument(
-        "--root", default="/", metavar="DIR", help="judge a recorded copy of /etc, /sys, /proc"
-    )
-    parser.add_argument("--json", action="store_true", help="facts and checks as one JSON line")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if args.n_ctx < 1:
-        parser.error("--n_ctx must be at least 1")
-    try:
-        (facts,) = ask("edgebench.board.facts", ["--root", args.root])
-        asked = ["--json", "--n_ctx", str(args.n_ctx), *args.models]
-        models = ask("edgebench.gguf.facts", asked) if args.models else []
-        checks = judge(facts, models)
-    except (BoardCheckError, OSError, subprocess.TimeoutExpired) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 1
-    if args.json:
-        print(json.dumps({**facts, "models": models, "checks": [asdict(check) for check in checks]}))
-    else:
-        print(format_table(checks))
-    return 1 if any(check.status == "bad" for check in checks) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,39 +1,22 @@
-#!/usr/bin/env python3
 """What can this machine compute on? A Jetson, NVIDIA GPUs with their MIG instances, or the processor alone.
 
-A Jetson is known by its device tree; its GPU shares the board's memory. Other
-NVIDIA GPUs come from NVML (package nvidia-ml-py), and a GPU that is split into
-MIG instances is listed with each of them below it. A process takes one of them
-by CUDA_VISIBLE_DEVICES=UUID. The processor stands last, always.
-
-Prints a table, or with --json one object: devices [{kind (jetson, gpu, mig,
-cpu), index ("0", of an instance "0:1"), name, uuid, memory_byte,
-memory_free_byte, parent, mig_enabled, cuda_arch}], and why NVML has no say in
-`nvml_missing`. What the machine does not tell is null.
-
-Example:
-  python companions/list_devices.py --json
+A Jetson is known by its device tree; its GPU shares the board's memory. Other NVIDIA GPUs come from NVML
+(package nvidia-ml-py), and a GPU that is split into MIG instances is listed with each of them below it. A
+process takes one of them by CUDA_VISIBLE_DEVICES=UUID. The processor stands last, always. What the machine
+does not tell is None.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgebench.shell.launch import room_command
+from edgebench.board import facts as board_facts
 
 KINDS = {"jetson": "Jetson", "gpu": "GPU", "mig": "MIG instance", "cpu": "CPU"}
-
-
-class ListDevicesError(Exception):
-    """What the user can fix."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +34,30 @@ class Device:
     cuda_arch: str | None = None  # compute capability: 8.7 on Orin
 
 
-def board_facts(root: Path) -> dict[str, Any]:
-    """What board_facts.py, which stands beside this script, says of the machine."""
-    command = [*room_command("edgebench.board.facts"), "--root", str(root)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    try:
-        facts: dict[str, Any] = json.loads(done.stdout)
-    except ValueError:
-        raise ListDevicesError(f"board_facts.py failed: {done.stderr.strip() or done.returncode}") from None
-    return facts
+@dataclass(frozen=True)
+class Devices:
+    """All there is to compute on, and why NVML has no say in it (None where it has)."""
+
+    devices: list[Device]
+    nvml_missing: str | None
+
+    def as_record(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+def list_devices(root: Path) -> Devices:
+    """What this machine, or a recorded one, computes on. UserError where root is no folder."""
+    board_facts.check_root(root)
+    root = root.resolve()
+    facts = {**board_facts.identity(root), **board_facts.memory(root)}
+    missing: str | None = "not asked: a Jetson"
+    if facts["is_jetson"]:
+        # NVML starts on a Jetson and knows next to nothing of its GPU; the device tree does.
+        found = [jetson(facts)]
+    else:
+        found, missing = nvml_devices()
+    return Devices([*found, processor(facts)], missing)
 
 
 def jetson(facts: Mapping[str, Any]) -> Device:
@@ -88,8 +86,7 @@ def processor(facts: Mapping[str, Any]) -> Device:
     )
 
 
-# ---------------------------------------------------------------------------
-# NVML
+# --- NVML ---
 
 
 def text_of(value: Any) -> str:
@@ -152,62 +149,24 @@ def described(ask: Callable[..., Any], handle: Any, blank: Device) -> Device:
     return Device(**{**asdict(blank), **known})
 
 
-# ---------------------------------------------------------------------------
-# Command line
-
-
-def list_devices(root: Path) -> dict[str, Any]:
-    """{"devices": […], "nvml_missing": why or null}."""
-    facts = board_facts(root)
-    missing: str | None = "not asked: a Jetson"
-    if facts.get("is_jetson"):
-        # NVML starts on a Jetson and knows next to nothing of its GPU; the device tree does.
-        found = [jetson(facts)]
-    else:
-        found, missing = nvml_devices()
-    return {"devices": [asdict(one) for one in [*found, processor(facts)]], "nvml_missing": missing}
+# --- For people ---
 
 
 def gib(value: int | None) -> str:
+    """Bytes in GiB."""
     return "?" if value is None else f"{value / 2**30:.1f}"
 
 
-def format_table(listed: Mapping[str, Any]) -> str:
+def format_table(listed: Devices) -> str:
     """The devices for a terminal of 80 columns; UUIDs, which are longer, below their device."""
     lines = [f"{'device':14} {'index':5} {'GiB':>6} {'free':>6}  name"]
-    for one in listed["devices"]:
-        name = (one["name"] or "?") + (" (MIG on)" if one["mig_enabled"] else "")
-        sizes = f"{gib(one['memory_byte']):>6} {gib(one['memory_free_byte']):>6}"
-        lines.append(f"{KINDS[one['kind']]:14} {one['index'] or '-':5} {sizes}  {name}")
-        if one["uuid"]:
-            lines.append(f"{'':14} {one['uuid']}")
-    if len(listed["devices"]) == 1:
-        why = f" ({listed['nvml_missing']})" if listed["nvml_missing"] else ""
+    for one in listed.devices:
+        name = (one.name or "?") + (" (MIG on)" if one.mig_enabled else "")
+        sizes = f"{gib(one.memory_byte):>6} {gib(one.memory_free_byte):>6}"
+        lines.append(f"{KINDS[one.kind]:14} {one.index or '-':5} {sizes}  {name}")
+        if one.uuid:
+            lines.append(f"{'':14} {one.uuid}")
+    if len(listed.devices) == 1:
+        why = f" ({listed.nvml_missing})" if listed.nvml_missing else ""
         lines.append(f"no GPU{why}: the engine runs on the processor")
     return "\n".join(lines)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    parser.add_argument("--root", type=Path, default=Path("/"), metavar="DIR", help="a recorded machine")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the devices."""
-    args = build_parser().parse_args(argv)
-    try:
-        listed = list_devices(args.root)
-    except (ListDevicesError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    print(json.dumps(listed) if args.json else format_table(listed))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,22 +1,15 @@
-#!/usr/bin/env python3
 """What is this machine? Board, power mode, clocks, memory, heat, load and engine.
 
-Prints one JSON object on one line, units in the names, null for what could not
-be read. board_check.py judges it, and the collector stores it. Read from /etc,
-/sys, /proc and /var/lib/nvpmodel; no root needed, no setting is changed. The
-engine is asked in a child process of this Python. The host name and serial
-numbers are left out.
+Units stand in the names, None is what could not be read. Read from /etc, /sys, /proc and /var/lib/nvpmodel;
+no root needed, no setting is changed. The engine is asked in a child process of this Python. The host name
+and serial numbers are left out. check.py judges the facts, and the collector stores them.
 
-With --root DIR it reads a recorded copy of those folders instead of this
-machine's; the engine and Python are this machine's all the same.
-
-Example:
-  python companions/board_facts.py > results/board.json
+With another root a recorded copy of those folders is read instead of this machine's; the engine and Python
+are this machine's all the same.
 """
 
 from __future__ import annotations
 
-import argparse
 import concurrent.futures
 import json
 import os
@@ -30,6 +23,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from edgebench.board.thermal import SENSOR_OFF_C
+from edgebench.errors import UserError
+from edgebench.shell import lifeline
 
 SCHEMA_VERSION = 1
 GIB = 2**30
@@ -81,10 +78,6 @@ print(json.dumps({
 }))
 """
 Facts = dict[str, Any]
-
-
-class BoardFactsError(Exception):
-    """What the user can fix."""
 
 
 # --- reading a file tree ---
@@ -289,7 +282,7 @@ def heat(root: Path) -> Facts:
     trips: dict[str, float] = {}
     for zone in names(root, "/sys/class/thermal/thermal_zone[0-9]*"):
         kind, value = read_text(root, f"{zone}/type"), read_int(root, f"{zone}/temp")
-        if not kind or value is None or value <= -200_000:  # -256 C: the unit is switched off
+        if not kind or value is None or value / 1000 <= SENSOR_OFF_C:  # -256 C: the unit is switched off
             continue
         kind = kind if kind not in temps else f"{kind}:{zone.rsplit('zone', 1)[1]}"
         temps[kind] = value / 1000
@@ -327,7 +320,7 @@ def throttle_counters(root: Path) -> dict[str, int]:
 def processes(root: Path) -> Iterator[tuple[int, str, int, int]]:
     """Pid, name, CPU ticks and resident pages of each process; those that end meanwhile are left out.
 
-    So is this script's own process group: the collector's other companions and the engine it asks.
+    So is our own process group: the collector, and the engine it asks.
     """
     own = str(os.getpgrp()) if root == Path("/") else None
     for folder in names(root, "/proc/[0-9]*"):
@@ -367,7 +360,7 @@ def ask_engine() -> Facts:
     """The engine's version, GPU offload and build, asked in a child so that its CUDA memory is given back."""
     empty = {"version": None, "gpu_offload": None, "system_info": None, "error": None}
     try:
-        child = subprocess.run(
+        child = lifeline.run(
             [sys.executable, "-c", ENGINE_QUESTION], capture_output=True, text=True, timeout=120
         )
         lines = child.stdout.strip().splitlines()
@@ -425,7 +418,7 @@ def ask_nvidia_smi() -> list[Facts]:
     fields = "name,driver_version,memory.total,memory.free,power.limit,temperature.gpu"
     command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
-        child = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        child = lifeline.run(command, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return []
     if child.returncode:
@@ -449,14 +442,22 @@ def smi_card(row: Sequence[str]) -> Facts:
 
 
 def board_facts(root: Path) -> Facts:
-    """All facts, in the order of the record; the engine is asked in a child."""
+    """All facts, in the order of the record; the engine is asked in a child. UserError where root is none."""
+    check_root(root)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         engine = pool.submit(ask_engine)  # while the other processes are watched
         return with_engine(machine_facts(root), engine.result())
 
 
+def check_root(root: Path) -> None:
+    """UserError where a recorded machine is not there."""
+    if not root.is_dir():
+        raise UserError(f"{root} is no folder; --root names a copy of /etc, /sys and /proc")
+
+
 def machine_facts(root: Path) -> Facts:
     """The facts that need no engine."""
+    root = root.resolve()
     facts: Facts = {
         "schema_version": SCHEMA_VERSION,
         "checked_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -478,29 +479,3 @@ def with_engine(machine: Facts, engine: Facts) -> Facts:
     facts["gpus"] = facts.pop("gpus")
     facts["memory_bandwidth_gb_per_s"] = memory_bandwidth(facts)
     return facts
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--root", type=Path, default=Path("/"), metavar="DIR", help="a recorded copy of /etc, /sys, /proc"
-    )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        if not args.root.is_dir():
-            raise BoardFactsError(f"{args.root} is no folder; --root names a copy of /etc, /sys and /proc")
-        print(json.dumps(board_facts(args.root.resolve())))
-    except BoardFactsError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -380,10 +380,7 @@ def levels_skipped(tasks: Sequence[Task], settings: Settings) -> int:
 
 def identify_models(settings: Settings, before: Earlier) -> list[PlannedModel]:
     """Who each model file is; what is no usable model has its error."""
-    try:
-        entries = identity.make_entries([Path(name) for name in settings.models], before.known_models)
-    except (identity.NameModelsError, OSError) as problem:
-        raise UserError(str(problem)) from None
+    entries = identity.make_entries([Path(name) for name in settings.models], before.known_models)
     return [PlannedModel(facts=entry, error=entry["error"]) for entry in entries]
 
 
@@ -419,7 +416,7 @@ def ask_engine(engine: Tokenizer, models: Sequence[PlannedModel]) -> dict[str, A
 def check_board(machine: Facts, engine: Facts, allow_cpu: bool) -> Facts:
     """Facts and checks; without an engine, or on a Jetson without its GPU, nothing runs: UserError."""
     facts = board_facts.with_engine(dict(machine), dict(engine))
-    checks = [dataclasses.asdict(check) for check in board_check.judge(facts, [])]
+    checks = [dataclasses.asdict(check) for check in board_check.check(facts)]
     board = {**facts, "models": [], "checks": checks}
     cure = next((check["cure"] for check in checks if check["name"] == "engine"), None)
     if engine["version"] is None:
