@@ -1,51 +1,88 @@
-#!/usr/bin/env python3
-"""Prompts from any file or a well-known set -> a prompts CSV that the collector reads.
+"""Prompts from any file or a well-known set, as rows for a prompts CSV.
 
-SOURCE is a file or a name:
-  *.csv *.jsonl *.json *.parquet   rows; a file with level columns (L0 L1 L2 L3 P) keeps them all
-  *.txt                            one prompt per line
-  alpaca gsm8k mmlu sharegpt       from a hub, through the optional package `datasets`
-  owner/name                       any other set of that hub
+A source is a file or a name:
+  *.csv *.tsv *.jsonl *.json *.parquet   rows; a file with level columns (L0 L1 L2 L3 P) keeps them all
+  *.txt                                  one prompt per line
+  alpaca gsm8k mmlu sharegpt             from a hub, through the optional package `datasets`
+  owner/name                             any other set of that hub
 
-Where there are no levels, the prompt of a row is, in this order: --column; the
-shape of a known set (instruction + input; question + choices; the first human
-turn of conversations, messages or turns); the first column called text, prompt,
-question, instruction, input or content. Answers in a row are never shown to the
-model. --sample_size takes the first N rows, with --shuffle N drawn by --seed.
-
-Writes question_id, category, topic and one column per level, whole or not at
-all. Ids are the rows' own where every row has its own, else row numbers.
-
-Example:
-  python companions/load_prompts.py gsm8k --sample_size 100 --shuffle --out results/gsm8k_prompts.csv
+Where there are no levels, the prompt of a row is, in this order: the column asked for; the shape of a known
+set (instruction + input; question + choices; the first human turn of conversations, messages or turns); the
+first column called text, prompt, question, instruction, input or content. Answers in a row are never shown to
+the model. Ids are the rows' own where every row has its own, else row numbers.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import difflib
-import gzip
+import io
 import json
-import os
 import random
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LEVELS = ("L0", "L1", "L2", "L3", "P")
-IDENTITY = ("question_id", "id", "task_id")
+from edgebench.errors import UserError
+from edgebench.prompts.table import Table, is_json_lines, is_missing_number, read_json_table, read_table
+from edgebench.prompts.tasks import IDENTITY, LEVELS
+from edgebench.records.jsonl import write_whole
+
 TEXT_COLUMNS = ("text", "prompt", "question", "instruction", "input", "content")
 HUMAN = ("human", "user")  # who speaks first: ShareGPT's word, and the chat APIs' word
-CELL_LIMIT_BYTE = 1 << 24  # Python's own limit of 128 KiB is less than a long document
 Row = Mapping[str, Any]
 
 
-class LoadPromptsError(Exception):
+class LoadPromptsError(UserError):
     """What the user can fix; the message names the source, the line and the cure."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be taken from where; the fields are the flags of companions/load_prompts.py."""
+
+    source: str
+    level: str = "L0"
+    column: str | None = None
+    split: str | None = None
+    subset: str | None = None
+    sample_size: int | None = None
+    shuffle: bool = False
+    seed: int = 42
+
+
+@dataclass(frozen=True)
+class Source:
+    """All rows of a source; the table that they stand in, where there is one with lines to name."""
+
+    rows: Sequence[Row]
+    table: Table | None = None
+
+    def use(self, columns: Sequence[str]) -> None:
+        """Say which columns are taken. TableError for one that stands twice, or a cell that is spoiled there.
+
+        Spoiled is what an Excel formula or pandas has left; a number that is NaN is a missing value.
+        """
+        if self.table is None:
+            return
+        self.table.use(columns)
+        for row in self.table.rows:
+            for column in columns:
+                if isinstance(row.cells.get(column), str):
+                    self.table.check_cell(row, column)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The chosen rows, one dict of columns each, and what was found on the way."""
+
+    levels: Sequence[str]
+    rows: Sequence[Mapping[str, str]]
+    column: str  # what was taken for the prompt
+    n_source_rows: int
+    n_without_text: int
 
 
 @dataclass(frozen=True)
@@ -78,12 +115,13 @@ SETS = {
 }
 
 
-# ---------------------------------------------------------------------------
-# A row -> its prompt
+# --- A row -> its prompt ---
 
 
 def said(value: Any) -> str:
     """Text of a cell; "" for null and for what is no text or number. A NUL would break readers of the CSV."""
+    if is_missing_number(value):
+        return ""
     return str(value).replace("\0", "").strip() if isinstance(value, (str, int, float)) else ""
 
 
@@ -129,17 +167,17 @@ SHAPES: tuple[tuple[tuple[str, ...], Callable[[Row], str]], ...] = (
 
 def prompt_reader(
     columns: Sequence[str], wanted: str | None, source: str
-) -> tuple[Callable[[Row], str], str]:
+) -> tuple[Callable[[Row], str], list[str]]:
     """(row -> prompt, which columns it takes). LoadPromptsError where no column can be meant."""
     if wanted is not None:
-        return column_reader(columns, wanted, source), wanted
+        return column_reader(columns, wanted, source), [wanted]
     for shape, reader in SHAPES:
         if all(column in columns for column in shape):
-            return reader, " + ".join(shape)
+            return reader, list(shape)
     by_name = {column.strip().lower(): column for column in columns}
     for name in TEXT_COLUMNS:
         if name in by_name:
-            return column_reader(columns, by_name[name], source), by_name[name]
+            return column_reader(columns, by_name[name], source), [by_name[name]]
     raise LoadPromptsError(
         f"{source}: none of its columns ({', '.join(columns)}) is called {', '.join(TEXT_COLUMNS)};"
         " name the one to use with --column"
@@ -156,26 +194,45 @@ def column_reader(columns: Sequence[str], wanted: str, source: str) -> Callable[
     return lambda row: said(row.get(wanted))
 
 
-def make_tasks(rows: Sequence[Row], args: argparse.Namespace) -> tuple[list[str], list[dict[str, str]], str]:
-    """(levels, one output row per prompt, what was taken). Rows without a prompt are left out."""
-    columns = list(dict.fromkeys(name for row in rows[:1000] for name in row if name))
-    levels = [level for level in LEVELS if level in columns] if args.column is None else []
-    readers: dict[str, Callable[[Row], str]] = {}
-    if levels:
-        readers, taken = (
-            {level: column_reader(columns, level, args.source) for level in levels},
-            " ".join(levels),
+def load(wish: Wish) -> Loaded:
+    """Read, choose, draw. UserError where nothing can be taken; OSError where a file cannot be read."""
+    if wish.sample_size is not None and wish.sample_size < 1:
+        raise LoadPromptsError(f"--sample_size {wish.sample_size} must be at least 1")
+    source = open_source(wish)
+    rows = source.rows
+    if not rows:
+        raise LoadPromptsError(f"{wish.source} holds no rows")
+    readers, columns = level_readers(rows, wish)
+    source.use([*IDENTITY, "category", *columns])
+    taken = " ".join(columns) if len(readers) > 1 else " + ".join(columns)
+    tasks = make_tasks(rows, readers)
+    if not tasks:
+        raise LoadPromptsError(
+            f"{wish.source}: column {taken} is empty in all {len(rows)} rows; try --column"
         )
-    else:
-        readers[args.level], taken = prompt_reader(columns, args.column, args.source)
-    ids = row_ids(rows)
+    chosen = sample(tasks, wish.sample_size, wish.shuffle, wish.seed)
+    return Loaded(list(readers), chosen, taken, len(rows), len(rows) - len(tasks))
+
+
+def level_readers(rows: Sequence[Row], wish: Wish) -> tuple[dict[str, Callable[[Row], str]], list[str]]:
+    """(level -> how its text is read from a row, the columns that are taken for it)."""
+    columns = list(dict.fromkeys(name for row in rows[:1000] for name in row if name))
+    levels = [level for level in LEVELS if level in columns] if wish.column is None else []
+    if levels:
+        return {level: column_reader(columns, level, wish.source) for level in levels}, levels
+    reader, taken = prompt_reader(columns, wish.column, wish.source)
+    return {wish.level: reader}, taken
+
+
+def make_tasks(rows: Sequence[Row], readers: Mapping[str, Callable[[Row], str]]) -> list[dict[str, str]]:
+    """One output row per prompt; rows without one are left out."""
     tasks = []
-    for id_, row in zip(ids, rows, strict=True):
+    for id_, row in zip(row_ids(rows), rows, strict=True):
         texts = {level: reader(row) for level, reader in readers.items()}
         if any(texts.values()):
             category = said(row.get("category")) or said(row.get("subject"))
             tasks.append({"question_id": id_, "category": category, "topic": said(row.get("topic")), **texts})
-    return list(readers), tasks, taken
+    return tasks
 
 
 def row_ids(rows: Sequence[Row]) -> list[str]:
@@ -195,67 +252,40 @@ def sample(
     return chosen[:size]
 
 
-# ---------------------------------------------------------------------------
-# Sources
+# --- Sources ---
 
 
-# Copied from read_prompts.read_jsonl
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too."""
-    # Iterate the file: str.splitlines() would cut a record at U+2028.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
-                record = None
-            yield number, record if isinstance(record, dict) else None
+def table_rows(path: Path) -> Source:
+    """Rows of a CSV or JSON lines file."""
+    return of_table(read_table(path))
 
 
-def jsonl_rows(path: Path) -> list[Row]:
-    """Rows of a JSONL file; LoadPromptsError names the first line that is none."""
-    rows: list[Row] = []
-    for number, record in read_jsonl(path):
-        if record is None:
-            raise LoadPromptsError(f"{path} line {number}: not a JSON object; mend or delete that line")
-        rows.append(record)
-    return rows
+def of_table(table: Table) -> Source:
+    """A table's rows, with what tells a spoiled cell among those that are taken."""
+    return Source([row.cells for row in table.rows], table)
 
 
-def json_rows(path: Path) -> list[Row]:
+def json_rows(path: Path) -> Source:
     """Rows of a JSON file: a list of objects, as Alpaca and ShareGPT are handed on, or else JSON lines."""
     try:
         whole = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError:
-        return jsonl_rows(path)
+        return of_table(read_json_table(path))
     if not isinstance(whole, list):
-        return jsonl_rows(path)
+        return of_table(read_json_table(path))
     for number, row in enumerate(whole, 1):
         if not isinstance(row, dict):
             raise LoadPromptsError(f"{path}: its element {number} is no JSON object; mend or delete it")
-    return whole
+    return Source(whole)
 
 
-def csv_rows(path: Path) -> list[Row]:
-    """Rows of a CSV file with a header line."""
-    csv.field_size_limit(CELL_LIMIT_BYTE)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as text:
-            rows: list[Row] = [row for row in csv.DictReader(text, strict=True) if any(row.values())]
-    except csv.Error as exc:
-        raise LoadPromptsError(f"{path}: not readable as CSV ({exc}); check its quotes") from exc
-    return rows
-
-
-def text_rows(path: Path) -> list[Row]:
+def text_rows(path: Path) -> Source:
     """One row per line that is not blank."""
     with path.open(encoding="utf-8-sig") as lines:
-        return [{"text": line} for line in lines if line.strip()]
+        return Source([{"text": line} for line in lines if line.strip()])
 
 
-def parquet_rows(path: Path) -> list[Row]:
+def parquet_rows(path: Path) -> Source:
     """Rows of a Parquet file, through pyarrow."""
     try:
         import pyarrow
@@ -263,13 +293,12 @@ def parquet_rows(path: Path) -> list[Row]:
     except ImportError as exc:
         raise LoadPromptsError(f"{path}: Parquet needs a package: pip install pyarrow") from exc
     try:
-        rows: list[Row] = parquet.read_table(path).to_pylist()
+        return Source(parquet.read_table(path).to_pylist())
     except pyarrow.ArrowException as exc:
         raise LoadPromptsError(f"{path}: not readable as Parquet ({exc})") from exc
-    return rows
 
 
-def hub_rows(source: str, subset: str | None, split: str | None) -> list[Row]:
+def hub_rows(source: str, subset: str | None, split: str | None) -> Source:
     """Rows of a set on the hub; LoadPromptsError where the package is missing or no hub answers."""
     known = SETS.get(source) or NamedSet(source, source, None, "train", None, "")
     try:
@@ -283,7 +312,7 @@ def hub_rows(source: str, subset: str | None, split: str | None) -> list[Row]:
         table = datasets.load_dataset(
             known.hub_id, subset or known.subset, split=split or known.split, data_files=known.data_file
         )
-        return [dict(row) for row in table]
+        return Source([dict(row) for row in table])
     except Exception as exc:  # the hub, its network and its scripts raise whatever they like
         reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
         raise LoadPromptsError(
@@ -292,21 +321,23 @@ def hub_rows(source: str, subset: str | None, split: str | None) -> list[Row]:
         ) from exc
 
 
-READERS: dict[str, Callable[[Path], list[Row]]] = {
-    ".csv": csv_rows,
-    ".jsonl": jsonl_rows,
+READERS: dict[str, Callable[[Path], Source]] = {
+    ".csv": table_rows,
+    ".tsv": table_rows,
+    ".jsonl": table_rows,
     ".json": json_rows,
     ".txt": text_rows,
     ".parquet": parquet_rows,
 }
 
 
-def source_rows(args: argparse.Namespace) -> list[Row]:
-    """All rows of the source."""
-    path, name = Path(args.source), Path(args.source).name.removesuffix(".gz")
+def open_source(wish: Wish) -> Source:
+    """All rows of the source. UserError where there is none, or it cannot be read."""
+    path = Path(wish.source)
+    name = path.name.removesuffix(".gz")
     if path.is_file():
         # questionset.jsonl.txt is JSON lines: so the file of MT-bench questions is often called.
-        suffix = ".jsonl" if ".jsonl" in name else Path(name).suffix.lower()
+        suffix = ".jsonl" if is_json_lines(path) else Path(name).suffix.lower()
         if suffix not in READERS or (name != path.name and suffix != ".jsonl"):
             kinds = ", ".join(READERS)
             raise LoadPromptsError(f"{path}: prompts are read from {kinds} and .jsonl.gz; convert it")
@@ -314,95 +345,25 @@ def source_rows(args: argparse.Namespace) -> list[Row]:
             return READERS[suffix](path)
         except UnicodeDecodeError as exc:
             raise LoadPromptsError(f"{path}: not UTF-8 ({exc}); save it as UTF-8") from exc
-    if args.source in SETS or (re.fullmatch(r"[\w.-]+/[\w.-]+", args.source) and not path.suffix):
-        return hub_rows(args.source, args.subset, args.split)
-    near = difflib.get_close_matches(args.source, SETS, n=1)
+    if wish.source in SETS or (re.fullmatch(r"[\w.-]+/[\w.-]+", wish.source) and not path.suffix):
+        return hub_rows(wish.source, wish.subset, wish.split)
+    near = difflib.get_close_matches(wish.source, SETS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"the named sets are {', '.join(SETS)}"
-    raise LoadPromptsError(f"no such file: {args.source}; {hint}")
+    raise LoadPromptsError(f"no such file: {wish.source}; {hint}")
 
 
-def write_csv(path: Path, levels: Sequence[str], tasks: Sequence[Row]) -> None:
-    """The prompts file, whole or not at all."""
+def write_prompts(path: Path, loaded: Loaded) -> None:
+    """The prompts file, whole or not at all: question_id, category, topic and one column per level."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as out:
-            rows = csv.DictWriter(out, ["question_id", "category", "topic", *levels])
-            rows.writeheader()
-            rows.writerows(tasks)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    text = io.StringIO(newline="")
+    rows = csv.DictWriter(text, ["question_id", "category", "topic", *loaded.levels])
+    rows.writeheader()
+    rows.writerows(loaded.rows)
+    write_whole(path, text.getvalue())
 
 
-# ---------------------------------------------------------------------------
-# Command line
-
-
-def list_sets(as_json: bool) -> str:
-    """The named sets, for people or as JSON."""
-    if as_json:
-        return json.dumps([asdict(one) for one in SETS.values()])
+def format_sets() -> str:
+    """The named sets as a table."""
     lines = [f"{'name':9} {'from':42} {'split':6} prompts"]
-    return "\n".join(
-        lines + [f"{one.name:9} {one.hub_id:42} {one.split:6} {one.about}" for one in SETS.values()]
-    )
-
-
-def load(args: argparse.Namespace) -> None:
-    """Read, choose, write; says on stderr what was taken."""
-    if args.sample_size is not None and args.sample_size < 1:
-        raise LoadPromptsError(f"--sample_size {args.sample_size} must be at least 1")
-    rows = source_rows(args)
-    if not rows:
-        raise LoadPromptsError(f"{args.source} holds no rows")
-    levels, tasks, taken = make_tasks(rows, args)
-    if not tasks:
-        raise LoadPromptsError(
-            f"{args.source}: column {taken} is empty in all {len(rows)} rows; try --column"
-        )
-    chosen = sample(tasks, args.sample_size, args.shuffle, args.seed)
-    write_csv(args.out, levels, chosen)
-    empty = f", {len(rows) - len(tasks)} without text" if len(rows) > len(tasks) else ""
-    short = f" (asked for {args.sample_size})" if len(chosen) < (args.sample_size or 0) else ""
-    print(f"{args.out}: {len(chosen)} of {len(rows)} rows{empty}{short}, column {taken}", file=sys.stderr)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", nargs="?", metavar="SOURCE", help="a file, a named set, or owner/name")
-    parser.add_argument("--out", type=Path, metavar="CSV", help="the prompts file to write")
-    parser.add_argument("--level", default="L0", metavar="NAME", help="column to write (default: L0)")
-    parser.add_argument("--column", metavar="NAME", help="column to read (default: found by itself)")
-    parser.add_argument("--split", metavar="NAME", help="of a set on the hub (default: see --list)")
-    parser.add_argument("--subset", metavar="NAME", help="of a set on the hub")
-    parser.add_argument("--sample_size", type=int, metavar="N", help="prompts to take (default: all)")
-    parser.add_argument("--shuffle", action="store_true", help="draw them instead of taking the first")
-    parser.add_argument("--seed", type=int, default=42, help="of the draw (default: 42)")
-    parser.add_argument("--list", action="store_true", help="show the named sets")
-    parser.add_argument("--json", action="store_true", help="with --list: as JSON")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if args.list:
-        print(list_sets(args.json))
-        return 0
-    if args.source is None or args.out is None:
-        parser.error("give a SOURCE and --out, or --list")
-    try:
-        load(args)
-    except (LoadPromptsError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    lines += [f"{one.name:9} {one.hub_id:42} {one.split:6} {one.about}" for one in SETS.values()]
+    return "\n".join(lines)
