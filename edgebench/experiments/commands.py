@@ -42,6 +42,8 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.records.jsonl import write_whole
+from edgebench.errors import UserError
+from edgebench.prompts.tasks import wanted_tasks
 from edgebench.shell.launch import room_command
 
 HERE = Path(__file__).resolve().parent
@@ -62,8 +64,8 @@ FLAG_KEYS = {
 HANDED_OVER = {
     "config": ("edgebench.experiments.config", "show, validate, new, grid"),
     "presets": ("edgebench.experiments.config presets", "what the presets set"),
-    "datasets": ("edgebench.prompts.sources --list", "named sets of prompts"),
-    "devices": ("edgebench.board.devices", "what this machine computes on"),
+    "datasets": ("companions/load_prompts.py --list", "named sets of prompts"),
+    "devices": ("companions/board_check.py devices", "what this machine computes on"),
     "plan": ("edgebench.experiments.costs", "what an experiment will cost"),
     "status": ("edgebench.experiments.folder status", "how far it is"),
     "follow": ("edgebench.experiments.folder follow", "the same, until it ends"),
@@ -231,14 +233,10 @@ def runs_per_cycle(config: Json) -> int | None:
         return len(config["models"]) * len(set(config["batch_sizes"])) * int(config["repeats"])
     if config["dataset"]:
         return None
-    words = ["--prompts", *config["prompts"]]
-    for name in ("levels", "ids"):
-        words += [f"--{name}", *map(str, config[name])] if config[name] else []
-    words += ["--limit", str(config["limit"])] if config["limit"] else []
-    done = subprocess.run([*room_command("edgebench.prompts.tasks"), *words], capture_output=True, text=True)
-    if done.returncode:
-        raise RunExperimentError(done.stderr.strip().removeprefix("error: "))
-    prompts = sum(len(json.loads(line)["levels"]) for line in done.stdout.splitlines())
+    ids = [str(one) for one in config["ids"]] or None
+    levels = [str(one) for one in config["levels"]] or None
+    tasks = wanted_tasks(list(map(Path, config["prompts"])), levels, ids, config["limit"] or None)
+    prompts = sum(len(task.levels) for task in tasks)
     return prompts * len(config["models"]) * int(config["repeats"]) * int(config["turns"])
 
 
@@ -481,8 +479,10 @@ def hand_over(command: str, words: Sequence[str]) -> int:
     script, *first = HANDED_OVER[command][0].split()
     if command == "config" and words and words[0] in WRITERS:
         script = "edgebench.experiments.batch"
+    is_door = script.endswith(".py")
+    head = [sys.executable, str(HERE.parents[1] / script)] if is_door else room_command(script)
     with contextlib.suppress(KeyboardInterrupt):
-        return subprocess.run([*room_command(script), *first, *words]).returncode
+        return subprocess.run([*head, *first, *words]).returncode
     return 130
 
 
@@ -569,7 +569,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[:1] and words[0] in HANDED_OVER:
             return hand_over(words[0], words[1:])  # flags and --help are the other script's
         return dispatch(build_parser().parse_args(words))
-    except (RunExperimentError, OSError) as exc:
+    except (RunExperimentError, UserError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
 

@@ -42,6 +42,9 @@ from typing import Any
 
 from edgebench.board.thermal import read_hottest_c
 from edgebench.records.jsonl import read_jsonl, write_whole
+from edgebench.errors import UserError
+from edgebench.prompts.sources import Wish, load, write_prompts
+from edgebench.prompts.table import read_table
 from edgebench.shell.launch import room_command
 
 HERE = Path(__file__).resolve().parent
@@ -326,9 +329,13 @@ class Conductor:
         if dataset:
             made = self.folder / "prompts.csv"
             if not made.exists():
-                flags = flags_of({"out": made, **{k: v for k, v in dataset.items() if k != "source"}})
-                if run_script("edgebench.prompts.sources", dataset["source"], *flags)[0]:
-                    raise ConductCyclesError(f"no prompts from {dataset['source']}; the line above says why")
+                try:
+                    write_prompts(made, load(Wish(**dataset)))
+                except (UserError, OSError) as problem:
+                    print(f"error: {problem}", file=sys.stderr)
+                    raise ConductCyclesError(
+                        f"no prompts from {dataset['source']}; the line above says why"
+                    ) from None
             self.config |= {"prompts": [str(made)]}
             if not self.config["levels"]:
                 self.config["levels"] = levels_of(made)
@@ -458,9 +465,8 @@ def judge_flags(config: Json, runs: Path, out: Path) -> list[str]:
 
 
 def levels_of(prompts: Path) -> list[str]:
-    """Columns of a prompts file that load_prompts.py has written."""
-    with prompts.open(encoding="utf-8-sig") as lines:
-        return lines.readline().strip().split(",")[3:]
+    """The level columns of a prompts file that prompts/sources.py has written."""
+    return list(read_table(prompts).columns)[3:]
 
 
 def gather_environments(folder: Path) -> None:
