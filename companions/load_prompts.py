@@ -30,7 +30,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgebench.errors import UserError
-from edgebench.prompts.sources import SETS, Loaded, Wish, format_sets, load, write_prompts
+from edgebench.prompts.sources import SETS, Wish, format_sets, load, write_prompts
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,16 +53,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def told(loaded: Loaded, out: Path, asked: int | None) -> str:
-    """What was taken, in one line."""
-    text = f"{out}: {len(loaded.rows)} of {loaded.n_source_rows} rows"
-    if loaded.n_without_text:
-        text += f", {loaded.n_without_text} without text"
-    if asked is not None and len(loaded.rows) < asked:
-        text += f" (asked for {asked})"
-    return f"{text}, column {loaded.column}"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """List the sets, or load one; returns the exit code."""
     parser = build_parser()
@@ -79,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
-    print(told(loaded, args.out, args.sample_size), file=sys.stderr)
+    print(loaded.told(args.out, args.sample_size), file=sys.stderr)
     return 0
 
 

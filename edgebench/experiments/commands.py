@@ -41,9 +41,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from edgebench.records.jsonl import write_whole
 from edgebench.errors import UserError
 from edgebench.prompts.tasks import wanted_tasks
+from edgebench.records.jsonl import write_whole
 from edgebench.shell.launch import room_command
 
 HERE = Path(__file__).resolve().parent

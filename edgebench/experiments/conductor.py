@@ -41,10 +41,10 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.board.thermal import read_hottest_c
-from edgebench.records.jsonl import read_jsonl, write_whole
 from edgebench.errors import UserError
 from edgebench.prompts.sources import Wish, load, write_prompts
 from edgebench.prompts.table import read_table
+from edgebench.records.jsonl import read_jsonl, write_whole
 from edgebench.shell.launch import room_command
 
 HERE = Path(__file__).resolve().parent
@@ -330,7 +330,9 @@ class Conductor:
             made = self.folder / "prompts.csv"
             if not made.exists():
                 try:
-                    write_prompts(made, load(Wish(**dataset)))
+                    loaded = load(Wish(**dataset))
+                    write_prompts(made, loaded)
+                    print(loaded.told(made, dataset["sample_size"]), file=sys.stderr)
                 except (UserError, OSError) as problem:
                     print(f"error: {problem}", file=sys.stderr)
                     raise ConductCyclesError(

@@ -15,7 +15,7 @@ energy per answer token is within ± 2 % of its mean, in at least 3 cycles, for
 every model and level.
 
 Reads FOLDER/effective_config.json, state.json and cycle_N.jsonl; the floating-point
-operations come from count_flops.py. Writes FOLDER/summary.json,
+operations come from gguf/flops.py. Writes FOLDER/summary.json,
 summary.md and flops.jsonl, a line per run.
 
 Example:
@@ -26,18 +26,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-import tempfile
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.errors import UserError
+from edgebench.gguf import flops
 from edgebench.records.jsonl import read_jsonl, write_whole
 from edgebench.records.run import counts
-from edgebench.shell.launch import room_command
 from edgebench.shell.text import mean_half_width
 from edgebench.stats.intervals import mean_std, student_half_width
 
@@ -238,21 +237,24 @@ def decide(cells: Sequence[Json], until_ci: str | None) -> dict[str, Any] | None
 def count_flops(
     config: Json, cwd: Path, cycles: Sequence[Sequence[Json]], out: Path
 ) -> dict[str, dict[str, Any]]:
-    """{run_key: line of count_flops.py}, which it writes to out; empty where no model can be read."""
-    models = [str(path) for model in config["models"] if (path := cwd / model).exists()]
+    """{run_key: line of flops.jsonl}, which is written to out; empty where no model can be read."""
+    costs = {}
+    for path in (cwd / model for model in config["models"]):
+        try:
+            costs[path] = flops.read_cost(path)
+        except UserError as problem:
+            if path.exists():
+                print(f"flops: error: {problem}", file=sys.stderr)
     records = [record for cycle in cycles for record in cycle]
-    if not models or not records:
+    if not costs or not records:
         return {}
-    with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as runs:
-        runs.writelines(json.dumps(record) + "\n" for record in records)
-        runs.flush()
-        command = [*room_command("edgebench.gguf.flops"), "--model", *models]
-        command += ["--runs", runs.name, "--out", str(out)]
-        done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode or not out.exists():
-        print(f"flops: {done.stderr.strip() or 'unknown'}", file=sys.stderr)
+    counts = [count.as_record() for count in flops.count_runs(records, costs)]
+    try:
+        write_whole(out, "".join(json.dumps(line) + "\n" for line in counts))
+    except OSError as problem:
+        print(f"flops: error: {problem}", file=sys.stderr)
         return {}
-    return {str(line["run_key"]): line for _, line in read_jsonl(out) if line}
+    return {str(line["run_key"]): line for line in counts}
 
 
 def with_flops(cycles: Sequence[Sequence[Json]], counted: Mapping[str, Json]) -> list[list[dict[str, Any]]]:

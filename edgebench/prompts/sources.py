@@ -84,6 +84,15 @@ class Loaded:
     n_source_rows: int
     n_without_text: int
 
+    def told(self, out: Path, asked: int | None) -> str:
+        """What was taken, in one line; `asked`: how many rows were wanted."""
+        text = f"{out}: {len(self.rows)} of {self.n_source_rows} rows"
+        if self.n_without_text:
+            text += f", {self.n_without_text} without text"
+        if asked is not None and len(self.rows) < asked:
+            text += f" (asked for {asked})"
+        return f"{text}, column {self.column}"
+
 
 @dataclass(frozen=True)
 class NamedSet:

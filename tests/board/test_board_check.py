@@ -15,8 +15,9 @@ from fakes import board_trees
 
 from edgebench.board import check as board_check
 from edgebench.board import facts as board_facts
+from edgebench.gguf.facts import ModelFacts
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "companions/board_check.py"
 CUDA = "CUDA : ARCHS = 870 | USE_GRAPHS = 1 | CPU : NEON = 1"
 BUILDERS = {"nano": board_trees.orin_nano_super, "agx": board_trees.agx_orin, "pc": board_trees.pc}
@@ -39,14 +40,14 @@ def engine(gpu_offload: bool = True, system_info: str = CUDA, error: str | None 
     return {"version": "0.3.36", "gpu_offload": gpu_offload, "system_info": system_info, "error": error}
 
 
-def model(gib: float, **more: Any) -> dict[str, Any]:
+def model(gib: float, **more: Any) -> ModelFacts:
     size = int(gib * 2**30)
-    facts = {"model": "m/a.gguf", "error": None, "why_unknown": None, "n_ctx": 4096, "file_byte": size}
-    return {**facts, "kv_byte": 0, "compute_byte": 0, "need_byte": size, **more}
+    known = {"n_ctx": 4096, "file_byte": size, "kv_byte": 0, "compute_byte": 0, "need_byte": size, **more}
+    return ModelFacts("m/a.gguf", None, **known)
 
 
-def verdicts(facts: Mapping[str, Any], *models: Mapping[str, Any]) -> dict[str, board_check.Check]:
-    return {check.name: check for check in board_check.judge(facts, models)}
+def verdicts(facts: Mapping[str, Any], *models: ModelFacts) -> dict[str, board_check.Check]:
+    return {check.name: check for check in board_check.check(facts, models)}
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

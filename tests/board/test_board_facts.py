@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgebench.board import facts as board_facts
+from edgebench.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # What the environment record of a campaign is built from.
 KEYS = [
     "schema_version", "checked_at", "board", "is_jetson", "l4t",
@@ -45,10 +46,23 @@ def nvmlDeviceGetTemperature(card, kind): raise NVMLError("not supported")
 """
 
 
-def ask(*arguments: object, **environment: str) -> Any:
-    command = [sys.executable, str(ROOT / "edgebench/board/facts.py"), *map(str, arguments)]
+ASK = """
+import json, sys
+from pathlib import Path
+from edgebench.board.facts import board_facts
+print(json.dumps(board_facts(Path(sys.argv[1]))))
+"""
+
+
+def ask(root: Path = Path("/"), **environment: str) -> Any:
+    """All facts, asked in a process that finds the packages and programs of this environment."""
+    path = os.pathsep.join(filter(None, (str(ROOT), environment.pop("PYTHONPATH", None))))
     done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **environment}, check=False
+        [sys.executable, "-c", ASK, str(root)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
@@ -63,7 +77,7 @@ def all_but_engine(root: Path) -> dict[str, Any]:
 def test_orin_nano_super(tmp_path: Path) -> None:
     root = board_trees.orin_nano_super(tmp_path / "root")
     engine = board_trees.engine(tmp_path / "engine", gpu_offload=True, system_info="CUDA : ARCHS = 870")
-    facts = ask("--root", root, PYTHONPATH=str(engine))
+    facts = ask(root, PYTHONPATH=str(engine))
     assert [key for key in KEYS if key not in facts] == []
     assert facts["board"] == "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"
     assert (facts["l4t"], facts["jetpack"], facts["is_jetson"], facts["cuda_arch"]) == (
@@ -204,14 +218,14 @@ def test_jetpack(l4t: str, jetpack: str | None) -> None:
 def test_an_engine_that_does_not_start(tmp_path: Path) -> None:
     package = board_trees.engine(tmp_path, gpu_offload=True) / "llama_cpp/__init__.py"
     package.write_text("raise OSError('libcudart.so.12: cannot open shared object file')")
-    facts = ask("--root", tmp_path, PYTHONPATH=str(tmp_path))
+    facts = ask(tmp_path, PYTHONPATH=str(tmp_path))
     assert facts["engine"]["version"] is None and "libcudart.so.12" in facts["engine"]["error"]
 
 
 def test_an_engine_that_crashes(tmp_path: Path) -> None:
     package = board_trees.engine(tmp_path, gpu_offload=True) / "llama_cpp/__init__.py"
     package.write_text("import os\nos.kill(os.getpid(), 11)")
-    facts = ask("--root", tmp_path, PYTHONPATH=str(tmp_path))
+    facts = ask(tmp_path, PYTHONPATH=str(tmp_path))
     assert facts["engine"]["gpu_offload"] is None and facts["engine"]["error"] == "exit status -11"
 
 
@@ -246,6 +260,5 @@ def test_this_machine_and_its_secrets() -> None:
 
 
 def test_no_such_root() -> None:
-    command = [sys.executable, str(ROOT / "edgebench/board/facts.py"), "--root", "/no/such/folder"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (1, "") and done.stderr.startswith("error: /no/such/folder")
+    with pytest.raises(UserError, match="/no/such/folder is no folder"):
+        board_facts.board_facts(Path("/no/such/folder"))

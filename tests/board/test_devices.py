@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "edgebench/board/devices.py"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "companions/board_check.py"
 NVML = """
 import os
 from types import SimpleNamespace
@@ -79,7 +79,7 @@ def nvmlDeviceGetCudaComputeCapability(card):
 def ask(tmp_path: Path, fake: str, *flags: str) -> subprocess.CompletedProcess[str]:
     (tmp_path / "pynvml.py").write_text(NVML)
     env = {**os.environ, "PYTHONPATH": str(tmp_path), "FAKE": fake}
-    command = [sys.executable, str(SCRIPT), *flags]
+    command = [sys.executable, str(SCRIPT), "devices", *flags]
     return subprocess.run(command, capture_output=True, text=True, env=env)
 
 
@@ -141,14 +141,12 @@ def test_a_jetson_is_known_by_its_device_tree(tmp_path: Path) -> None:
     assert board["memory_byte"] == 8_000_000 * 1024
 
 
-def test_a_lone_copy_says_what_it_needs(tmp_path: Path) -> None:
-    (tmp_path / "list_devices.py").write_text(SCRIPT.read_text())
-    command = [sys.executable, str(tmp_path / "list_devices.py")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and "board_facts.py" in done.stderr and "Traceback" not in done.stderr
+def test_a_recorded_machine_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    done = ask(tmp_path, "none", "--root", str(tmp_path / "gone"))
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "--root" in done.stderr
 
 
 @pytest.mark.parametrize("flag", ["--json", "--root=/"])
 def test_it_runs_on_this_machine(flag: str) -> None:
-    done = subprocess.run([sys.executable, str(SCRIPT), flag], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, str(SCRIPT), "devices", flag], capture_output=True, text=True)
     assert done.returncode == 0 and ("CPU" in done.stdout or '"cpu"' in done.stdout)

@@ -1,25 +1,18 @@
 """Floating-point operations of a run, against a numpy forward pass that counts and numbers made by hand."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "edgebench/gguf/flops.py"
+from edgebench.errors import UserError
+from edgebench.gguf import flops
 
 
-def count(*flags: object) -> dict:
-    command = [sys.executable, str(SCRIPT), *map(str, flags)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
-
-
-def lengths(model: Path, prompt: int, completion: int) -> dict:
-    return count("--model", model, "--prompt_tokens", prompt, "--completion_tokens", completion)
+def lengths(model: Path, prompt: int, completion: int) -> dict[str, Any]:
+    """The count of one prompt and its answer."""
+    return flops.count(flops.read_cost(model), prompt, completion, max(0, completion - 1)).as_record()
 
 
 class Forward:
@@ -162,12 +155,9 @@ def test_past_a_sliding_window_the_count_is_less_sure(tmp_path: Path) -> None:
     assert lengths(path, 10, 8)["confidence"] == "medium"
 
 
-def test_runs_get_their_count_by_model_and_an_ended_answer_a_step_more(
-    demo_models: dict[str, Path], tmp_path: Path
-) -> None:
-    runs, out = tmp_path / "runs.jsonl", tmp_path / "flops.jsonl"
+def test_runs_get_their_count_by_model_and_an_ended_answer_a_step_more(demo_models: dict[str, Path]) -> None:
     base = {"model_id": "tiny-llama", "quantization": "F32", "prompt_tokens": 9, "completion_tokens": 3}
-    records = [
+    records: list[dict[str, Any]] = [
         {**base, "run_key": "a", "finish_reason": "length"},
         {**base, "run_key": "b", "finish_reason": "stop"},
         {**base, "run_key": "c", "model_id": "other"},
@@ -175,20 +165,30 @@ def test_runs_get_their_count_by_model_and_an_ended_answer_a_step_more(
     ]
     together = {"sequences": [records[0], records[1]], "prompt_tokens": 18, "completion_tokens": 6}
     records.append({**base, "run_key": "e", "kind": "throughput", **together})
-    runs.write_text("\n".join(map(json.dumps, records)) + '\n{"torn')
-    command = [sys.executable, str(SCRIPT), "--model", str(demo_models["llama"]), str(demo_models["phi3"])]
-    done = subprocess.run([*command, "--runs", str(runs), "--out", str(out)], capture_output=True, text=True)
-    assert done.returncode == 0 and "2 without a count, 1 unreadable" in done.stderr
-    a, b, c, d, e = map(json.loads, out.read_text().splitlines())
+    costs = {path: flops.read_cost(path) for path in (demo_models["llama"], demo_models["phi3"])}
+    a, b, c, d, e = (count.as_record() for count in flops.count_runs(records, costs))
     assert [one["run_key"] for one in (a, b, c, d, e)] == list("abcde")
-    assert e["flops"] == a["flops"] + b["flops"] and (e["method"], e["confidence"]) == (
-        "matmul_count",
-        "high",
-    )
+    assert e["flops"] == a["flops"] + b["flops"]
+    assert (e["method"], e["confidence"]) == ("matmul_count", "high")
     assert a["flops"] == lengths(demo_models["llama"], 9, 3)["flops"]
     assert b["flops"] == lengths(demo_models["llama"], 9, 4)["flops"]
     assert c["flops"] is None and "other" in c["note"]
     assert d["flops"] is None and "token counts" in d["note"]
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("m-UD-Q4_K_XL.gguf", {"model_id": "m", "quantization": "UD-Q4_K_XL"}),
+        ("m-UD-Q4_K_XL.gguf", {"model_id": "m-UD", "quantization": "Q4_K_XL"}),  # of an earlier record
+        ("m-fp16.gguf", {"model_id": "m", "quantization": "F16"}),
+        ("m-Q4_0.gguf", {"model_id": "m-Q4_0", "quantization": "Q4_0"}),  # two files would share "m"
+        ("m-Q4_0-00001-of-00002.gguf", {"model_id": "m", "quantization": "Q4_0"}),
+    ],
+)
+def test_a_file_is_known_by_its_record(name: str, record: dict[str, str]) -> None:
+    assert flops.same_model(Path(name), record)
+    assert not flops.same_model(Path(name), {**record, "model_id": "other"})
 
 
 @pytest.mark.parametrize("broken", ["missing", "cut", "text"])
@@ -198,7 +198,5 @@ def test_a_bad_file_is_named(broken: str, tiny_model: Callable[..., Path], tmp_p
         path.write_bytes(tiny_model("llama").read_bytes()[:5000])
     elif broken == "text":
         path.write_text("no model " * 20)
-    command = [sys.executable, str(SCRIPT), "--model", str(path), "--prompt_tokens", "5"]
-    done = subprocess.run([*command, "--completion_tokens", "5"], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error:") and "bad.gguf" in done.stderr and "Traceback" not in done.stderr
+    with pytest.raises(UserError, match=r"bad\.gguf: .*check --model"):
+        flops.read_cost(path)

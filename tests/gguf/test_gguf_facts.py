@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgebench.gguf import facts as gguf_facts
+from edgebench.gguf.header import Header, Tensor, read_header
 
 gguf = pytest.importorskip("gguf")
 np = pytest.importorskip("numpy")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EMBED, VOCAB = 64, 100
 
 
@@ -49,13 +50,13 @@ def write_model(
 
 
 def ask(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "edgebench/gguf/facts.py"), *map(str, arguments)]
+    command = [sys.executable, str(ROOT / "companions/board_check.py"), "models", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_sizes_of_a_model_with_its_own_output_matrix(tmp_path: Path) -> None:
     path = write_model(tmp_path / "a.gguf")
-    facts = gguf_facts.model_facts(path, 1000)
+    facts = gguf_facts.read_facts(path, 1000)
     assert facts.error is None and facts.why_unknown is None
     assert (facts.architecture, facts.n_layers, facts.n_vocab, facts.n_ctx_train) == ("llama", 2, VOCAB, 2048)
     assert facts.n_params == 2 * VOCAB * EMBED + 2 * EMBED * 128
@@ -68,7 +69,7 @@ def test_sizes_of_a_model_with_its_own_output_matrix(tmp_path: Path) -> None:
 
 
 def test_a_tied_embedding_is_read_in_full(tmp_path: Path) -> None:
-    facts = gguf_facts.model_facts(write_model(tmp_path / "a.gguf", "gemma2", tied=True), 256)
+    facts = gguf_facts.read_facts(write_model(tmp_path / "a.gguf", "gemma2", tied=True), 256)
     assert facts.read_byte_per_token == VOCAB * EMBED * 4 + 2 * EMBED * 128 * 2
 
 
@@ -88,29 +89,29 @@ def test_cache_of_published_configurations(
 
 def test_heads_per_layer_and_missing_kv_heads(tmp_path: Path) -> None:
     per_layer = write_model(tmp_path / "a.gguf", heads=[4, 4], kv=[1, 3])
-    assert gguf_facts.model_facts(per_layer, 256).kv_byte_per_token == (1 + 3) * (16 + 16) * 2
+    assert gguf_facts.read_facts(per_layer, 256).kv_byte_per_token == (1 + 3) * (16 + 16) * 2
     full = write_model(tmp_path / "b.gguf", kv=None)
-    assert gguf_facts.model_facts(full, 256).kv_byte_per_token == 2 * 4 * (16 + 16) * 2
+    assert gguf_facts.read_facts(full, 256).kv_byte_per_token == 2 * 4 * (16 + 16) * 2
 
 
 def test_a_recurrent_state_is_unknown_not_guessed(tmp_path: Path) -> None:
-    facts = gguf_facts.model_facts(write_model(tmp_path / "a.gguf", "mamba", add_ssm_state_size=16), 256)
+    facts = gguf_facts.read_facts(write_model(tmp_path / "a.gguf", "mamba", add_ssm_state_size=16), 256)
     assert facts.kv_byte is None and facts.need_byte is None and "recurrent" in (facts.why_unknown or "")
 
 
 def test_of_experts_only_the_share_in_use_is_read() -> None:
     tensors = [
-        gguf_facts.Tensor("blk.0.ffn_up_exps.weight", 100, 0, 0),
-        gguf_facts.Tensor("output.weight", 10, 0, 800),
+        Tensor("blk.0.ffn_up_exps.weight", 100, 0, 800),
+        Tensor("output.weight", 10, 0, 100),
     ]
     meta = {"general.architecture": "x", "x.expert_count": 8, "x.expert_used_count": 2}
-    header = gguf_facts.Header(meta, tensors, 900)
+    header = Header(meta, tensors, 900)
     assert gguf_facts.read_byte_per_token(header) == 800 * 2 // 8 + 100
 
 
 def test_a_long_vocabulary_is_walked_over(tmp_path: Path) -> None:
     path = write_model(tmp_path / "a.gguf", add_token_merges=[f"a b{index}" for index in range(20_000)])
-    header = gguf_facts.read_header(path)
+    header = read_header(path)
     assert header.metadata["tokenizer.ggml.merges.length"] == 20_000
     assert "tokenizer.ggml.merges" not in header.metadata
 
@@ -119,7 +120,7 @@ def test_only_the_header_of_a_huge_file_is_read(tmp_path: Path) -> None:
     path = write_model(tmp_path / "a.gguf")
     with path.open("r+b") as file:
         file.truncate(20 * 2**30)  # sparse
-    facts = gguf_facts.model_facts(path, 256)
+    facts = gguf_facts.read_facts(path, 256)
     assert facts.error is None and facts.file_byte == 20 * 2**30
 
 
@@ -142,7 +143,7 @@ def test_each_missing_byte_is_seen(tmp_path: Path) -> None:
     cut = tmp_path / "cut.gguf"
     for missing in (1, 1000, len(whole) // 2, len(whole) - 30):
         cut.write_bytes(whole[:-missing])
-        error = gguf_facts.model_facts(cut, 256).error or ""
+        error = gguf_facts.read_facts(cut, 256).error or ""
         assert "cut off" in error and "download" in error, missing
 
 
@@ -156,7 +157,7 @@ def test_damage_never_raises(tmp_path: Path, data: st.DataObject) -> None:
         whole[data.draw(st.integers(0, header))] = data.draw(st.integers(0, 255))
     damaged = tmp_path / "damaged.gguf"
     damaged.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
-    facts = gguf_facts.model_facts(damaged, 256)
+    facts = gguf_facts.read_facts(damaged, 256)
     assert facts.error or facts.file_byte == damaged.stat().st_size
 
 
@@ -175,16 +176,6 @@ def test_the_table_fits_a_terminal(tmp_path: Path) -> None:
     assert len(lines) == 3 and max(map(len, lines)) <= 80
 
 
-def test_a_part_of_a_split_model_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a-00001-of-00003.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_uint16("split.count", 3)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    assert "one of 3 parts" in (gguf_facts.model_facts(path, 256).error or "")
-
-
 @pytest.mark.parametrize("arch", ["llama", "qwen2", "gemma2", "phi3", "qwen3"])
 def test_the_engine_agrees(tmp_path: Path, arch: str) -> None:
     """Cache and graph as the engine logs them when it loads the model."""
@@ -196,6 +187,6 @@ def test_the_engine_agrees(tmp_path: Path, arch: str) -> None:
     log = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True).stderr
     caches = re.findall(r"KV buffer size = +([\d.]+) MiB", log)
     graph = re.findall(r"compute buffer size = +([\d.]+) MiB", log)
-    facts = gguf_facts.model_facts(path, 4096)
+    facts = gguf_facts.read_facts(path, 4096)
     assert facts.kv_byte == sum(map(float, caches)) * 2**20
     assert facts.compute_byte == pytest.approx(float(graph[-1]) * 2**20, abs=3 * 2**20)
