@@ -1,26 +1,21 @@
-#!/usr/bin/env python3
 """Runs a command that prints power lines and stamps each line with the monotonic clock as it is read.
 
-It stands between tegrastats_sampler.py and its feed, as a process of its own: a busy Python there cannot
-delay a stamp, and the feed never outlives its reader. Prints `SECONDS LINE`, seconds of time.monotonic(), and
-between them, when there is something to say,
+It stands between the sampler and its feed, as a process of its own: a busy Python there cannot delay a stamp,
+and the feed never outlives its reader. Started with the seconds of silence that are a failure, and the
+command. Prints `SECONDS LINE`, seconds of time.monotonic(), and between them, when there is something to say,
 
   SECONDS # feed_restarted: REASON    the command died or fell silent after it had worked, and runs again
   SECONDS # stale_power: REASON       nothing but the date has changed in its lines for ten seconds
   SECONDS # feed_ended: REASON        it failed twice within a minute, or never worked
 
 It ends, and ends the command and all that the command started, when its standard input (a pipe) closes, when
-nobody reads its output, on SIGTERM and on Ctrl-C. If it is killed itself, the kernel kills the command.
-
-Example:
-  python companions/feed_keeper.py --silent_s 2 -- tegrastats --interval 100
+nobody reads its output, when its parent ends, on SIGTERM and on Ctrl-C. If it is killed itself, the kernel
+kills the command.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import ctypes
+import functools
 import os
 import re
 import select
@@ -32,25 +27,17 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 
+from edgebench.shell import lifeline
+
 HEALTHY_S = 60.0  # a command that ran this long has earned its restart back
 GRACE_S = 0.1  # from SIGTERM to SIGKILL
 CHUNK_BYTE = 65_536  # also the longest line kept
-PR_SET_PDEATHSIG = 1
 STALE_S, STALE_LINES = 10.0, 20  # idle boards do not freeze: some temperature or load always moves
 DATE = re.compile(rb"^\d\d-\d\d-\d{4} \d\d:\d\d:\d\d ")
 
 
 class ReaderGone(Exception):
     """Nobody wants the lines any more."""
-
-
-def die_with_parent() -> None:
-    """In the new child: have the kernel kill it when this process ends, however it ends.
-
-    Not over a setuid program such as sudo; there the closed pipe ends the command at its next line.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
 
 
 def stamped(t_s: float, lines: Sequence[bytes], before_s: float, silent_s: float) -> bytes:
@@ -130,7 +117,7 @@ def forward(out: int, silent_s: float) -> tuple[int, str]:
 def linger(child: subprocess.Popen[bytes]) -> None:
     """Give a command whose output just closed the time to reach its own exit code.
 
-    It is looked at, not reaped: a reaped process no longer holds its number, and end() signals by number.
+    It is looked at, not reaped: a reaped process no longer holds its number, and it is ended by number.
     """
     deadline_s = time.monotonic() + GRACE_S
     seen = os.WEXITED | os.WNOWAIT | os.WNOHANG
@@ -138,22 +125,12 @@ def linger(child: subprocess.Popen[bytes]) -> None:
         time.sleep(0.005)
 
 
-def end(child: subprocess.Popen[bytes]) -> None:
-    """End the command and its whole session, and reap it."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        # What runs under sudo may not be signalled; it ends when it writes to the closed pipe.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(GRACE_S)
-            return
-
-
 def run_once(command: Sequence[str], silent_s: float) -> tuple[int, str]:
     """Run the command to its end: (lines it printed, reason in words)."""
     with tempfile.TemporaryFile() as errors:
         try:
-            # preexec_fn is safe here: this process has one thread.
+            # preexec_fn is safe here: this process has one thread. Not over a setuid program such as sudo;
+            # there the closed pipe ends the command at its next line.
             child = subprocess.Popen(
                 command,
                 bufsize=0,
@@ -161,7 +138,7 @@ def run_once(command: Sequence[str], silent_s: float) -> tuple[int, str]:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=functools.partial(lifeline.die_with_parent, signal.SIGKILL, os.getpid()),
             )
         except OSError as exc:
             return 0, f"cannot be run: {exc.strerror}"
@@ -171,7 +148,7 @@ def run_once(command: Sequence[str], silent_s: float) -> tuple[int, str]:
             if reason == "ended":
                 linger(child)
         finally:
-            end(child)
+            lifeline.end_group(child, GRACE_S)
             child.stdout.close()
         if reason == "ended":
             reason = f"ended with exit code {child.returncode}"
@@ -199,22 +176,12 @@ def stop(*_: object) -> None:
     raise ReaderGone
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--silent_s", type=float, default=2.0, help="no line for so long is a failure (default: 2)"
-    )
-    parser.add_argument("command", nargs="+", metavar="-- CMD ARGS", help="prints one line per sample")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+def main() -> int:
+    """Keep the command of the command line."""
+    silent_s, *command = sys.argv[1:]
     signal.signal(signal.SIGTERM, stop)
     try:
-        keep(args.command, args.silent_s)
+        keep(command, float(silent_s))
     except ReaderGone:
         return 0
     except KeyboardInterrupt:

@@ -11,7 +11,6 @@ import math
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -25,6 +24,7 @@ from edgebench.power.feeds import FeedChoice
 from edgebench.power.sampler import FeedInfo, Sample, TegrastatsSampler
 from edgebench.power.trace import IdleBaseline, PowerWindow, SamplerError
 from edgebench.power.trace_file import TRACE_FIELDS, trace_row
+from edgebench.shell import lifeline
 
 CHART_WIDTH, BLOCKS, ASCII_BLOCKS = 32, "▁▂▃▄▅▆▇█", "_.-:=+*#"
 REPORT_S = 10.0  # how often a recording that is no live view says that it lives
@@ -260,11 +260,11 @@ def idle_before(sampler: TegrastatsSampler, seconds: float | None) -> IdleBaseli
 
 def child(words: Sequence[str]) -> tuple[int, float, float]:
     """(exit code, t0, t1) of a command that has the terminal; Ctrl-C is for it alone."""
-    t0 = time.monotonic()
     try:
-        process = subprocess.Popen(words)
+        process = lifeline.start(words, death_signal=signal.SIGTERM)
     except OSError as exc:
         raise SamplerError(f"cannot run {words[0]}: {exc.strerror}") from exc
+    t0 = time.monotonic()  # start() returns when the command has just taken its process over
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         code = process.wait()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import signal
 import subprocess
 import threading
 import time
@@ -24,6 +25,7 @@ from edgebench.power.feeds import ANNOUNCE, FeedChoice, find_feed
 from edgebench.power.tegrastats import DROPPED, TOTAL_RULES, Reading, decode_line, doubts, parse_line
 from edgebench.power.trace import IdleBaseline, PowerTrace, PowerWindow, SamplerError
 from edgebench.power.trace_file import TRACE_FIELDS, trace_row
+from edgebench.shell import lifeline
 from edgebench.shell.launch import room_command
 
 START_TIMEOUT_S = 15.0  # start() gives up after so long without a sample
@@ -280,17 +282,18 @@ class TegrastatsSampler:
 
 
 def start_keeper(command: tuple[str, ...], silent_s: float) -> subprocess.Popen[bytes]:
-    """keeper.py around the command, in a session of its own: it answers Ctrl-C by ending with us.
+    """keeper.py around the command, in a session of its own: Ctrl-C is not for it.
 
-    The keeper stamps, restarts and cleans up in a process of its own, and ends when our end of its standard
-    input closes, however we end.
+    It ends when our end of its standard input closes, and at our death with SIGTERM: then it still ends all
+    that the feed has started.
     """
+    launch = room_command("edgebench.power.keeper", str(silent_s), *command, isolated=True)
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
-    launch = [
-        *room_command("edgebench.power.keeper", isolated=True),
-        "--silent_s",
-        str(silent_s),
-        "--",
-        *command,
-    ]
-    return subprocess.Popen(launch, stdin=pipe, stdout=pipe, stderr=null, start_new_session=True)
+    return lifeline.start(
+        launch,
+        death_signal=signal.SIGTERM,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=null,
+        start_new_session=True,
+    )

@@ -89,11 +89,15 @@ def decode_line(raw: bytes) -> str:
     """
     if raw.startswith(BYTE_ORDER_MARKS):
         raw = raw[3:] if raw.startswith(BYTE_ORDER_MARKS[0]) else raw[2:]
-    if (
-        b"\0" in raw and 2 * raw.count(b"\0") >= len(raw) - 2
-    ):  # holes of a log after a power cut are not halves
+    if b"\0" in raw and is_every_second_zero(raw):
         raw = raw.replace(b"\0", b"")
     return raw.decode("utf-8", "replace").rstrip("\r\n")
+
+
+def is_every_second_zero(raw: bytes) -> bool:
+    """Whether bytes are ASCII text as UTF-16. The hole that a power cut leaves in a log is all zeros."""
+    zeros = sorted((raw[::2].count(0), raw[1::2].count(0)))
+    return zeros[0] == 0 and 2 * zeros[1] >= len(raw) - 2
 
 
 def encoding_of(head: bytes) -> str:

@@ -7,11 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[2] / "edgebench/power/keeper.py"
+from edgebench.power import keeper
+from edgebench.shell.launch import room_command
 
 
 def keep(*words: str, silent_s: float = 2.0) -> list[tuple[float, str]]:
-    command = [sys.executable, str(SCRIPT), "--silent_s", str(silent_s), "--", *words]
+    command = room_command("edgebench.power.keeper", str(silent_s), *words)
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30)
     assert done.returncode == 0, done.stderr
     pairs = [line.partition(" ") for line in done.stdout.splitlines()]
@@ -55,13 +56,13 @@ def test_an_endless_line_does_not_fill_the_memory() -> None:
 
 def test_everything_ends_when_the_reader_closes_its_end() -> None:
     inner = "sleep 300 & echo $!; while :; do sleep 0.05; done"
-    command = [sys.executable, str(SCRIPT), "--", "sh", "-c", inner]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as keeper:
-        assert keeper.stdin and keeper.stdout
-        grandchild = int(keeper.stdout.readline().split()[1])
+    command = room_command("edgebench.power.keeper", "2", "sh", "-c", inner)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin and process.stdout
+        grandchild = int(process.stdout.readline().split()[1])
         assert Path(f"/proc/{grandchild}").exists()
-        keeper.stdin.close()
-        assert keeper.wait(5) == 0
+        process.stdin.close()
+        assert process.wait(5) == 0
     deadline_s = time.monotonic() + 5
     while Path(f"/proc/{grandchild}").exists() and time.monotonic() < deadline_s:
         state = Path(f"/proc/{grandchild}/stat").read_text().rpartition(")")[2].split()[0]
@@ -74,12 +75,12 @@ def test_everything_ends_when_the_reader_closes_its_end() -> None:
 
 def test_a_killed_keeper_takes_its_command_with_it() -> None:
     inner = "echo $$; while :; do sleep 0.05; done"
-    command = [sys.executable, str(SCRIPT), "--", "sh", "-c", inner]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as keeper:
-        assert keeper.stdout
-        pid = int(keeper.stdout.readline().split()[1])
-        keeper.kill()
-        keeper.wait()
+    command = room_command("edgebench.power.keeper", "2", "sh", "-c", inner)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        pid = int(process.stdout.readline().split()[1])
+        process.kill()
+        process.wait()
     deadline_s = time.monotonic() + 5
     stat = Path(f"/proc/{pid}/stat")
     while stat.exists() and ") Z " not in stat.read_text() and time.monotonic() < deadline_s:
@@ -87,11 +88,8 @@ def test_a_killed_keeper_takes_its_command_with_it() -> None:
     assert not stat.exists() or ") Z " in stat.read_text()
 
 
-def test_a_frozen_feed_is_called_stale(monkeypatch: object) -> None:
-    sys.path.insert(0, str(SCRIPT.parent))
-    from edgebench.power import keeper as feed_keeper
-
-    stuck = feed_keeper.Stuck()
+def test_a_frozen_feed_is_called_stale() -> None:
+    stuck = keeper.Stuck()
     lines = [f"01-01-2026 12:00:{k:02d} VDD_IN 5000mW/5000mW".encode() for k in range(60)]
     since = [stuck.since(k * 0.5, [line]) for k, line in enumerate(lines)]
     assert since[19] == 0 and since[40] == 20.0

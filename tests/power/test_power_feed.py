@@ -307,3 +307,65 @@ def test_the_feed_ends_with_its_reader(tmp_path: Path) -> None:
         feed.stdout.readline()
         feed.stdout.close()
         assert feed.wait(5) == -13 and feed.stderr.read() == b""
+
+
+# --- Logs that PowerShell wrote
+
+ENCODINGS = ["utf-16", "utf-16-le", "utf-16-be", "utf-8", "utf-8-sig"]
+LINES = [
+    "05-13-2026 12:05:24 RAM 1742/7620MB (lfb 41x4MB) CPU [1%@729] cpu@42.9C tj@43.0C VDD_IN 5040mW/5016mW",
+    "05-13-2026 12:05:25 RAM 1742/7620MB (lfb 41x4MB) CPU [1%@729] cpu@42.9C tj@44.5C VDD_IN 9999mW/5016mW",
+]
+FIELD_CASE = ROOT.parent / "shared/data/field-cases/collector/tegrastats_utf16.log"
+
+
+def parsed(log: Path, through_pipe: bool = False) -> list[dict[str, Any]]:
+    command = [
+        sys.executable,
+        str(ROOT / "tegrastats_sampler.py"),
+        "parse",
+        "-" if through_pipe else str(log),
+    ]
+    with log.open("rb") as file:
+        done = subprocess.run(command, stdin=file, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_redirected_log_is_read_by_parse_and_by_replay(encoding: str, newline: str, tmp_path: Path) -> None:
+    log = tmp_path / "some.log"
+    log.write_bytes("".join(line + newline for line in LINES).encode(encoding))
+    for rows in (parsed(log), parsed(log, through_pipe=True)):
+        powers = [row["total_mw"] for row in rows if row["total_mw"] is not None]
+        assert powers == [5040, 9999] and rows[1]["temps_c"] == {"cpu": 42.9, "tj": 44.5}
+    said, lines = lines_of(3, "--source", f"replay:{log}", "--speed", 100)
+    assert lines == [*LINES, LINES[0]] and said["interval_ms"] == 10  # a second between two stamps
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_feed_that_speaks_utf_16_is_heard(encoding: str, tmp_path: Path) -> None:
+    log = tmp_path / "lines"
+    log.write_bytes("".join(line + "\r\n" for line in LINES).encode(encoding))
+    feed = f"sh -c 'while :; do cat {log}; sleep 0.02; done'"
+    with power.TegrastatsSampler(power.find_feed(feed=feed, interval_ms=10), 10) as sampler:
+        t0 = time.monotonic()
+        deadline_s = t0 + 30
+        while len(sampler.trace.t_s) < 10 and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        window = sampler.window(t0, sampler.trace.last_s(), None)
+    assert (sampler.info.rail, window.power_mw_max, window.temp_max_c) == ("VDD_IN", 9999, 44.5)
+
+
+def test_a_hole_in_a_log_is_no_utf_16(tmp_path: Path) -> None:
+    """A power cut leaves zeros where the last block was to be."""
+    log = tmp_path / "some.log"
+    log.write_bytes(LINES[0].encode() + b"\n" + b"\0" * 300 + b"VDD_IN 1mW/1mW\n" + b"\0VDD_IN 70mW\n")
+    assert [row["total_mw"] for row in parsed(log)] == [5040, None, None]
+
+
+@pytest.mark.skipif(not FIELD_CASE.exists(), reason="needs the collected log")
+def test_the_field_log_is_read() -> None:
+    rows = [row for row in parsed(FIELD_CASE) if row["total_mw"] is not None]
+    assert rows and all(row["total_rail"] for row in rows)

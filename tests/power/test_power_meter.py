@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,43 @@ def test_nothing_is_left_running(tmp_path: Path) -> None:
     time.sleep(0.3)
     alive = [p for p in Path("/proc").glob("[0-9]*/cmdline") if mark.encode() in p.read_bytes()]
     assert alive == []
+
+
+def processes_with(mark: str) -> list[int]:
+    """Numbers of processes that have this word on their command line; ended ones have none."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+    deadline_s = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    return condition()
+
+
+@pytest.mark.parametrize("command", ["record", "idle", "rails", "run"])
+def test_nothing_is_left_of_a_command_that_was_killed(command: str, tmp_path: Path) -> None:
+    """Neither the feed, nor what the feed has started itself, nor the program that was weighed."""
+    mark, script = f"{tmp_path}/mark", tmp_path / "feed.sh"
+    script.write_text(
+        f"sh -c 'while :; do sleep 0.1; done' {mark} &\nwhile :; do echo VDD_IN 5000mW; sleep 0.02; done\n"
+    )
+    feed = f"sh {script} {mark}"
+    words = ["--seconds", "0.2" if command == "run" else "300", "--feed", feed]
+    words += ["--", "sh", "-c", "while :; do sleep 0.1; done", mark] if command == "run" else []
+    with subprocess.Popen(
+        [sys.executable, str(SAMPLER), command, *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        others = 3 if command == "run" else 2  # keeper and feed; and the program
+        assert eventually(lambda: len(processes_with(mark)) >= others + 1)
+        process.kill()
+        process.wait()
+    assert eventually(lambda: processes_with(mark) == [])
