@@ -37,6 +37,7 @@ from edgebench.power.sampler import FeedInfo, TegrastatsSampler
 from edgebench.power.trace import IdleBaseline, PowerTrace, SamplerError
 
 SETTLE_SECONDS = 1.0  # after loading or a run, before idle is measured: clocks and power step down
+PRINTED_STEP_MW = 1.0  # power lines hold whole milliwatts: less is rounding
 OPTIONAL_SOURCES = ("auto", "none")  # that give no power are no error
 
 # The fields of a record that a window fills; their names are the record's.
@@ -105,7 +106,8 @@ class IdleChange:
     def noise_mw(self) -> float:
         """Up to here two baselines of one idle power differ: by what both are known to."""
         points = (self.opening.baseline, self.closing.baseline)
-        return sum(point.std_mw if point.uncertainty_mw is None else point.uncertainty_mw for point in points)
+        known_mw = [p.std_mw if p.uncertainty_mw is None else p.uncertainty_mw for p in points]
+        return max(PRINTED_STEP_MW, sum(known_mw))
 
     @property
     def beyond_noise(self) -> bool:
