@@ -61,20 +61,48 @@ def emit(data: bytes) -> None:
         raise ReaderGone from exc
 
 
-def reads(out: int, silent_s: float) -> Iterator[tuple[float, bytes]]:
+class Orders:
+    """What ends us: our reader's end of standard input, its death, SIGTERM and Ctrl-C.
+
+    Signals are only noted, and seen while we wait for the command. A handler that raised could do so between
+    the start of the command and the first line that would end it.
+    """
+
+    def __init__(self) -> None:
+        self._noted, noting = os.pipe()
+        os.set_blocking(noting, False)
+        signal.set_wakeup_fd(noting)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        # By hand standard input is a terminal, or /dev/null, which always looks closed: only a pipe tells.
+        self._has_pipe = stat.S_ISFIFO(os.fstat(0).st_mode)
+        self._parent = os.getppid()
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Where to wait for them."""
+        return (self._noted, 0) if self._has_pipe else (self._noted,)
+
+    def obey(self, ready: set[int]) -> None:
+        """ReaderGone or KeyboardInterrupt if we are to end."""
+        if self._noted in ready and signal.SIGINT in os.read(self._noted, CHUNK_BYTE):
+            raise KeyboardInterrupt
+        if self._noted in ready:
+            raise ReaderGone
+        if self._has_pipe and 0 in ready and not os.read(0, CHUNK_BYTE):
+            raise ReaderGone
+        # A forked copy of a killed reader may still hold the pipe open: then only the parent's number tells.
+        if self._has_pipe and os.getppid() != self._parent:
+            raise ReaderGone
+
+
+def reads(out: int, silent_s: float, orders: Orders) -> Iterator[tuple[float, bytes]]:
     """Yield (t_s, bytes) from the command; b'' last if it ends, nothing more if it is silent for too long."""
     poller = select.poll()
-    poller.register(out, select.POLLIN)
-    # By hand standard input is a terminal, or /dev/null, which always looks closed: only a pipe tells.
-    watched = stat.S_ISFIFO(os.fstat(0).st_mode)
-    parent = os.getppid()
-    if watched:
-        poller.register(0, select.POLLIN)
+    for descriptor in (out, *orders.descriptors()):
+        poller.register(descriptor, select.POLLIN)
     while True:
-        ready = {fd for fd, _ in poller.poll(1000 * silent_s)}
-        # A forked copy of a killed reader may still hold the pipe open: then only the parent's number tells.
-        if watched and ((0 in ready and not os.read(0, CHUNK_BYTE)) or os.getppid() != parent):
-            raise ReaderGone
+        ready = {descriptor for descriptor, _ in poller.poll(1000 * silent_s)}
+        orders.obey(ready)
         if not ready:
             return
         if out in ready:
@@ -99,10 +127,10 @@ class Stuck:
         return t_s - self._since_s if self._count >= STALE_LINES else 0.0
 
 
-def forward(out: int, silent_s: float) -> tuple[int, str]:
+def forward(out: int, silent_s: float, orders: Orders) -> tuple[int, str]:
     """Stamp and pass on whole lines until the command ends or is silent; (lines, what happened)."""
     count, rest, before_s, stuck = 0, b"", -1e9, Stuck()
-    for t_s, chunk in reads(out, silent_s):
+    for t_s, chunk in reads(out, silent_s, orders):
         if not chunk:
             return count, "ended"
         *lines, rest = (rest[-CHUNK_BYTE:] + chunk).split(b"\n")
@@ -125,7 +153,7 @@ def linger(child: subprocess.Popen[bytes]) -> None:
         time.sleep(0.005)
 
 
-def run_once(command: Sequence[str], silent_s: float) -> tuple[int, str]:
+def run_once(command: Sequence[str], silent_s: float, orders: Orders) -> tuple[int, str]:
     """Run the command to its end: (lines it printed, reason in words)."""
     with tempfile.TemporaryFile() as errors:
         try:
@@ -144,7 +172,7 @@ def run_once(command: Sequence[str], silent_s: float) -> tuple[int, str]:
             return 0, f"cannot be run: {exc.strerror}"
         assert child.stdout
         try:
-            count, reason = forward(child.stdout.fileno(), silent_s)
+            count, reason = forward(child.stdout.fileno(), silent_s, orders)
             if reason == "ended":
                 linger(child)
         finally:
@@ -157,12 +185,12 @@ def run_once(command: Sequence[str], silent_s: float) -> tuple[int, str]:
     return count, f"{reason}: {words[-1]}" if words else reason
 
 
-def keep(command: Sequence[str], silent_s: float) -> None:
+def keep(command: Sequence[str], silent_s: float, orders: Orders) -> None:
     """Run the command, once more if it fails after having worked, and say so in the stream."""
     restarts = 1
     while True:
         born_s = time.monotonic()
-        count, reason = run_once(command, silent_s)
+        count, reason = run_once(command, silent_s, orders)
         restarts = 1 if time.monotonic() - born_s > HEALTHY_S else restarts
         word = "feed_restarted" if count and restarts else "feed_ended"
         emit(f"{time.monotonic():.9f} # {word}: {reason}\n".encode())
@@ -171,17 +199,11 @@ def keep(command: Sequence[str], silent_s: float) -> None:
         restarts -= 1
 
 
-def stop(*_: object) -> None:
-    """SIGTERM: leave through every `finally`."""
-    raise ReaderGone
-
-
 def main() -> int:
     """Keep the command of the command line."""
     silent_s, *command = sys.argv[1:]
-    signal.signal(signal.SIGTERM, stop)
     try:
-        keep(command, float(silent_s))
+        keep(command, float(silent_s), Orders())
     except ReaderGone:
         return 0
     except KeyboardInterrupt:
