@@ -44,6 +44,7 @@ from typing import Any
 from edgebench.errors import UserError
 from edgebench.prompts.tasks import wanted_tasks
 from edgebench.records.jsonl import write_whole
+from edgebench.shell import lifeline
 from edgebench.shell.launch import room_command
 
 HERE = Path(__file__).resolve().parent
@@ -373,7 +374,7 @@ def batch(args: argparse.Namespace) -> int:
         state = read_state(folder)
         if state and is_over(folder, state):
             return 0
-        return subprocess.run(conductor(folder, False), cwd=Path.cwd()).returncode
+        return lifeline.run(conductor(folder, False), cwd=Path.cwd()).returncode
 
     if args.parallel > 1:
         with ThreadPoolExecutor(args.parallel) as pool:

@@ -45,6 +45,7 @@ from edgebench.errors import UserError
 from edgebench.prompts.sources import Wish, load, write_prompts
 from edgebench.prompts.table import read_table
 from edgebench.records.jsonl import read_jsonl, write_whole
+from edgebench.shell import lifeline
 from edgebench.shell.launch import room_command
 
 HERE = Path(__file__).resolve().parent
@@ -201,7 +202,7 @@ def run_script(script: Path | str, *arguments: str) -> tuple[int, str]:
     head = room_command(script) if isinstance(script, str) else [sys.executable, str(script)]
     command = [*head, *arguments]
     # A session of its own: Ctrl-C in the terminal is ours to answer.
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    done = lifeline.run(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     return done.returncode, done.stdout
 
 
@@ -263,8 +264,8 @@ class Conductor:
     def run_child(self, command: Sequence[str], out: Path) -> int:
         """Run a measuring process to its end; told to stop, it ends after the run under way is written."""
         print(now(), shlex.join(command), file=self.log, flush=True)
-        # A session of its own: Ctrl-C in the terminal is ours to answer.
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, start_new_session=True)
+        # A session of its own: Ctrl-C in the terminal is ours to answer. Killed ourselves, it ends with us.
+        child = lifeline.start(command, stdin=subprocess.DEVNULL, stdout=self.log, start_new_session=True)
         self.save(collector=identity(child.pid))
         told = False
         while child.poll() is None:
@@ -276,10 +277,10 @@ class Conductor:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(POLL_SECONDS)
         self.save(collector=None)
-        return child.returncode
+        return int(child.returncode)
 
     def end_orphan(self) -> None:
-        """A conductor that was killed leaves its collector running; it must not measure beside ours."""
+        """Where there is no lifeline a killed conductor leaves a collector; two must not measure at once."""
         orphan = self.state.get("collector")
         if orphan is None or not is_alive(orphan):
             return

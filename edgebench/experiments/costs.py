@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.records.jsonl import read_jsonl
+from edgebench.shell import lifeline
 from edgebench.shell.launch import room_command
 
 HERE = Path(__file__).resolve().parent
@@ -75,7 +76,7 @@ def run_pilot(words: Sequence[str], chosen: Json, tasks: int) -> tuple[Path, lis
         given += ["--set=limit=null"]
     pilot = ask("edgebench.experiments.config", "show", *given)
     command = [*room_command("edgebench.experiments.commands"), "run", *given]
-    code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+    code = lifeline.run(command, stdout=subprocess.DEVNULL).returncode
     path = Path(output) / pilot["id"] / "cycle_1.jsonl"
     good = [one for _, one in read_jsonl(path) if one and one.get("error") is None] if path.exists() else []
     if not good:
