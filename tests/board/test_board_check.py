@@ -252,3 +252,20 @@ def test_bad_arguments() -> None:
         [sys.executable, "-S", str(SCRIPT), "--help"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0 and "Example:" in done.stdout
+
+
+def test_a_flag_before_a_command_is_not_forgotten(tmp_path: Path) -> None:
+    root = board_trees.orin_nano_super(tmp_path / "root")
+    for words in (["--json", "--root", root, "devices"], ["devices", "--json", "--root", root]):
+        listed = json.loads(run(*words).stdout)
+        assert [one["kind"] for one in listed["devices"]] == ["jetson", "cpu"]
+    done = run("--n_ctx", "512", "models", tmp_path / "none.gguf", "--json")
+    assert done.returncode == 1 and "No such file" in json.loads(done.stdout)["error"]
+    assert run("models", "a.gguf", "--n_ctx", "0").returncode == 2
+
+
+def test_all_parts_of_a_split_model_are_judged_once(tmp_path: Path) -> None:
+    names = [tmp_path / f"big-{number:05d}-of-00002.gguf" for number in (1, 2)]
+    done = run("--root", board_trees.pc(tmp_path / "root"), "--models", *names, "--json")
+    models = json.loads(done.stdout)["models"]
+    assert [model["model"] for model in models] == [str(names[0])]

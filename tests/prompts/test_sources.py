@@ -259,3 +259,20 @@ def test_a_sample_is_drawn_without_return_and_by_its_seed(
         ids = [int(row["question_id"]) for row in drawn]
         assert len(set(ids)) == len(ids)
         assert [row["L0"] for row in drawn] == [wanted[id_ - 1] for id_ in ids]
+
+
+def test_tables_are_read_as_the_collector_reads_them(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """One reader: what a spreadsheet leaves is read here too, and a spoiled cell is named by its place."""
+    (tmp_path / "s.csv").write_text("sep=;\nquestion;answer\nWhy, now?;x\nHow?\n")
+    assert load(tmp_path / "s.csv", "--out", tmp_path / "o.csv") == 0
+    assert [row["L0"] for row in rows(tmp_path / "o.csv")] == ["Why, now?", "How?"]
+    (tmp_path / "t.tsv").write_text("question\tanswer\nWhy; now?\t#REF!\n")
+    assert load(tmp_path / "t.tsv", "--out", tmp_path / "o.csv") == 0
+    assert [row["L0"] for row in rows(tmp_path / "o.csv")] == ["Why; now?"]
+    capsys.readouterr()
+    (tmp_path / "t.tsv").write_text("question\tanswer\nWhy?\tx\n#REF!\tx\n")
+    assert load(tmp_path / "t.tsv", "--out", tmp_path / "p.csv") == 1
+    assert "t.tsv line 3, column question: the cell says #REF!" in capsys.readouterr().err
+    (tmp_path / "n.jsonl").write_text('{"text": "a"}\n{"text": NaN}\n')
+    assert load(tmp_path / "n.jsonl", "--out", tmp_path / "p.csv") == 0
+    assert "1 without text" in capsys.readouterr().err
