@@ -40,6 +40,42 @@ from edgebench.gguf import facts as gguf_facts
 from edgebench.gguf.header import one_path_a_model
 
 MACHINE = Path("/")
+DEVICES = """\
+What can this machine compute on? A Jetson, NVIDIA GPUs with their MIG instances, or the processor alone.
+
+A Jetson is known by its device tree; its GPU shares the board's memory. Other
+NVIDIA GPUs come from NVML (package nvidia-ml-py), and a GPU that is split into
+MIG instances is listed with each of them below it. A process takes one of them
+by CUDA_VISIBLE_DEVICES=UUID. The processor stands last, always.
+
+Prints a table, or with --json one object: devices [{kind (jetson, gpu, mig,
+cpu), index ("0", of an instance "0:1"), name, uuid, memory_byte,
+memory_free_byte, parent, mig_enabled, cuda_arch}], and why NVML has no say in
+`nvml_missing`. What the machine does not tell is null.
+"""
+MODELS = """\
+What a model file asks of a board: bytes to load, to cache, to read per token.
+
+Reads the header of each GGUF file and nothing behind it. Of a split model the
+first part stands for all.
+
+  file_byte            size of the file [byte]; in memory the weights are as large
+  n_params             parameters, from the tensor shapes
+  read_byte_per_token  weight bytes read to produce one token [byte]: all tensors,
+                       without the input embedding (a look-up of one row) unless
+                       it is the output matrix too; of a mixture of experts only
+                       the share in use
+  kv_byte_per_token    key/value cache per token of context, f16 [byte]
+  kv_byte              the cache at --n_ctx, rounded up to 256 tokens as the
+                       engine does [byte]
+  compute_byte         buffer for a batch of 512 tokens: the larger of logits and
+                       attention scores, without flash attention [byte]
+  need_byte            file_byte + kv_byte + compute_byte
+
+Prints a table, or with --json one JSON object per model and line. What the
+header does not settle is null, with the reason in `why_unknown`; a file that is
+no usable model has the reason in `error`, and the exit code is 1.
+"""
 
 
 def tokens(text: str) -> int:
@@ -64,12 +100,17 @@ def build_parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="facts and checks as one JSON line")
 
     commands = parser.add_subparsers(dest="command", title="smaller questions", metavar="COMMAND")
-    listing = commands.add_parser("devices", help="what this machine computes on")
+    raw = argparse.RawDescriptionHelpFormatter
+    listing = commands.add_parser(
+        "devices", help="what this machine computes on", description=DEVICES, formatter_class=raw
+    )
     add = listing.add_argument
     add("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object instead of a table")
     add("--root", type=Path, default=argparse.SUPPRESS, metavar="DIR", help="a recorded machine")
 
-    files = commands.add_parser("models", help="what model files ask of a board")
+    files = commands.add_parser(
+        "models", help="what model files ask of a board", description=MODELS, formatter_class=raw
+    )
     add = files.add_argument
     add("files", nargs="+", type=Path, metavar="GGUF", help="model files; of a split model the first part")
     add(

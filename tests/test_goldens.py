@@ -86,7 +86,7 @@ SUBCOMMANDS = {
     "tegrastats_sampler": ("rails", "idle", "record", "run", "integrate", "parse"),
     "judge_pairs": (),
     "aggregate_to_excels": (),
-    "companions/board_check": (),
+    "companions/board_check": ("devices", "models"),
     "companions/check_runs": (),
     "companions/analyze_levels": (),
     "companions/report_page": (),
