@@ -323,7 +323,7 @@ def test_scores_and_journal(tmp_path: Path) -> None:
 
 
 def rounded(text: str) -> str:
-    """Every number with a point in it to nine digits: the last ones differ between two builds of numpy.
+    """Every number with a point in it to nine digits and nine places: the rest differs between builds of numpy.
 
     >>> rounded('{"a": 0.30000000000000004, "b": 1e-17, "c": 12, "d": "3.10", "e": "80113e77f"}')
     '{"a": 0.3, "b": 0.0, "c": 12, "d": "3.1", "e": "80113e77f"}'
@@ -331,7 +331,7 @@ def rounded(text: str) -> str:
 
     def shorter(match: re.Match[str]) -> str:
         value = float(match[0])
-        return "0.0" if abs(value) < 1e-12 else repr(float(f"{value:.9g}"))
+        return "0.0" if abs(value) < 1e-9 else repr(float(f"{value:.9g}"))
 
     return re.sub(r"(?<![\w.])-?\d+(?:\.\d+(?:e[-+]?\d+)?|e[-+]?\d+)(?!\w)", shorter, text)
 
