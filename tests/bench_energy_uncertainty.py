@@ -14,6 +14,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import random
 import statistics
@@ -24,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgebench.power.trace import PowerTrace  # noqa: E402
+from edgebench.power.trace import PowerTrace
 
 IDLE_MW = 5000.0
 IDLE_SECONDS = 4.0
@@ -112,7 +113,7 @@ def sine(rng: random.Random, t0: float, t1: float, sensor: Sensor) -> Load:
 
     count = math.ceil((t1 - t0) / step_s)
     times_s = [t0 + (t1 - t0) * k / count for k in range(count + 1)]
-    return Load([(a, b, at(a), at(b)) for a, b in zip(times_s, times_s[1:], strict=False)])
+    return Load([(a, b, at(a), at(b)) for a, b in itertools.pairwise(times_s)])
 
 
 def bursts(rng: random.Random, t0: float, t1: float, sensor: Sensor) -> Load:

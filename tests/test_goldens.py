@@ -83,7 +83,7 @@ def as_lines(records: list[Any]) -> str:
 
 SUBCOMMANDS = {
     "run_llamacpp_collect": (),
-    "tegrastats_sampler": ("rails", "idle", "record", "run", "integrate", "parse"),
+    "tegrastats_sampler": ("rails", "idle", "record", "run", "integrate", "parse", "feed"),
     "judge_pairs": (),
     "aggregate_to_excels": (),
     "companions/board_check": ("devices", "models"),
@@ -323,7 +323,7 @@ def test_scores_and_journal(tmp_path: Path) -> None:
 
 
 def rounded(text: str) -> str:
-    """Every number with a point in it to nine digits and nine places: the rest differs between builds of numpy.
+    """Numbers with a point in them to nine digits and nine places: numpy's builds differ beyond.
 
     >>> rounded('{"a": 0.30000000000000004, "b": 1e-17, "c": 12, "d": "3.10", "e": "80113e77f"}')
     '{"a": 0.3, "b": 0.0, "c": 12, "d": "3.1", "e": "80113e77f"}'

@@ -97,7 +97,8 @@ class MadeUpEngine:
             prompt_ids_sha256=count.prompt_ids_sha256, completion_tokens=3, finish_reason="stop",
             t0_s=t0_s, first_token_s=t0_s + 0.1, t1_s=t0_s + 0.3, latency_ms=300.0, ttft_ms=100.0,
             tpot_ms=100.0, prefill_tok_per_s=10.0, decode_tok_per_s=10.0, overhead_ratio=0.0,
-            temp_start_c=None, temp_max_c=None, throttled=None, board_start=state, board_end=state, output_text="An answer.",
+            temp_start_c=None, temp_max_c=None, throttled=None, board_start=state, board_end=state,
+            output_text="An answer.",
             reasoning_text=None, reasoning_tokens=0, reasoning_open=False, flags=("system_in_user",),
             error=fault,
         )  # fmt: skip
