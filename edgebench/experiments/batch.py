@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Experiment files: one to begin with, or a grid of them.
 
   new   a file with every key, a preset's values in place
@@ -8,11 +7,11 @@
 
 Values are written as in YAML and keep their type: 0.7, 1e-3, true, [L0, P]. A file
 is named by the base and its values: exp_max_tokens_64_temperature_0.7.yaml.
-experiment_config.py checks keys and values.
+config.py checks keys and values.
 
 Example:
-  python companions/write_experiments.py new --preset benchmark --out results/exp.yaml
-  python companions/write_experiments.py grid results/exp.yaml --vary max_tokens=64,256 --vary n_ctx=2048,4096
+  python companions/run_experiment.py config new --preset benchmark --out results/exp.yaml
+  python companions/run_experiment.py config grid results/exp.yaml --vary max_tokens=64,256
 """
 
 from __future__ import annotations
@@ -22,30 +21,16 @@ import itertools
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgebench.shell.launch import room_command
+from edgebench.errors import UserError
+from edgebench.experiments.config import effective, grid_values
 
-HERE = Path(__file__).resolve().parent
 NAME_LENGTH = 90  # of a file without its ending: file systems allow 255 bytes
 Json = Mapping[str, Any]
-
-
-class WriteExperimentsError(Exception):
-    """What the user can fix."""
-
-
-def experiment_config(*words: str) -> str:
-    """Standard output of experiment_config.py."""
-    command = [*room_command("edgebench.experiments.config"), *words]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise WriteExperimentsError(done.stderr.strip().removeprefix("error: "))
-    return done.stdout
 
 
 def as_text(content: Json, path: Path | None) -> str:
@@ -64,11 +49,7 @@ def as_text(content: Json, path: Path | None) -> str:
 
 def new_text(preset: str | None, models: Sequence[str], out: Path | None) -> str:
     """An experiment file with every key."""
-    words = [
-        *(["--preset", preset] if preset else []),
-        f"--set=models={json.dumps(models or ['models/MODEL.gguf'])}",
-    ]
-    config = json.loads(experiment_config("show", *words))["config"]
+    config = effective(None, preset, [f"models={json.dumps(models or ['models/MODEL.gguf'])}"])["config"]
     config |= {"name": out.stem} if out else {}
     return as_text({key: value for key, value in config.items() if value is not None}, out)
 
@@ -105,7 +86,7 @@ def combinations(base: Path, values: Mapping[str, Sequence[Any]], outdir: Path) 
 
 def write_grid(base: Path, vary: Sequence[str], outdir: Path, preset: str | None) -> list[Path]:
     """Write the grid, all of its files or none."""
-    values = json.loads(experiment_config("values", *vary))
+    values = grid_values(vary)
     outdir.mkdir(parents=True, exist_ok=True)
     files = combinations(base, values, outdir)
     drafts = {path.with_name(f".{path.stem}.{os.getpid()}.yaml"): path for path in files}
@@ -114,12 +95,13 @@ def write_grid(base: Path, vary: Sequence[str], outdir: Path, preset: str | None
             extra = {"preset": preset} if preset else {}
             draft.write_text(as_text(files[path] | extra, path), encoding="utf-8")
         try:
-            experiment_config("validate", *map(str, drafts))
-        except WriteExperimentsError as exc:
+            for draft in drafts:
+                effective(draft, None, [])
+        except UserError as exc:
             said = str(exc)
             for draft, path in drafts.items():
                 said = said.replace(str(draft), str(path))
-            raise WriteExperimentsError(f"{said}; nothing was written") from None
+            raise UserError(f"{said}; nothing was written") from None
         for draft, path in drafts.items():
             draft.replace(path)
     finally:
@@ -130,7 +112,7 @@ def write_grid(base: Path, vary: Sequence[str], outdir: Path, preset: str | None
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="run_experiment.py config", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     new = commands.add_parser("new", help="a file to begin with")
@@ -159,7 +141,7 @@ def run_command(args: argparse.Namespace) -> None:
         with args.out.open("x", encoding="utf-8") as new:
             new.write(text)
     except FileExistsError:
-        raise WriteExperimentsError(f"{args.out} exists; choose another --out") from None
+        raise UserError(f"{args.out} exists; choose another --out") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -167,11 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         run_command(args)
-    except (WriteExperimentsError, OSError) as exc:
+    except (UserError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Written experiments: run them in cycles, leave them alone, come back to them.
 
 An experiment is a file (YAML or JSON), a preset, or both, and flags beat them. Each
@@ -29,7 +28,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import hashlib
 import json
 import os
 import signal
@@ -42,14 +40,20 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.errors import UserError
-from edgebench.prompts.tasks import wanted_tasks
-from edgebench.records.jsonl import write_whole
+from edgebench.experiments.batch import main as write_files
+from edgebench.experiments.config import check_inputs, effective, runs_per_cycle
+from edgebench.experiments.config import main as show_configuration
+from edgebench.experiments.costs import main as plan_costs
+from edgebench.experiments.folder import OUTPUT, cycle_files, find, folders, look, read_json, write_json
+from edgebench.experiments.folder import main as watch
+from edgebench.experiments.summary import screen_of, sum_up
+from edgebench.records.jsonl import sha256_of
 from edgebench.shell import lifeline
 from edgebench.shell.launch import room_command
+from edgebench.shell.progress import say
 
-HERE = Path(__file__).resolve().parent
-OUTPUT = "results/experiments"
-WRITERS = ("new", "grid")  # `config` commands of write_experiments.py; the others are experiment_config.py's
+ROOT = Path(__file__).resolve().parents[2]
+WRITERS = ("new", "grid")  # `config` commands of batch.py; the others are config.py's
 START_SECONDS = 60  # for a detached conductor to say that it runs
 # Flags that are a key of the experiment file under their own name or this one.
 FLAG_KEYS = {
@@ -61,29 +65,26 @@ FLAG_KEYS = {
     "batch_sizes": "batch_sizes", "dataset": "dataset.source", "sample_size": "dataset.sample_size",
     "shuffle": "dataset.shuffle", "output": "output",
 }  # fmt: skip
-# command: (script and its first words, what it does)
-HANDED_OVER = {
-    "config": ("edgebench.experiments.config", "show, validate, new, grid"),
-    "presets": ("edgebench.experiments.config presets", "what the presets set"),
-    "datasets": ("companions/load_prompts.py --list", "named sets of prompts"),
-    "devices": ("companions/board_check.py devices", "what this machine computes on"),
-    "plan": ("edgebench.experiments.costs", "what an experiment will cost"),
-    "status": ("edgebench.experiments.folder status", "how far it is"),
-    "follow": ("edgebench.experiments.folder follow", "the same, until it ends"),
-    "stop": ("edgebench.experiments.folder stop", "end it after the current run"),
+WATCHING = ("status", "follow", "stop")
+OTHER_DOORS = {"datasets": ("load_prompts.py", "--list"), "devices": ("board_check.py", "devices")}
+OTHERS = {  # commands of other rooms and doors, and what they do
+    "config": "show, validate, new, grid",
+    "presets": "what the presets set",
+    "datasets": "named sets of prompts",
+    "devices": "what this machine computes on",
+    "plan": "what an experiment will cost",
+    "status": "how far it is",
+    "follow": "the same, until it ends",
+    "stop": "end it after the current run",
 }
 Json = Mapping[str, Any]
-
-
-class RunExperimentError(Exception):
-    """What the user can fix."""
 
 
 # --- Configuration and folder ---
 
 
 def assignments(args: argparse.Namespace) -> list[str]:
-    """The flags as KEY=VALUE for experiment_config.py; JSON values are YAML too."""
+    """The flags as KEY=VALUE; JSON values are YAML too."""
     given = []
     for flag, key in FLAG_KEYS.items():
         value = getattr(args, flag, None)
@@ -92,47 +93,17 @@ def assignments(args: argparse.Namespace) -> list[str]:
     return [*given, *args.set]
 
 
-def effective(file: str | None, preset: str | None, sets: Sequence[str]) -> dict[str, Any]:
-    """{id, hash, config, overrides} from experiment_config.py, which has said on stderr what is wrong."""
-    words = [*([file] if file else []), *(["--preset", preset] if preset else [])]
-    words += [f"--set={one}" for one in sets]
-    command = [*room_command("edgebench.experiments.config"), "show", *words]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RunExperimentError(done.stderr.strip().removeprefix("error: "))
-    chosen: dict[str, Any] = json.loads(done.stdout)
-    return chosen
+def chosen_by(args: argparse.Namespace, file: str | None) -> dict[str, Any]:
+    """{id, hash, preset, config, overrides} of a file and the flags."""
+    return effective(Path(file) if file else None, args.preset, assignments(args))
 
 
-def write_json(path: Path, content: Any) -> None:
-    """A file, whole or not at all."""
-    write_whole(path, json.dumps(content, indent=2) + "\n")
-
-
-def read_state(folder: Path) -> dict[str, Any] | None:
-    """state.json, None where there is none; a running state whose process has gone reads interrupted."""
-    command = [*room_command("edgebench.experiments.folder"), "status", str(folder), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode or not done.stdout.strip():
+def read_state(experiment: Path) -> dict[str, Any] | None:
+    """The state, None where there is none; a running state whose process has gone reads interrupted."""
+    try:
+        return look(experiment)
+    except (UserError, OSError):
         return None
-    state: dict[str, Any] = json.loads(done.stdout)
-    return state
-
-
-def folders(output: Path) -> list[Path]:
-    """All experiments of an output folder, the newest first."""
-    # Those set aside begin with a dot; glob's star takes them too.
-    found = [path.parent for path in output.glob("*/state.json") if not path.parent.name.startswith(".")]
-    return sorted(found, key=lambda folder: (folder / "state.json").stat().st_mtime, reverse=True)
-
-
-def find(output: Path, name: str) -> Path:
-    """The folder of an ID, of the beginning of one, or of a path."""
-    command = [*room_command("edgebench.experiments.folder"), "status", name, "--output", str(output)]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True)
-    if done.returncode:
-        raise RunExperimentError(done.stderr.strip().removeprefix("error: "))
-    return Path(json.loads(done.stdout)["folder"])
 
 
 def set_aside(folder: Path) -> None:
@@ -140,17 +111,7 @@ def set_aside(folder: Path) -> None:
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S.%f")
     old = folder.with_name(f".{folder.name}.{stamp}.old")
     folder.rename(old)
-    print(f"the earlier {folder.name} is kept as {old}", file=sys.stderr)
-
-
-def check_inputs(config: Json) -> None:
-    """What must be there before a folder is made."""
-    if not config["models"]:
-        raise RunExperimentError("no model; name one with --model PATH.gguf or in the file under models")
-    for kind in ("models", "prompts"):
-        for path in config[kind]:
-            if not Path(path).is_file():
-                raise RunExperimentError(f"{kind}: {path} does not exist; paths are relative to {Path.cwd()}")
+    say(f"the earlier {folder.name} is kept as {old}")
 
 
 def prepare(chosen: Json, fresh: bool) -> Path:
@@ -160,7 +121,7 @@ def prepare(chosen: Json, fresh: bool) -> Path:
     if fresh and folder.exists():
         state = read_state(folder)
         if state and state["status"] == "running":
-            raise RunExperimentError(f"{folder.name} is running; stop it first with: stop {folder.name}")
+            raise UserError(f"{folder.name} is running; stop it first with: stop {folder.name}")
         set_aside(folder)
     if (folder / "state.json").exists():
         adopt(folder, chosen)
@@ -195,19 +156,16 @@ def prepare(chosen: Json, fresh: bool) -> Path:
 def prompts_sha256(config: Json, cwd: Path) -> dict[str, str | None]:
     """The prompts files as they are; None for one that is gone."""
     files = {path: cwd / path for path in map(str, config["prompts"])}
-    return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-        for name, path in files.items()
-    }
+    return {name: sha256_of(path) if path.is_file() else None for name, path in files.items()}
 
 
 def check_unchanged(folder: Path, state: Json) -> None:
     """The cycles must all be of the same prompts."""
-    config = json.loads((folder / "effective_config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "effective_config.json")
     now = prompts_sha256(config, Path(state.get("cwd", ".")))
     for name, sha256 in state.get("prompts_sha256", {}).items():
         if now.get(name) != sha256:
-            raise RunExperimentError(
+            raise UserError(
                 f"{name} is not what it was when {folder.name} began; put it back, or start over with --fresh"
             )
 
@@ -215,7 +173,7 @@ def check_unchanged(folder: Path, state: Json) -> None:
 def adopt(folder: Path, chosen: Json) -> None:
     """Take over what may change in an experiment that is there: how its answers are judged and laid out."""
     path = folder / "effective_config.json"
-    old = json.loads(path.read_text(encoding="utf-8"))
+    old = read_json(path)
     new = {**old, **{name: chosen["config"][name] for name in ("judge", "aggregate")}}
     if new != old and (read_state(folder) or {}).get("status") != "running":
         write_json(path, new)
@@ -224,21 +182,8 @@ def adopt(folder: Path, chosen: Json) -> None:
 
 def is_over(folder: Path, state: Json) -> bool:
     """Measured, and judged where the configuration names a judge?"""
-    judge = json.loads((folder / "effective_config.json").read_text(encoding="utf-8"))["judge"]
+    judge = read_json(folder / "effective_config.json")["judge"]
     return state["status"] == "completed" and (not judge or state.get("judged") == judge)
-
-
-def runs_per_cycle(config: Json) -> int | None:
-    """Runs a cycle will take; None for a dataset, whose prompts are not there yet."""
-    if config["mode"] == "throughput":
-        return len(config["models"]) * len(set(config["batch_sizes"])) * int(config["repeats"])
-    if config["dataset"]:
-        return None
-    ids = [str(one) for one in config["ids"]] or None
-    levels = [str(one) for one in config["levels"]] or None
-    tasks = wanted_tasks(list(map(Path, config["prompts"])), levels, ids, config["limit"] or None)
-    prompts = sum(len(task.levels) for task in tasks)
-    return prompts * len(config["models"]) * int(config["repeats"]) * int(config["turns"])
 
 
 # --- Running ---
@@ -256,32 +201,30 @@ def tell_unfinished(output: Path, but: Path) -> None:
         if state and state["status"] in ("interrupted", "stopped"):
             done = f"{state['done']} of {state['total'] or '?'} runs"
             name = folder.name if output == Path(OUTPUT) else folder
-            print(f"unfinished: {folder.name}, {done}; go on with: run --resume {name}", file=sys.stderr)
+            say(f"unfinished: {folder.name}, {done}; go on with: run --resume {name}")
 
 
 def choose(args: argparse.Namespace) -> Path | None:
     """The folder to run, None when there is nothing left to do in it."""
     if args.resume:
         if args.file or args.preset or assignments(args)[bool(args.output) :]:
-            raise RunExperimentError("--resume restores everything; leave out file, preset and flags")
+            raise UserError("--resume restores everything; leave out file, preset and flags")
         folder = find(Path(args.output or OUTPUT), args.resume)
     else:
         if not args.file and not args.preset:
-            raise RunExperimentError("what is to run? give FILE, --preset NAME --model PATH, or --resume ID")
-        chosen = effective(args.file, args.preset, assignments(args))
+            raise UserError("what is to run? give FILE, --preset NAME --model PATH, or --resume ID")
+        chosen = chosen_by(args, args.file)
         folder = prepare(chosen, args.fresh)
         tell_unfinished(folder.parent, folder)
     state = read_state(folder)
     if state is None:
-        raise RunExperimentError(f"{folder}/state.json cannot be read; start over with --fresh")
+        raise UserError(f"{folder}/state.json cannot be read; start over with --fresh")
     if state["status"] == "running":
-        raise RunExperimentError(f"{folder.name} is running already; see it with: follow {folder.name}")
+        raise UserError(f"{folder.name} is running already; see it with: follow {folder.name}")
     check_unchanged(folder, state)
     over = all(cycle["status"] in ("completed", "failed") for cycle in state["cycles"])
     if state["status"] == "failed" and over and not args.retry_failed:
-        raise RunExperimentError(
-            f"{folder.name}: every cycle failed, {folder}/run.log says why; --retry_failed"
-        )
+        raise UserError(f"{folder.name}: every cycle failed, {folder}/run.log says why; --retry_failed")
     if is_over(folder, state) and not (args.retry_failed and state["failed_cycles"]):
         print(
             f"{folder.name} is complete; see it with: results show {folder.name}, or start over with --fresh"
@@ -293,14 +236,17 @@ def choose(args: argparse.Namespace) -> Path | None:
 
 def remember(folder: Path, args: argparse.Namespace) -> None:
     """What a start is told beside the configuration."""
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    state = read_json(folder / "state.json")
     state |= {"no_aggregate": bool(args.no_aggregate), "retry_failed": bool(args.retry_failed)}
     write_json(folder / "state.json", state)
 
 
 def start_detached(folder: Path) -> int:
-    """Start the conductor in a session of its own and wait until it says that it runs."""
-    cwd = json.loads((folder / "state.json").read_text(encoding="utf-8"))["cwd"]
+    """Start the conductor in a session of its own and wait until it says that it runs.
+
+    The one child that is meant to outlive us, and the terminal: no lifeline.
+    """
+    cwd = read_json(folder / "state.json")["cwd"]
     with (folder / "run.log").open("ab") as log:
         child = subprocess.Popen(
             conductor(folder, True), cwd=cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -308,12 +254,12 @@ def start_detached(folder: Path) -> int:
         )  # fmt: skip
     until = time.monotonic() + START_SECONDS
     while child.poll() is None and time.monotonic() < until:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state = read_json(folder / "state.json")
         if (state["process"] or {}).get("pid") == child.pid:
             break
         time.sleep(0.1)
     if child.poll():
-        raise RunExperimentError(f"it did not start; {folder}/run.log says why")
+        raise UserError(f"it did not start; {folder}/run.log says why")
     print(f"{folder.name} runs on its own now. From any shell:")
     for verb in ("status", "follow", "stop"):
         print(f"  python companions/run_experiment.py {verb} {folder}")
@@ -323,7 +269,7 @@ def start_detached(folder: Path) -> int:
 def run(args: argparse.Namespace) -> int:
     """Measure an experiment, or what is left of it."""
     if args.dry_run:
-        chosen = effective(args.file, args.preset, assignments(args))
+        chosen = chosen_by(args, args.file)
         check_inputs(chosen["config"])
         chosen["runs"] = (runs_per_cycle(chosen["config"]) or 0) * chosen["config"]["cycles"] or None
         print(json.dumps(chosen, indent=2))
@@ -335,7 +281,7 @@ def run(args: argparse.Namespace) -> int:
         return start_detached(folder)
     print(f"experiment {folder}", file=sys.stderr, flush=True)
     folder = folder.resolve()
-    os.chdir(json.loads((folder / "state.json").read_text(encoding="utf-8"))["cwd"])
+    os.chdir(read_json(folder / "state.json")["cwd"])
     command = conductor(folder, False)
     os.execv(command[0], command)  # one process less between Ctrl-C and the conductor
 
@@ -349,17 +295,14 @@ def matching(pattern: str) -> list[str]:
 def batch(args: argparse.Namespace) -> int:
     """Several experiment files; more than one at a time only where no energy is measured."""
     files = [path for pattern in args.patterns for path in matching(pattern)]
-    sets = assignments(args)
-    chosen = [
-        effective(file, args.preset, sets) for file in files
-    ]  # a wrong file is found before the first run
+    chosen = [chosen_by(args, file) for file in files]  # a wrong file is found before the first run
     measuring = [
         one["id"]
         for one in chosen
         if one["config"]["power"]["source"] != "none" or one["config"]["power"]["feed"]
     ]
     if args.parallel > 1 and measuring:
-        raise RunExperimentError(
+        raise UserError(
             f"--parallel {args.parallel}: {measuring[0]} measures energy, and experiments run together share"
             " one meter, so that none of them could be told from the others. Leave out --parallel, or measure"
             " times only with --source none"
@@ -374,7 +317,9 @@ def batch(args: argparse.Namespace) -> int:
         state = read_state(folder)
         if state and is_over(folder, state):
             return 0
-        return lifeline.run(conductor(folder, False), cwd=Path.cwd()).returncode
+        # Told that we are gone, it ends its collector and writes down how far it is.
+        done = lifeline.run(conductor(folder, False), death_signal=signal.SIGTERM, cwd=Path.cwd())
+        return int(done.returncode)
 
     if args.parallel > 1:
         with ThreadPoolExecutor(args.parallel) as pool:
@@ -406,23 +351,23 @@ def results_list(output: Path, as_json: bool) -> int:
         )
         print(f"{state['status']:<12} {runs:>11} runs  {cycles:>5} cycles  {state['id']}")
     if not states:
-        print(f"no experiments in {output}; start one with: run FILE", file=sys.stderr)
+        say(f"no experiments in {output}; start one with: run FILE")
     return 0
 
 
 def results_show(folder: Path, raw: bool, as_json: bool) -> int:
     """The summary as text or as JSON; raw: the collector's records of all cycles."""
     if raw:
-        for path in sorted(folder.glob("cycle_*.jsonl")):
-            if path.stem[6:].isdigit():
-                sys.stdout.write(path.read_text(encoding="utf-8"))
+        for path in cycle_files(folder):
+            sys.stdout.write(path.read_text(encoding="utf-8"))
         return 0
     if not (folder / "summary.json").exists():
-        raise RunExperimentError(f"{folder.name} has no summary yet; make one with: aggregate {folder.name}")
+        raise UserError(f"{folder.name} has no summary yet; make one with: aggregate {folder.name}")
     if as_json:
         print((folder / "summary.json").read_text(encoding="utf-8"), end="")
         return 0
-    return subprocess.run([*room_command("edgebench.experiments.summary"), str(folder), "--show"]).returncode
+    print(screen_of(folder), end="")
+    return 0
 
 
 def results(args: argparse.Namespace) -> int:
@@ -431,7 +376,7 @@ def results(args: argparse.Namespace) -> int:
     if args.what == "list":
         return results_list(output, args.json)
     if not args.id:
-        raise RunExperimentError("which experiment? results show ID; see them with: results list")
+        raise UserError("which experiment? results show ID; see them with: results list")
     return results_show(find(output, args.id), args.raw, args.json)
 
 
@@ -439,51 +384,56 @@ def aggregate(args: argparse.Namespace) -> int:
     """Summary and workbooks of one experiment, or of all."""
     output = Path(args.output or OUTPUT)
     if bool(args.id) == args.all:
-        raise RunExperimentError("which experiment? aggregate ID, or aggregate --all")
+        raise UserError("which experiment? aggregate ID, or aggregate --all")
     worst = 0
     for folder in folders(output) if args.all else [find(output, args.id)]:
         state = read_state(folder)
         if state is None or not state["done"]:
-            print(f"{folder.name}: nothing measured yet", file=sys.stderr)
+            say(f"{folder.name}: nothing measured yet")
             worst = worst if args.all else 1
         elif state["status"] not in ("completed", "failed") and not args.force:
             done = f"{state['done']} of {state['total'] or '?'} runs"
-            print(
-                f"{folder.name}: {state['status']}, {done}; sum up what is there with --force",
-                file=sys.stderr,
-            )
+            say(f"{folder.name}: {state['status']}, {done}; sum up what is there with --force")
             worst = worst if args.all else 1
         else:
-            worst = max(worst, sum_up(folder, state["mode"]))
+            worst = max(worst, lay_out(folder, state["mode"]))
     return worst
 
 
-def sum_up(folder: Path, mode: str) -> int:
+def lay_out(folder: Path, mode: str) -> int:
     """summary.json, summary.md, workbooks."""
-    commands = [[*room_command("edgebench.experiments.summary"), str(folder)]]
-    cycles = [str(path) for path in sorted(folder.glob("cycle_*.jsonl")) if path.stem[6:].isdigit()]
+    code = 0
+    try:
+        sum_up(folder)
+    except (UserError, OSError, KeyError) as exc:
+        say(f"error: {exc}")
+        code = 1
     if mode == "collect":
         scores = [str(path) for path in folder.glob("scores_mtbench.csv")]
         given = ["--scores", *scores] if scores else []
-        workbooks = str(HERE.parents[1] / "aggregate_to_excels.py")
-        commands.append([sys.executable, workbooks, "--runs", *cycles, *given, "--outdir", str(folder)])
-    codes = [subprocess.run(command).returncode for command in commands]
+        command = [sys.executable, str(ROOT / "aggregate_to_excels.py"), "--outdir", str(folder), *given]
+        code = max(code, lifeline.run([*command, "--runs", *map(str, cycle_files(folder))]).returncode)
     print(f"{folder.name}: {folder / 'summary.md'}")
-    return max(codes)
+    return code
 
 
 # --- Command line ---
 
 
 def hand_over(command: str, words: Sequence[str]) -> int:
-    """Another script of the suite does it."""
-    script, *first = HANDED_OVER[command][0].split()
-    if command == "config" and words and words[0] in WRITERS:
-        script = "edgebench.experiments.batch"
-    is_door = script.endswith(".py")
-    head = [sys.executable, str(HERE.parents[1] / script)] if is_door else room_command(script)
+    """A command whose words are another room's, or another door's."""
+    if command == "config":
+        return write_files(words) if words and words[0] in WRITERS else show_configuration(words)
+    if command == "presets":
+        return show_configuration(["presets", *words])
+    if command == "plan":
+        return plan_costs(words)
+    if command in WATCHING:
+        return watch([command, *words])
+    script, first = OTHER_DOORS[command]
     with contextlib.suppress(KeyboardInterrupt):
-        return subprocess.run([*head, *first, *words]).returncode
+        done = lifeline.run([sys.executable, str(ROOT / "companions" / script), first, *words])
+        return int(done.returncode)
     return 130
 
 
@@ -531,8 +481,8 @@ def add_other_commands(commands: Any) -> None:
     again.add_argument("--force", action="store_true", help="also of what is not complete")
     for command in (show, again):
         command.add_argument("--output", metavar="DIR", help=f"(default: {OUTPUT})")
-    for name, about in HANDED_OVER.items():
-        other = commands.add_parser(name, help=about[1], add_help=False)
+    for name, about in OTHERS.items():
+        other = commands.add_parser(name, help=about, add_help=False)
         other.add_argument("words", nargs=argparse.REMAINDER)
 
 
@@ -567,10 +517,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if words[:1] and words[0] in HANDED_OVER:
-            return hand_over(words[0], words[1:])  # flags and --help are the other script's
+        if words[:1] and words[0] in OTHERS:
+            return hand_over(words[0], words[1:])  # flags and --help are the other's
         return dispatch(build_parser().parse_args(words))
-    except (RunExperimentError, UserError, OSError) as exc:
+    except (UserError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
 

@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 """Measure an experiment's cycles, one process of the collector per cycle, until all are done or enough.
 
-FOLDER is one that run_experiment.py has prepared: effective_config.json and
+FOLDER is one that commands.py has prepared: effective_config.json and
 state.json. Every cycle's records go to its own cycle_N.jsonl, as the collector
-writes them. Between cycles the board cools down; after each, summarize_cycles.py
+writes them. Between cycles the board cools down; after each, summary.py
 sums up, and until_ci may end the experiment early. A cycle that fails is kept as
 failed and the rest go on. A second start goes on where the first one stopped.
 
@@ -20,7 +19,7 @@ A file named `stop` in FOLDER ends the experiment after the run under way; SIGIN
 SIGTERM and SIGHUP at once. Either way every finished run is kept.
 
 Example:
-  python companions/conduct_cycles.py results/experiments/demo-0123456789ab
+  python edgebench/__main__.py edgebench.experiments.conductor results/experiments/demo-0123456789ab
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import fcntl
 import json
 import os
 import shlex
@@ -36,28 +34,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgebench.board.thermal import read_hottest_c
 from edgebench.errors import UserError
+from edgebench.experiments import summary
+from edgebench.experiments.folder import cycle_files, identity, is_alive, read_json, runs_in, write_json
 from edgebench.prompts.sources import Wish, load, write_prompts
 from edgebench.prompts.table import read_table
-from edgebench.records.jsonl import read_jsonl, write_whole
+from edgebench.records.jsonl import exclusive, records_in
 from edgebench.shell import lifeline
-from edgebench.shell.launch import room_command
+from edgebench.shell.progress import say
+from edgebench.shell.signals import ENDING_SIGNALS
 
-HERE = Path(__file__).resolve().parent
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.2
 END_SECONDS = 60  # a collector that was told to stop ends its engine and its feed
 COLLECTOR_ORDER = {"sequential": "sequential", "interleaved": "balanced", "shuffled": "shuffled"}
 Json = Mapping[str, Any]
-
-
-class ConductCyclesError(Exception):
-    """What the user can fix."""
 
 
 class Ended(Exception):
@@ -67,42 +63,15 @@ class Ended(Exception):
 # --- State ---
 
 
-def write_json(path: Path, content: Any) -> None:
-    """A file, whole or not at all."""
-    write_whole(path, json.dumps(content, indent=2) + "\n")
-
-
 def now() -> str:
     """RFC 3339, UTC; a label."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")[:-6] + "Z"
 
 
-def start_ticks(pid: int) -> int | None:
-    """Start of a process in clock ticks since boot, field 22 of its stat; None: there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    after_name = stat.rpartition(")")[2].split()  # a name may hold spaces and parentheses
-    return None if after_name[0] in "ZX" else int(after_name[19])
-
-
-def identity(pid: int) -> dict[str, Any]:
-    return {"pid": pid, "start_ticks": start_ticks(pid)}
-
-
-def is_alive(process: Json | None) -> bool:
-    """Does this very process still run?"""
-    return process is not None and start_ticks(process["pid"]) == process["start_ticks"] is not None
-
-
 def count_runs(path: Path) -> tuple[int, int]:
     """(runs, of these failed) in a cycle's file; of two records of one run the last counts."""
-    last: dict[str, bool] = {}
-    for _, record in read_jsonl(path) if path.exists() else ():
-        if record is not None:
-            last[record.get("run_key", "")] = record.get("error") is not None
-    return len(last), sum(last.values())
+    runs = runs_in(path)
+    return len(runs), sum(run.get("error") is not None for run in runs)
 
 
 # --- The machine between cycles ---
@@ -163,7 +132,7 @@ def measuring_command(config: Json, folder: Path, n: int, seed: int) -> list[str
     }
     if config["mode"] == "throughput":
         sizes = ",".join(map(str, config["batch_sizes"]))
-        return [*room_command("edgebench.throughput.campaign"), *flags_of(shared | {"batch_sizes": sizes})]
+        return [*door("companions/throughput.py"), *flags_of(shared | {"batch_sizes": sizes})]
     own = {
         "thinking": config["generation"]["thinking"],
         "system": config["generation"]["system"],
@@ -175,7 +144,7 @@ def measuring_command(config: Json, folder: Path, n: int, seed: int) -> list[str
         "order": COLLECTOR_ORDER[config["order"]],
         "cooldown": config["cool_down"]["run"],
     }
-    return [sys.executable, str(HERE.parents[1] / "run_llamacpp_collect.py"), *flags_of(shared | own)]
+    return [*door("run_llamacpp_collect.py"), *flags_of(shared | own)]
 
 
 def warm_up_command(config: Json, folder: Path) -> list[str]:
@@ -197,13 +166,9 @@ def warm_up_command(config: Json, folder: Path) -> list[str]:
     ] + ["--fresh"]
 
 
-def run_script(script: Path | str, *arguments: str) -> tuple[int, str]:
-    """(exit code, stdout) of another script; its stderr is the user's to read."""
-    head = room_command(script) if isinstance(script, str) else [sys.executable, str(script)]
-    command = [*head, *arguments]
-    # A session of its own: Ctrl-C in the terminal is ours to answer.
-    done = lifeline.run(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    return done.returncode, done.stdout
+def door(name: str) -> list[str]:
+    """The words that start a command of the suite."""
+    return [sys.executable, str(ROOT / name)]
 
 
 def changed_ns(path: Path) -> int:
@@ -223,14 +188,10 @@ class Conductor:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            self.config: dict[str, Any] = json.loads(
-                (folder / "effective_config.json").read_text(encoding="utf-8")
-            )
-            self.state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as exc:
-            raise ConductCyclesError(
-                f"{folder} is no experiment's folder ({exc}); start one with run_experiment.py run"
-            ) from None
+            self.config = read_json(folder / "effective_config.json")
+            self.state = read_json(folder / "state.json")
+        except UserError as exc:
+            raise UserError(f"{exc}; start one with run_experiment.py run") from None
         self.signum: int | None = None
         self.log = (folder / "run.log").open("a", encoding="utf-8")
         # Detached, stderr is the log already.
@@ -238,8 +199,7 @@ class Conductor:
 
     def say(self, text: str) -> None:
         """A line for the user and for the log. A terminal that has gone away must not end the experiment."""
-        with contextlib.suppress(OSError):
-            print(text, file=sys.stderr, flush=True)
+        say(text)
         if not self.logged_already:
             print(now(), text, file=self.log, flush=True)
 
@@ -264,8 +224,15 @@ class Conductor:
     def run_child(self, command: Sequence[str], out: Path) -> int:
         """Run a measuring process to its end; told to stop, it ends after the run under way is written."""
         print(now(), shlex.join(command), file=self.log, flush=True)
-        # A session of its own: Ctrl-C in the terminal is ours to answer. Killed ourselves, it ends with us.
-        child = lifeline.start(command, stdin=subprocess.DEVNULL, stdout=self.log, start_new_session=True)
+        # A session of its own: Ctrl-C in the terminal is ours to answer. If we are killed, it ends its engine
+        # and its feed.
+        child = lifeline.start(
+            command,
+            death_signal=signal.SIGTERM,
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            start_new_session=True,
+        )
         self.save(collector=identity(child.pid))
         told = False
         while child.poll() is None:
@@ -280,19 +247,17 @@ class Conductor:
         return int(child.returncode)
 
     def end_orphan(self) -> None:
-        """Where there is no lifeline a killed conductor leaves a collector; two must not measure at once."""
+        """The collector of a conductor that was killed is about to end; it must not measure beside ours."""
         orphan = self.state.get("collector")
         if orphan is None or not is_alive(orphan):
             return
-        self.say(f"ending the collector that an earlier start left behind (process {orphan['pid']})")
+        self.say(f"waiting for the collector of an earlier start to end (process {orphan['pid']})")
         os.kill(orphan["pid"], signal.SIGINT)
         until = time.monotonic() + END_SECONDS
         while is_alive(orphan) and time.monotonic() < until:
             time.sleep(POLL_SECONDS)
         if is_alive(orphan):
-            raise ConductCyclesError(
-                f"process {orphan['pid']} does not end; end it with: kill -9 {orphan['pid']}"
-            )
+            raise UserError(f"process {orphan['pid']} does not end; end it with: kill -9 {orphan['pid']}")
 
     # --- Between cycles ---
 
@@ -336,9 +301,7 @@ class Conductor:
                     print(loaded.told(made, dataset["sample_size"]), file=sys.stderr)
                 except (UserError, OSError) as problem:
                     print(f"error: {problem}", file=sys.stderr)
-                    raise ConductCyclesError(
-                        f"no prompts from {dataset['source']}; the line above says why"
-                    ) from None
+                    raise UserError(f"no prompts from {dataset['source']}; the line above says why") from None
             self.config |= {"prompts": [str(made)]}
             if not self.config["levels"]:
                 self.config["levels"] = levels_of(made)
@@ -381,14 +344,15 @@ class Conductor:
 
     def summarize(self) -> bool:
         """Sum up what there is; is the energy per token known well enough?"""
-        code, _ = run_script("edgebench.experiments.summary", str(self.folder))
-        if code:
+        try:
+            found = summary.sum_up(self.folder)
+        except (UserError, OSError, KeyError) as exc:
+            self.say(f"error: {exc}")
             self.say("the summary could not be made; the line above says why")
             return False
-        summary = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
-        if summary["mixed"]:
-            self.say(f"the cycles differ in {', '.join(list(summary['mixed'])[:3])}: see summary.md")
-        return bool(summary["until_ci"] and summary["until_ci"]["reached"])
+        if found["mixed"]:
+            self.say(f"the cycles differ in {', '.join(list(found['mixed'])[:3])}: see summary.md")
+        return bool(found["until_ci"] and found["until_ci"]["reached"])
 
     def conduct(self) -> int:
         """All that is left; the exit code."""
@@ -425,11 +389,8 @@ class Conductor:
         self.say(f"judge: {wanted['model'] or wanted['serve_model']}")
         done = [cycle["n"] for cycle in self.state["cycles"] if cycle["status"] == "completed"]
         runs = self.folder / f"cycle_{min(done, default=1)}.jsonl"
-        script = str(HERE.parents[1] / "judge_pairs.py")
-        code = self.run_child(
-            [sys.executable, script, *judge_flags(self.config, runs, scores)],
-            scores.with_suffix(".journal.jsonl"),
-        )
+        command = [*door("judge_pairs.py"), *judge_flags(self.config, runs, scores)]
+        code = self.run_child(command, scores.with_suffix(".journal.jsonl"))
         self.save(judged=None if code else wanted, judge_exit_code=code)
         self.check()
         if code:
@@ -442,19 +403,22 @@ class Conductor:
         """The steps after the last cycle: judge, workbooks. The judge's exit code."""
         if not (self.folder / "summary.json").exists():
             self.summarize()
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            print(run_script("edgebench.experiments.summary", str(self.folder), "--show")[1], flush=True)
+        with contextlib.suppress(OSError, UserError):  # the terminal may be gone, the summary not be there
+            print(summary.screen_of(self.folder), flush=True)
         if self.config["mode"] == "throughput" or not any(c["runs"] for c in self.state["cycles"]):
             return 0
         scores = self.folder / "scores_mtbench.csv"
         judge_code = self.judge(scores)
         if self.config["aggregate"] and not self.state.get("no_aggregate"):
-            cycles = [
-                str(path) for path in sorted(self.folder.glob("cycle_*.jsonl")) if path.stem[6:].isdigit()
-            ]
             given = ["--scores", str(scores)] if scores.exists() else []
-            workbooks = HERE.parents[1] / "aggregate_to_excels.py"
-            code, said = run_script(workbooks, "--runs", *cycles, *given, "--outdir", str(self.folder))
+            command = [*door("aggregate_to_excels.py"), "--runs", *map(str, cycle_files(self.folder)), *given]
+            done = lifeline.run(
+                [*command, "--outdir", str(self.folder)],
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            code, said = done.returncode, done.stdout
             print(said, end="", file=self.log, flush=True)
             self.say(f"workbooks in {self.folder}" if code == 0 else f"workbooks: exit code {code}")
         return judge_code
@@ -476,26 +440,12 @@ def gather_environments(folder: Path) -> None:
     """environment.jsonl: each environment that a cycle was measured in, once."""
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("cycle_*.env.jsonl")):
-        for _, record in read_jsonl(path):
-            if record is not None:
-                found.setdefault(str(record.get("env_id")), record)
+        for record in records_in(path):
+            found.setdefault(str(record.get("env_id")), record)
     if found:
         draft = folder / f".environment.{os.getpid()}"
         draft.write_text("".join(json.dumps(record) + "\n" for record in found.values()), encoding="utf-8")
         draft.replace(folder / "environment.jsonl")
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the experiment against a second conductor; the lock goes with the process, however it ends."""
-    with (folder / "conductor.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConductCyclesError(
-                f"{folder.name} is running already; see it with: run_experiment.py status {folder.name}"
-            ) from None
-        yield
 
 
 def start(folder: Path, detached: bool) -> int:
@@ -507,7 +457,8 @@ def start(folder: Path, detached: bool) -> int:
             signal.signal(signum, signal.SIG_IGN)
         else:
             signal.signal(signum, conductor.interrupt)
-    with locked(folder):
+    busy = f"it is running already; see it with: run_experiment.py status {folder.name}"
+    with exclusive(folder / "conductor", busy):
         (folder / "stop").unlink(missing_ok=True)
         conductor.end_orphan()
         conductor.save(status="running", process=identity(os.getpid()), ended_at=None)
@@ -522,7 +473,7 @@ def start(folder: Path, detached: bool) -> int:
             output = "" if folder.parent == Path("results/experiments") else f" --output {folder.parent}"
             conductor.say(f"{status}; every finished run is kept. Go on with:\n  {again}{output}")
             return int(code)
-        except (ConductCyclesError, OSError) as exc:
+        except (UserError, OSError) as exc:
             conductor.save(status="failed", ended_at=now(), why=str(exc))
             raise
 
@@ -541,7 +492,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         return start(args.folder, args.detached)
-    except (ConductCyclesError, OSError) as exc:
+    except (UserError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
 

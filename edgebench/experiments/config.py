@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """A written experiment, checked: files, presets and flags -> one effective configuration.
 
 An experiment file is YAML or JSON. What it may say is the class Experiment below;
-write_experiments.py writes one to begin with. A key that does not exist is an error, with the
+batch.py writes one to begin with. A key that does not exist is an error, with the
 nearest one that does. Later beats earlier, key by key, and every change is told:
 
   defaults < preset < file (its _extends first) < --set KEY=VALUE
@@ -11,14 +10,14 @@ nearest one that does. Later beats earlier, key by key, and every change is told
             [{key, from, to, by}]
   validate  check files
   presets   what the presets set
-  values    KEY=A,B,C as typed values, for write_experiments.py
+  values    KEY=A,B,C as typed values, for a grid
 
 A KEY is generation.max_tokens, or max_tokens where only one section has it; VALUE
 is written as in YAML: 0.7, 1e-3, true, [L0, P]. The id is the name and a hash of
 all that is measured; where results go and how they are judged is not in it.
 
 Example:
-  python companions/experiment_config.py show data/demo/experiment.yaml --set max_tokens=64
+  python companions/run_experiment.py config show data/demo/experiment.yaml --set max_tokens=64
 """
 
 from __future__ import annotations
@@ -34,15 +33,14 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from edgebench.errors import UserError
+from edgebench.prompts.tasks import wanted_tasks
+
 NOT_MEASURED = ("name", "output", "judge", "aggregate")  # a change of these is no new experiment
 CYCLES_MOST = 10
 CYCLES_FOR_INTERVAL = 3  # fewer cycles give an interval too wide to decide anything
 FORBID: Mapping[str, Any] = {"extra": "forbid"}
 Json = Mapping[str, Any]
-
-
-class ExperimentConfigError(Exception):
-    """What the user can fix; the message names the file and the key."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +248,7 @@ def parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, Loader=yaml_loader())
     except (yaml.YAMLError, TypeError) as exc:  # TypeError: a list or mapping as a key
-        raise ExperimentConfigError(f"{where}: {' '.join(str(exc).split())}") from None
+        raise UserError(f"{where}: {' '.join(str(exc).split())}") from None
 
 
 def read_layers(path: Path, below: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
@@ -258,21 +256,19 @@ def read_layers(path: Path, below: tuple[Path, ...] = ()) -> list[tuple[str, dic
     real = path.resolve()
     if real in below:
         circle = " -> ".join(one.name for one in (*below[below.index(real) :], real))
-        raise ExperimentConfigError(f"{path}: _extends goes in a circle: {circle}")
+        raise UserError(f"{path}: _extends goes in a circle: {circle}")
     try:
         content = parse(path.read_text(encoding="utf-8-sig"), str(path))
     except FileNotFoundError:
         whose = f" (_extends of {below[-1].name})" if below else ""
-        raise ExperimentConfigError(
-            f"{path} does not exist{whose}; write one with: config new --out {path}"
-        ) from None
+        raise UserError(f"{path} does not exist{whose}; write one with: config new --out {path}") from None
     except (OSError, UnicodeDecodeError) as exc:
-        raise ExperimentConfigError(f"{path}: {exc}") from None
+        raise UserError(f"{path}: {exc}") from None
     if not isinstance(content, dict):
-        raise ExperimentConfigError(f"{path}: an experiment file has keys, as in name: my_experiment")
+        raise UserError(f"{path}: an experiment file has keys, as in name: my_experiment")
     base = content.pop("_extends", None)
     if base is not None and not isinstance(base, str):
-        raise ExperimentConfigError(f"{path}: _extends takes the path of one file")
+        raise UserError(f"{path}: _extends takes the path of one file")
     check_keys(content, str(path))
     layers = read_layers(path.parent / base, (*below, real)) if base else []
     return [*layers, (f"file {path.name}", content)]
@@ -297,17 +293,15 @@ def nearest(key: str) -> str:
 
 
 def check_keys(content: Json, where: str) -> None:
-    """ExperimentConfigError for the first key that does not exist, with the nearest that does."""
+    """UserError for the first key that does not exist, with the nearest that does."""
     known = {*paths_of_keys(), "preset"}
     for key, value in content.items():
         if key not in known or "." in str(key):
-            raise ExperimentConfigError(f"{where}: unknown key {key}{nearest(str(key))}")
+            raise UserError(f"{where}: unknown key {key}{nearest(str(key))}")
         if key in SECTIONS and isinstance(value, dict):
             for inner in value:
                 if f"{key}.{inner}" not in known:
-                    raise ExperimentConfigError(
-                        f"{where}: unknown key {key}.{inner}{nearest(f'{key}.{inner}')}"
-                    )
+                    raise UserError(f"{where}: unknown key {key}.{inner}{nearest(f'{key}.{inner}')}")
 
 
 def full_key(key: str) -> str:
@@ -319,8 +313,8 @@ def full_key(key: str) -> str:
     if len(inner) == 1:
         return inner[0]
     if inner:
-        raise ExperimentConfigError(f"--set {key}: say which: {' or '.join(inner)}")
-    raise ExperimentConfigError(f"unknown key {key}{nearest(key)}")
+        raise UserError(f"--set {key}: say which: {' or '.join(inner)}")
+    raise UserError(f"unknown key {key}{nearest(key)}")
 
 
 def is_list(key: str) -> bool:
@@ -335,7 +329,7 @@ def flag_layer(assignments: Sequence[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
-            raise ExperimentConfigError(f"--set {assignment}: write KEY=VALUE")
+            raise UserError(f"--set {assignment}: write KEY=VALUE")
         put(content, full_key(key.strip()), parse(text, f"--set {assignment}"))
     return content
 
@@ -354,10 +348,10 @@ def grid_values(vary: Sequence[str]) -> dict[str, list[Any]]:
         key, equals, text = one.partition("=")
         found = parse(f"[{text}]", f"--vary {one}") if equals else []
         if not found:
-            raise ExperimentConfigError(f"--vary {one}: write KEY=VALUE,VALUE")
+            raise UserError(f"--vary {one}: write KEY=VALUE,VALUE")
         name = full_key(key.strip())
         if name in values:
-            raise ExperimentConfigError(f"--vary {one}: {name} is varied twice; give all its values at once")
+            raise UserError(f"--vary {one}: {name} is varied twice; give all its values at once")
         lists = [value if isinstance(value, list) or not is_list(name) else [value] for value in found]
         values[name] = [value for index, value in enumerate(lists) if value not in lists[:index]]
     return values
@@ -432,7 +426,7 @@ def build(merged: Json, where: str) -> dict[str, Any]:
     except pydantic.ValidationError as exc:
         first = exc.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if part not in ("str", "int"))
-        raise ExperimentConfigError(f"{where}: {key}: {first['msg']}, not {first['input']!r}") from None
+        raise UserError(f"{where}: {key}: {first['msg']}, not {first['input']!r}") from None
     config: dict[str, Any] = json.loads(json.dumps(asdict(checked)))
     if config["until_ci"] and "cycles" not in merged:
         config["cycles"] = CYCLES_MOST
@@ -440,7 +434,7 @@ def build(merged: Json, where: str) -> dict[str, Any]:
         config["prompts"] = list(DEFAULT_PROMPTS)
     problems = list(misfits(config))
     if problems:
-        raise ExperimentConfigError(f"{where}: {problems[0]}")
+        raise UserError(f"{where}: {problems[0]}")
     return config
 
 
@@ -512,7 +506,7 @@ def effective(file: Path | None, preset: str | None, assignments: Sequence[str])
     chosen = preset or (named[-1] if named else None)
     if chosen is not None and chosen not in PRESETS:
         close = difflib.get_close_matches(str(chosen), PRESETS, 1)
-        raise ExperimentConfigError(
+        raise UserError(
             f"no preset {chosen}; there are {', '.join(PRESETS)}"
             + (f"; did you mean {close[0]}?" if close else "")
         )
@@ -533,6 +527,32 @@ def effective(file: Path | None, preset: str | None, assignments: Sequence[str])
         "config": config,
         "overrides": overrides,
     }
+
+
+# --- What it takes ---
+
+
+def check_inputs(config: Json) -> None:
+    """What must be there before anything is made. Raises UserError."""
+    if not config["models"]:
+        raise UserError("no model; name one with --model PATH.gguf or in the file under models")
+    for kind in ("models", "prompts"):
+        for path in config[kind]:
+            if not Path(path).is_file():
+                raise UserError(f"{kind}: {path} does not exist; paths are relative to {Path.cwd()}")
+
+
+def runs_per_cycle(config: Json) -> int | None:
+    """Runs a cycle will take; None for a dataset, whose prompts are not there yet. Raises UserError."""
+    if config["mode"] == "throughput":
+        return len(config["models"]) * len(set(config["batch_sizes"])) * int(config["repeats"])
+    if config["dataset"]:
+        return None
+    levels = [str(one) for one in config["levels"]] or None
+    ids = [str(one) for one in config["ids"]] or None
+    tasks = wanted_tasks(list(map(Path, config["prompts"])), levels, ids, config["limit"] or None)
+    prompts = sum(len(task.levels) for task in tasks)
+    return prompts * len(config["models"]) * int(config["repeats"]) * int(config["turns"])
 
 
 # --- Command line ---
@@ -558,7 +578,7 @@ def run_command(args: argparse.Namespace) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="run_experiment.py config", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     show = commands.add_parser("show", help="the effective configuration as JSON")
@@ -579,10 +599,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         return run_command(args)
-    except (ExperimentConfigError, OSError) as exc:
+    except (UserError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What an experiment will cost before it starts: time, energy, disk, and what there is to judge.
 
 Two ways to know:
@@ -15,8 +14,8 @@ that are set in seconds; waiting for a temperature cannot be known. Energy is ne
 idle, and null where nothing measures it.
 
 Example:
-  python companions/plan_experiment.py data/demo/experiment.yaml --pilot_tasks 1
-  python companions/plan_experiment.py data/demo/experiment.yaml --trained demo-llama --model_path outputs
+  python companions/run_experiment.py plan data/demo/experiment.yaml --pilot_tasks 1
+  python companions/run_experiment.py plan data/demo/experiment.yaml --trained demo-llama --model_path outputs
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ import datetime
 import json
 import math
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,54 +33,42 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgebench.records.jsonl import read_jsonl
+from edgebench.errors import UserError
+from edgebench.experiments.config import check_inputs, effective, runs_per_cycle
+from edgebench.forecasting.budget import Budget, make_plan
+from edgebench.records.jsonl import records_in
 from edgebench.shell import lifeline
 from edgebench.shell.launch import room_command
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
 SETTLE_SECONDS = 1.0  # the collector waits this long before an idle baseline
 ORDERS = 2  # the judge sees each pair both ways round
 FIGURES = ("low", "mean", "high")
 Json = Mapping[str, Any]
 
 
-class PlanExperimentError(Exception):
-    """What the user can fix."""
-
-
-def ask(script: str, *words: str) -> Any:
-    """JSON that another script prints."""
-    done = subprocess.run([*room_command(script), *words], capture_output=True, text=True)
-    if done.returncode:
-        raise PlanExperimentError(done.stderr.strip().removeprefix("error: ") or f"{script} failed")
-    return json.loads(done.stdout)
-
-
 # --- The pilot ---
 
 
-def run_pilot(words: Sequence[str], chosen: Json, tasks: int) -> tuple[Path, list[dict[str, Any]]]:
+def run_pilot(args: argparse.Namespace, chosen: Json) -> tuple[Path, list[dict[str, Any]]]:
     """Records of the experiment's first tasks, from an experiment of their own."""
     output = str(chosen["config"]["output"])
-    given = [
-        *words,
-        f"--set=name=pilot-{chosen['hash']}",
-        "--set=cycles=1",
-        "--set=until_ci=null",
-        "--set=repeats=1",
-    ]
-    given += ["--set=warm_up=0", "--set=judge=null", "--set=aggregate=false"]
+    given = [f"name=pilot-{chosen['hash']}", "cycles=1", "until_ci=null", "repeats=1", "warm_up=0"]
+    given += ["judge=null", "aggregate=false"]
     if chosen["config"]["mode"] == "collect":
-        given += ["--set=ids=[]", f"--set=limit={tasks}"]
+        given += ["ids=[]", f"limit={args.pilot_tasks}"]
     else:
-        given += ["--set=limit=null"]
-    pilot = ask("edgebench.experiments.config", "show", *given)
-    command = [*room_command("edgebench.experiments.commands"), "run", *given]
-    code = lifeline.run(command, stdout=subprocess.DEVNULL).returncode
+        given += ["limit=null"]
+    sets = [*args.set, *given]
+    pilot = effective(args.file, args.preset, sets)
+    words = [str(args.file), *(f"--set={one}" for one in sets)]
+    words += ["--preset", args.preset] if args.preset else []
+    command = room_command("edgebench.experiments.commands", "run", *words)
+    code = lifeline.run(command, death_signal=signal.SIGTERM, stdout=subprocess.DEVNULL).returncode
     path = Path(output) / pilot["id"] / "cycle_1.jsonl"
-    good = [one for _, one in read_jsonl(path) if one and one.get("error") is None] if path.exists() else []
+    good = [one for one in records_in(path) if one.get("error") is None] if path.exists() else []
     if not good:
-        raise PlanExperimentError(f"the pilot measured nothing (exit code {code}); the lines above say why")
+        raise UserError(f"the pilot measured nothing (exit code {code}); the lines above say why")
     return path, good
 
 
@@ -106,12 +94,12 @@ def add_up(parts: Sequence[Mapping[str, float] | None]) -> dict[str, float] | No
     return {name: sum(part[name] for part in there) for name in FIGURES}
 
 
-def from_pilot(config: Json, records: Sequence[Json], runs_per_cycle: int) -> dict[str, Any]:
+def from_pilot(config: Json, records: Sequence[Json], runs_each_cycle: int) -> dict[str, Any]:
     """The plan, from the pilot's records: {(model, level): …} summed up."""
     groups: dict[tuple[str, str], list[Json]] = {}
     for record in records:
         groups.setdefault((record["model_id"], group_of(record)), []).append(record)
-    runs_each = config["cycles"] * runs_per_cycle / len(groups)  # a level that some tasks lack is rare
+    runs_each = config["cycles"] * runs_each_cycle / len(groups)  # a level that some tasks lack is rare
     cells = []
     for (model, level), here in groups.items():
         seconds = [None if one["latency_ms"] is None else one["latency_ms"] / 1000 for one in here]
@@ -126,7 +114,7 @@ def from_pilot(config: Json, records: Sequence[Json], runs_per_cycle: int) -> di
             }
         )
     size = sum(len(json.dumps(record)) + 1 for record in records) / len(records)
-    runs = config["cycles"] * runs_per_cycle
+    runs = config["cycles"] * runs_each_cycle
     simulated = any("simulated_power" in (one.get("flags") or ()) for one in records)
     return {
         "method": "pilot",
@@ -157,22 +145,25 @@ def overhead_s(config: Json, records: Sequence[Json], runs: int) -> float:
 # --- A trained model ---
 
 
-def from_trained(config: Json, args: argparse.Namespace, runs_per_cycle: int) -> dict[str, Any]:
+def from_trained(config: Json, args: argparse.Namespace) -> dict[str, Any]:
     """The plan of token2metrics.py, for one model file at a time."""
     if config["mode"] != "collect" or config["dataset"]:
-        raise PlanExperimentError(
-            "a trained model plans prompts files at batch 1; leave out --trained for a pilot"
-        )
+        raise UserError("a trained model plans prompts files at batch 1; leave out --trained for a pilot")
     cells, warnings = [], []
     for model in config["models"]:
         for prompts in config["prompts"]:
-            words = ["plan", "--prompts", prompts, "--gguf", model, "--model", args.trained, "--json"]
-            words += ["--model-path", str(args.model_path)] if args.model_path else []
-            words += ["--levels", *config["levels"]] if config["levels"] else []
-            words += ["--limit", str(config["limit"])] if config["limit"] else []
-            words += ["--output-tokens", str(args.output_tokens or config["generation"]["max_tokens"])]
-            words += ["--repeats", str(config["repeats"] * config["cycles"])]
-            plan = ask("edgebench.forecasting.commands", *words)
+            plan = make_plan(
+                Budget(
+                    prompts=Path(prompts),
+                    gguf=Path(model),
+                    model=args.trained,
+                    model_path=args.model_path or Path("outputs"),
+                    levels=config["levels"] or None,
+                    limit=config["limit"],
+                    output_tokens=args.output_tokens or config["generation"]["max_tokens"],
+                    repeats=config["repeats"] * config["cycles"],
+                )
+            )
             warnings += plan["warnings"]
             for level, one in plan["levels"].items():
                 kept = {"runs": one["runs"]}
@@ -185,36 +176,31 @@ def from_trained(config: Json, args: argparse.Namespace, runs_per_cycle: int) ->
 # --- The whole ---
 
 
-def judge_requests(config: Json, plan: Json, runs_per_cycle: int) -> int:
+def judge_requests(config: Json, plan: Json, runs_each_cycle: int) -> int:
     """Requests to the judge: the first answer of each level against the others', both ways round."""
     levels = len({cell["level"] for cell in plan["cells"]})
     pairs = {"all": levels * (levels - 1) // 2, "baseline": levels - 1, "adjacent": levels - 1}
     each = pairs.get(config["judge"]["pairs"], len(config["judge"]["pairs"].split(",")))
-    tasks = runs_per_cycle / max(1, levels * config["repeats"])
+    tasks = runs_each_cycle / max(1, levels * config["repeats"])
     return round(float(tasks * each * ORDERS))
 
 
 def judge_cost(
-    args: argparse.Namespace, config: Json, plan: Json, runs_per_cycle: int
+    args: argparse.Namespace, config: Json, plan: Json, runs_each_cycle: int
 ) -> dict[str, Any] | None:
     """Requests, and from a pilot's answers tokens and money; None where nobody judges."""
     if not config["judge"]:
         return None
-    requests = judge_requests(config, plan, runs_per_cycle)
+    requests = judge_requests(config, plan, runs_each_cycle)
     cost: dict[str, Any] = {"requests": requests, "tokens_in": None, "tokens_out": None, "money": None}
     if "runs" not in plan.get("pilot", {}):
         return cost
     judge = config["judge"]
-    command = [
-        sys.executable,
-        str(HERE.parents[1] / "judge_pairs.py"),
-        "--dry_run",
-        f"--pairs={judge['pairs']}",
-    ]
+    command = [sys.executable, str(ROOT / "judge_pairs.py"), "--dry_run", f"--pairs={judge['pairs']}"]
     command += [f"--questions={judge['questions']}", f"--runs_root={plan['pilot']['runs']}"]
     command += [f"--model={judge['model'] or Path(judge['serve_model']).stem}"]
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([*command, f"--out={folder}/scores.csv"], capture_output=True, text=True)
+        done = lifeline.run([*command, f"--out={folder}/scores.csv"], capture_output=True, text=True)
     calls = re.search(r"^calls +([\d,]+)", done.stdout, re.M)
     tokens = re.search(r"^tokens +about ([\d,]+) in, ([\d,]+) out", done.stdout, re.M)
     if not calls or not tokens or not int(calls[1].replace(",", "")):
@@ -227,25 +213,22 @@ def judge_cost(
     return cost
 
 
-def make_plan(args: argparse.Namespace) -> dict[str, Any]:
+def cost_of(args: argparse.Namespace) -> dict[str, Any]:
     """The plan of an experiment."""
-    words = [str(args.file), *(f"--set={one}" for one in args.set)]
-    words += ["--preset", args.preset] if args.preset else []
-    dry = ask("edgebench.experiments.commands", "run", *words, "--dry_run")
+    dry = effective(args.file, args.preset, args.set)
     config = dry["config"]
-    runs_per_cycle = dry["runs"] // config["cycles"] if dry["runs"] else None
-    if runs_per_cycle is None:
+    check_inputs(config)
+    runs = runs_per_cycle(config)
+    if runs is None:
         size = config["dataset"]["sample_size"]
         if not size:
-            raise PlanExperimentError(
-                "how many prompts? give dataset.sample_size, as in --set sample_size=100"
-            )
-        runs_per_cycle = size * len(config["models"]) * config["repeats"] * max(1, len(config["levels"]))
+            raise UserError("how many prompts? give dataset.sample_size, as in --set sample_size=100")
+        runs = size * len(config["models"]) * config["repeats"] * max(1, len(config["levels"]))
     if args.trained:
-        plan = from_trained(config, args, runs_per_cycle)
+        plan = from_trained(config, args)
     else:
-        path, records = run_pilot(words, dry, args.pilot_tasks)
-        plan = from_pilot(config, records, runs_per_cycle) | {"pilot": {"runs": str(path)}}
+        path, records = run_pilot(args, dry)
+        plan = from_pilot(config, records, runs) | {"pilot": {"runs": str(path)}}
     latency = add_up([cell["latency_s"] for cell in plan["cells"]])
     extra = plan["overhead_s"] or 0
     return {
@@ -255,7 +238,7 @@ def make_plan(args: argparse.Namespace) -> dict[str, Any]:
         "runs": sum(cell["runs"] for cell in plan["cells"]),
         "time_s": latency and {name: value + extra for name, value in latency.items()},
         "energy_joule": add_up([cell["energy_joule"] for cell in plan["cells"]]),
-        "judge": judge_cost(args, config, plan, runs_per_cycle),
+        "judge": judge_cost(args, config, plan, runs),
     }
 
 
@@ -310,7 +293,7 @@ def as_text(plan: Json) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="run_experiment.py plan", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("file", type=Path, metavar="FILE", help="YAML or JSON")
     parser.add_argument("--preset", metavar="NAME", help="beaten by the file")
@@ -329,13 +312,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     args = build_parser().parse_args(argv)
     try:
-        plan = make_plan(args)
+        plan = cost_of(args)
         print(json.dumps(plan, indent=2) if args.json else as_text(plan))
-    except (PlanExperimentError, OSError) as exc:
+    except (UserError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """How far is an experiment? Status, follow and stop, from any shell.
 
   status  done and total runs, time left, the last record, power and temperature
@@ -13,8 +12,8 @@ finished in the cycle, or else in the one before, times the runs left; cool-down
 is not in it.
 
 Example:
-  python companions/watch_experiment.py status
-  python companions/watch_experiment.py stop demo
+  python companions/run_experiment.py status
+  python companions/run_experiment.py stop demo
 """
 
 from __future__ import annotations
@@ -31,39 +30,73 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgebench.records.jsonl import read_jsonl
+from edgebench.errors import UserError
+from edgebench.records.jsonl import read_jsonl, write_whole
 
 OUTPUT = "results/experiments"
 POLL_SECONDS = 0.5
 Json = Mapping[str, Any]
 
 
-class WatchExperimentError(Exception):
-    """What the user can fix."""
+# --- Files of an experiment ---
 
 
-def runs_process(process: Json | None) -> bool:
-    """Does the process still run, and is it the same? Its number may be another's by now."""
-    if process is None:
-        return False
+def write_json(path: Path, content: Any) -> None:
+    """A file, whole or not at all."""
+    write_whole(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file of an experiment's folder. Raises UserError."""
     try:
-        stat = Path(f"/proc/{process['pid']}/stat").read_text(encoding="utf-8", errors="replace")
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise UserError(f"{path.parent} is no experiment's folder: {exc}") from None
+    return content
+
+
+def cycle_files(folder: Path) -> list[Path]:
+    """The records of the cycles that have begun, in their order."""
+    paths = [path for path in folder.glob("cycle_*.jsonl") if path.stem[6:].isdigit()]
+    return sorted(paths, key=lambda path: int(path.stem[6:]))
+
+
+def runs_in(path: Path) -> list[dict[str, Any]]:
+    """The last record of each run in a cycle's file; none where there is no file yet."""
+    numbered = list(read_jsonl(path)) if path.exists() else []
+    records = [(record.get("run_key") or number, record) for number, record in numbered if record is not None]
+    return list(dict(records).values())
+
+
+# --- Its process ---
+
+
+def start_ticks(pid: int) -> int | None:
+    """Start of a process in clock ticks since boot, field 22 of its stat; None: there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return False
-    after_name = stat.rpartition(")")[2].split()  # field 3 on: state, …, field 22 the start time
-    return after_name[0] not in "ZX" and int(after_name[19]) == process["start_ticks"]
+        return None
+    after_name = stat.rpartition(")")[2].split()  # a name may hold spaces and parentheses
+    return None if after_name[0] in "ZX" else int(after_name[19])
+
+
+def identity(pid: int) -> dict[str, Any]:
+    """What tells a process from another that has its number later."""
+    return {"pid": pid, "start_ticks": start_ticks(pid)}
+
+
+def is_alive(process: Json | None) -> bool:
+    """Does this very process still run? Its number may be another's by now."""
+    return process is not None and start_ticks(process["pid"]) == process["start_ticks"] is not None
+
+
+# --- What is there ---
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """All finished runs of all cycles, the last record of each, in the order of their cycles."""
-    found: list[dict[str, Any]] = []
-    for path in sorted(folder.glob("cycle_*.jsonl"), key=lambda one: (len(one.name), one.name)):
-        if path.stem[6:].isdigit():
-            runs = {
-                str(record.get("run_key")): record for _, record in read_jsonl(path) if record is not None
-            }
-            found += runs.values()
-    return found
+    return [record for path in cycle_files(folder) for record in runs_in(path)]
 
 
 def seconds_since(stamp: str) -> float:
@@ -74,13 +107,10 @@ def seconds_since(stamp: str) -> float:
 
 def look(folder: Path) -> dict[str, Any]:
     """The state with what the files and /proc say of it."""
-    try:
-        state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise WatchExperimentError(f"{folder} is no experiment's folder: {exc}") from None
+    state = read_json(folder / "state.json")
     records = read_records(folder)
-    config = json.loads((folder / "effective_config.json").read_text(encoding="utf-8"))
-    alive = runs_process(state["process"])
+    config = read_json(folder / "effective_config.json")
+    alive = is_alive(state["process"])
     stale = state["status"] == "running" and not alive
     status = "interrupted" if stale else state["status"]
     cycles_done = sum(cycle["status"] in ("completed", "failed") for cycle in state["cycles"])
@@ -192,22 +222,28 @@ def one_line(last: Json) -> str:
     return ", ".join(words)
 
 
+def folders(output: Path) -> list[Path]:
+    """All experiments of an output folder, the newest first."""
+    # Those set aside begin with a dot; glob's star takes them too.
+    found = [path.parent for path in output.glob("*/state.json") if not path.parent.name.startswith(".")]
+    return sorted(found, key=lambda folder: (folder / "state.json").stat().st_mtime, reverse=True)
+
+
 def find(output: Path, name: str | None) -> Path:
     """The folder of an ID, its beginning or its path; without one the running experiment, else the newest."""
     if name and (Path(name) / "state.json").exists():
         return Path(name)
-    found = sorted(output.glob("*/state.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    folders = [path.parent for path in found if not path.parent.name.startswith(".")]
+    there = folders(output)
     if name:
-        hits = [folder for folder in folders if folder.name.startswith(name)]
+        hits = [folder for folder in there if folder.name.startswith(name)]
         exact = [folder for folder in hits if folder.name == name]
         if len(exact or hits) != 1:
-            some = ", ".join(folder.name for folder in hits or folders[:5]) or "none yet"
-            raise WatchExperimentError(f"which experiment is {name}? In {output} there are: {some}")
+            some = ", ".join(folder.name for folder in hits or there[:5]) or "none yet"
+            raise UserError(f"which experiment is {name}? In {output} there are: {some}")
         return (exact or hits)[0]
-    if not folders:
-        raise WatchExperimentError(f"no experiments in {output}; start one with run_experiment.py run")
-    return next((folder for folder in folders if look(folder)["status"] == "running"), folders[0])
+    if not there:
+        raise UserError(f"no experiments in {output}; start one with run_experiment.py run")
+    return next((folder for folder in there if look(folder)["status"] == "running"), there[0])
 
 
 def follow(folder: Path) -> int:
@@ -247,7 +283,7 @@ def stop(folder: Path, at_once: bool) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="run_experiment.py", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("command", choices=("status", "follow", "stop"))
     parser.add_argument("id", nargs="?", metavar="ID", help="(default: the one that runs)")
@@ -271,12 +307,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         state = look(folder)
         print(json.dumps(state, indent=2) if args.json else text_of(state))
         return 0
-    except (WatchExperimentError, OSError) as exc:
+    except (UserError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

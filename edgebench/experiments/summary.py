@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What whole repeats of an experiment say together: mean, spread and 95 % interval per model and level.
 
 Each cycle gives one value per metric, model and level: the mean over its runs, or
@@ -17,16 +16,11 @@ every model and level.
 Reads FOLDER/effective_config.json, state.json and cycle_N.jsonl; the floating-point
 operations come from gguf/flops.py. Writes FOLDER/summary.json,
 summary.md and flops.jsonl, a line per run.
-
-Example:
-  python companions/summarize_cycles.py results/experiments/demo-0123456789ab
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,13 +28,14 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.errors import UserError
+from edgebench.experiments.folder import read_json, runs_in, write_json
 from edgebench.gguf import flops
-from edgebench.records.jsonl import read_jsonl, write_whole
+from edgebench.records.jsonl import records_in, write_whole
 from edgebench.records.run import counts
+from edgebench.shell.progress import say
 from edgebench.shell.text import mean_half_width
 from edgebench.stats.intervals import mean_std, student_half_width
 
-HERE = Path(__file__).resolve().parent
 CYCLES_FOR_INTERVAL = 3
 # Of the environment's board, and of the records
 CONDITIONS = (
@@ -69,20 +64,7 @@ Json = Mapping[str, Any]
 Cell = tuple[str, str, str]  # model, quantization, level or batch size
 
 
-class SummarizeCyclesError(Exception):
-    """What the user can fix."""
-
-
 # --- One cycle ---
-
-
-def read_cycle(path: Path) -> list[dict[str, Any]]:
-    """The last record of each run."""
-    last: dict[str, dict[str, Any]] = {}
-    for number, record in read_jsonl(path):
-        if record is not None:  # a torn last line is a run that is done again
-            last[str(record.get("run_key") or f"line {number}")] = record
-    return list(last.values())
 
 
 def cell_of(record: Json) -> Cell:
@@ -206,7 +188,7 @@ def differences(folder: Path, cycles: Sequence[Sequence[Json]]) -> dict[str, dic
     found: dict[str, dict[str, list[int]]] = {}
     for n, records in enumerate(cycles, 1):
         path = folder / f"cycle_{n}.env.jsonl"
-        environments = [env for _, env in read_jsonl(path) if env] if path.exists() else []
+        environments = records_in(path) if path.exists() else []
         for name, value in dict.fromkeys(facts_of(environments, records)):
             found.setdefault(name, {}).setdefault(value, []).append(n)
     return {name: values for name, values in found.items() if len(values) > 1}
@@ -244,7 +226,7 @@ def count_flops(
             costs[path] = flops.read_cost(path)
         except UserError as problem:
             if path.exists():
-                print(f"flops: error: {problem}", file=sys.stderr)
+                say(f"flops: error: {problem}")
     records = [record for cycle in cycles for record in cycle]
     if not costs or not records:
         return {}
@@ -252,7 +234,7 @@ def count_flops(
     try:
         write_whole(out, "".join(json.dumps(line) + "\n" for line in counts))
     except OSError as problem:
-        print(f"flops: error: {problem}", file=sys.stderr)
+        say(f"flops: error: {problem}")
         return {}
     return {str(line["run_key"]): line for line in counts}
 
@@ -358,13 +340,10 @@ def notes(summary: Json) -> list[str]:
 
 def summarize(folder: Path) -> dict[str, Any]:
     """The summary of what is there now; without times, so that a broken campaign's is the same."""
-    try:
-        config = json.loads((folder / "effective_config.json").read_text(encoding="utf-8"))
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise SummarizeCyclesError(f"{folder} is no experiment's folder: {exc}") from None
+    config = read_json(folder / "effective_config.json")
+    state = read_json(folder / "state.json")
     paths = [folder / f"cycle_{n}.jsonl" for n in range(1, config["cycles"] + 1)]
-    cycles: list[list[dict[str, Any]]] = [read_cycle(path) if path.exists() else [] for path in paths]
+    cycles = [runs_in(path) for path in paths]
     counted = count_flops(config, Path(state["cwd"]), cycles, folder / "flops.jsonl")
     cells = cells_of(with_flops(cycles, counted))
     mixed, until = differences(folder, cycles), decide(cells, config["until_ci"])
@@ -385,35 +364,17 @@ def summarize(folder: Path) -> dict[str, Any]:
     }
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Flags."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the experiment's folder")
-    parser.add_argument(
-        "--show", action="store_true", help="print summary.json for a terminal; write nothing"
-    )
-    return parser
+def sum_up(folder: Path) -> dict[str, Any]:
+    """The summary, written to summary.json and summary.md. Raises UserError, OSError."""
+    summary = summarize(folder)
+    write_json(folder / "summary.json", summary)
+    write_whole(folder / "summary.md", markdown(summary))
+    return summary
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    args = build_parser().parse_args(argv)
+def screen_of(folder: Path) -> str:
+    """summary.json for a terminal. Raises UserError."""
     try:
-        if args.show:
-            print(screen(json.loads((args.folder / "summary.json").read_text(encoding="utf-8"))), end="")
-            return 0
-        summary = summarize(args.folder)
-        write_whole(args.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-        write_whole(args.folder / "summary.md", markdown(summary))
+        return screen(read_json(folder / "summary.json"))
     except KeyError as exc:
-        print(f"error: summary.json lacks {exc}; make it again without --show", file=sys.stderr)
-        return 1
-    except (SummarizeCyclesError, OSError, ValueError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        raise UserError(f"summary.json lacks {exc}; make it again with: aggregate {folder.name}") from exc

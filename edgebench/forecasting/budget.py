@@ -21,27 +21,48 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgebench.engine.client import EngineFailure, EngineProcess, Message, Prompt
 from edgebench.errors import UserError
 from edgebench.forecasting.fit import predict
 from edgebench.forecasting.quantities import BOUNDS
 from edgebench.forecasting.trained import choose_trained
 from edgebench.prompts.tasks import wanted_tasks
 from edgebench.records.jsonl import read_jsonl
-from edgebench.shell import lifeline
-from edgebench.shell.launch import room_command
 
 MAX_TOKENS = 512  # the collector's default length of an answer
 JOULE_PER_WH = 3600
 FIGURES = {"latency_s": ("total_ms", 1e-3), "energy_joule": ("total_energy_joule", 1.0)}
 
 
-def read_levels(args: argparse.Namespace) -> dict[str, list[str]]:
+@dataclass(frozen=True)
+class Budget:
+    """What is asked; names and meanings are those of the flags."""
+
+    prompts: Path
+    gguf: Path
+    model: str
+    model_path: Path = Path("outputs")
+    levels: Sequence[str] | None = None
+    limit: int | None = None
+    output_tokens: int | None = None
+    runs: Path | None = None
+    repeats: int = 1
+    prompt_format: str = "chat"
+    system: str | None = None
+    level: float = 0.9  # of the intervals
+    battery_wh: float | None = None
+    price_per_kwh: float | None = None
+    co2_g_per_kwh: float | None = None
+
+
+def read_levels(asked: Budget) -> dict[str, list[str]]:
     """Level -> its prompts, in the order of the file."""
     levels = defaultdict(list)
-    for task in wanted_tasks([args.prompts], args.levels, limit=args.limit):
+    for task in wanted_tasks([asked.prompts], asked.levels, limit=asked.limit):
         for level, text in task.levels.items():
             levels[level].append(text)
     return dict(levels)
@@ -50,39 +71,29 @@ def read_levels(args: argparse.Namespace) -> dict[str, list[str]]:
 # --- tokens ---
 
 
-def count_tokens(args: argparse.Namespace, levels: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
-    """Level -> tokens of each prompt, counted by the engine with the model's vocabulary alone.
+def count_tokens(asked: Budget, levels: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
+    """Level -> tokens of each prompt, counted by the engine with the model's vocabulary alone."""
+    system = (Message("system", asked.system),) if asked.system else ()
 
-    One process for all; what it says on stderr is only worth reading if it fails.
-    """
-    requests: list[dict[str, Any]] = [{"op": "open", "model": str(args.gguf)}]
-    system = [{"role": "system", "content": args.system}] if args.system else []
-    for prompts in levels.values():
-        for text in prompts:
-            messages = [*system, {"role": "user", "content": text}]
-            prompt = {"messages": messages, "format": args.prompt_format, "thinking": False}
-            requests.append({"op": "count", "prompt": prompt})
-    text = "".join(json.dumps(request) + "\n" for request in requests)
-    command = [*room_command("edgebench.engine.single")]
-    done = lifeline.run(command, input=text, capture_output=True, text=True)
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    refused = [answer["error"]["message"] for answer in answers if not answer["ok"]]
-    if refused:
-        raise UserError(f"{refused[0]}; check --gguf")
-    if len(answers) != len(requests):
-        last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        raise UserError(f"the engine could not count tokens: {last.removeprefix('error: ')}")
-    counts = iter(answer["prompt_tokens"] for answer in answers[1:])
-    return {level: [next(counts) for _ in prompts] for level, prompts in levels.items()}
+    def count(engine: EngineProcess, text: str) -> int:
+        prompt = Prompt((*system, Message("user", text)), asked.prompt_format)
+        return engine.count(prompt).prompt_tokens
+
+    try:
+        with EngineProcess() as engine:
+            engine.open(str(asked.gguf))
+            return {level: [count(engine, text) for text in prompts] for level, prompts in levels.items()}
+    except EngineFailure as failure:
+        raise UserError(f"{failure}; check --gguf") from failure
 
 
-def output_lengths(args: argparse.Namespace, levels: Sequence[str]) -> tuple[dict[str, int], list[str]]:
+def output_lengths(asked: Budget, levels: Sequence[str]) -> tuple[dict[str, int], list[str]]:
     """Level -> output tokens of an answer, and what to warn of."""
-    if args.runs is None:
-        tokens = args.output_tokens or MAX_TOKENS
+    if asked.runs is None:
+        tokens = asked.output_tokens or MAX_TOKENS
         warned = (
             []
-            if args.output_tokens
+            if asked.output_tokens
             else [
                 f"every answer is taken to be {MAX_TOKENS} tokens long, the"
                 " collector's limit; --output-tokens or --runs knows better"
@@ -90,29 +101,27 @@ def output_lengths(args: argparse.Namespace, levels: Sequence[str]) -> tuple[dic
         )
         return dict.fromkeys(levels, tokens), warned
     seen = defaultdict(list)
-    for _, record in read_jsonl(args.runs):
+    for _, record in read_jsonl(asked.runs):
         if record and not record.get("error") and isinstance(record.get("completion_tokens"), int):
             seen[str(record.get("level"))].append(record["completion_tokens"])
     lacking = [level for level in levels if not seen[level]]
-    if lacking and not args.output_tokens:
-        raise UserError(f"{args.runs} has no run at {', '.join(lacking)}; give --output-tokens for them")
-    lengths = {
-        level: max(1, round(sum(seen[level]) / len(seen[level]))) if seen[level] else args.output_tokens
-        for level in levels
-    }
-    return lengths, [f"{args.runs} has no run at {level}: {args.output_tokens} tokens" for level in lacking]
+    if lacking and not asked.output_tokens:
+        raise UserError(f"{asked.runs} has no run at {', '.join(lacking)}; give --output-tokens for them")
+    known = {level: max(1, round(sum(found) / len(found))) for level, found in seen.items() if found}
+    lengths = {level: known.get(level, asked.output_tokens or MAX_TOKENS) for level in levels}
+    return lengths, [f"{asked.runs} has no run at {level}: {asked.output_tokens} tokens" for level in lacking]
 
 
 # --- the plan ---
 
 
 def predict_all(
-    args: argparse.Namespace, pairs: Sequence[tuple[int, int]]
+    asked: Budget, pairs: Sequence[tuple[int, int]]
 ) -> tuple[dict[tuple[int, int], dict[str, Any]], dict[str, Any]]:
     """Prediction of each different pair of token counts, and the model they are of."""
     distinct = sorted(set(pairs))
-    trained = choose_trained(args.model_path, args.model)
-    rows = predict(trained.model, distinct, args.level)
+    trained = choose_trained(asked.model_path, asked.model)
+    rows = predict(trained.model, distinct, asked.level)
     return dict(zip(distinct, rows, strict=True)), trained.model
 
 
@@ -130,47 +139,47 @@ def add_up(rows: Sequence[Mapping[str, Any]], repeats: int) -> dict[str, Any]:
     return answer
 
 
-def make_plan(args: argparse.Namespace) -> dict[str, Any]:
+def make_plan(asked: Budget) -> dict[str, Any]:
     """Levels, total, cost, warnings."""
-    levels = read_levels(args)
-    counts = count_tokens(args, levels)
-    lengths, warnings = output_lengths(args, list(levels))
+    levels = read_levels(asked)
+    counts = count_tokens(asked, levels)
+    lengths, warnings = output_lengths(asked, list(levels))
     pairs = {level: [(count, lengths[level]) for count in counts[level]] for level in levels}
-    found, model = predict_all(args, [pair for of_level in pairs.values() for pair in of_level])
+    found, model = predict_all(asked, [pair for of_level in pairs.values() for pair in of_level])
     rows = {level: [found[pair] for pair in of_level] for level, of_level in pairs.items()}
     every = [row for of_level in rows.values() for row in of_level]
     beyond = sum(bool(row["extrapolated"]) for row in every)
     if beyond:
         warnings.append(f"{beyond} of {len(every)} prompts are outside the lengths the model was trained on")
-    total = add_up(every, args.repeats)
+    total = add_up(every, asked.repeats)
     if total["energy_joule"]["mean"] is None:
         warnings.append(f"no energy: {model.get('no_energy_reason') or 'the model has none'}")
     if model.get("simulated_power"):
         warnings.append("energies are of simulated power, not of a measurement")
     if total["latency_s"]["low"] is None:
         warnings.append("no intervals: the model was trained on too few lengths")
-    plan: dict[str, Any] = {"model": model["model"], "level": args.level, "repeats": args.repeats}
+    plan: dict[str, Any] = {"model": model["model"], "level": asked.level, "repeats": asked.repeats}
     plan["levels"] = {
         level: {
-            **add_up(rows[level], args.repeats),
+            **add_up(rows[level], asked.repeats),
             "prompt_tokens_mean": sum(counts[level]) / len(counts[level]),
             "output_tokens": lengths[level],
         }
         for level in levels
     }
-    return {**plan, "total": total, "cost": cost_of(args, total), "warnings": warnings}
+    return {**plan, "total": total, "cost": cost_of(asked, total), "warnings": warnings}
 
 
-def cost_of(args: argparse.Namespace, total: Mapping[str, Any]) -> dict[str, Any]:
+def cost_of(asked: Budget, total: Mapping[str, Any]) -> dict[str, Any]:
     """Shares of a battery, price and carbon of the total energy, as far as flags ask for them."""
     cost: dict[str, Any] = {}
     wh = {bound: None if v is None else v / JOULE_PER_WH for bound, v in total["energy_joule"].items()}
-    asked = {
-        "battery_charges": None if args.battery_wh is None else 1 / args.battery_wh,
-        "price": None if args.price_per_kwh is None else args.price_per_kwh / 1000,
-        "co2_gram": None if args.co2_g_per_kwh is None else args.co2_g_per_kwh / 1000,
+    rates = {
+        "battery_charges": None if asked.battery_wh is None else 1 / asked.battery_wh,
+        "price": None if asked.price_per_kwh is None else asked.price_per_kwh / 1000,
+        "co2_gram": None if asked.co2_g_per_kwh is None else asked.co2_g_per_kwh / 1000,
     }
-    for name, per_wh in asked.items():
+    for name, per_wh in rates.items():
         if per_wh is not None:
             cost[name] = {bound: None if v is None else v * per_wh for bound, v in wh.items()}
     return cost
@@ -255,13 +264,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Plan, print."""
-    args = build_parser().parse_args(argv)
+    given = vars(build_parser().parse_args(argv))
+    as_json = given.pop("json")
     try:
-        plan = make_plan(args)
+        plan = make_plan(Budget(**given))
     except (UserError, OSError, EOFError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
-    print(json.dumps(plan) if args.json else format_plan(plan))
+    print(json.dumps(plan) if as_json else format_plan(plan))
     return 0
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgebench.errors import UserError
 from edgebench.experiments import batch as write_experiments
 from edgebench.experiments import config as experiment_config
 
@@ -31,7 +32,7 @@ def effective(path: Path | None, preset: str | None = None, *sets: str) -> dict[
 
 
 def refused(path: Path, preset: str | None = None, *sets: str) -> str:
-    with pytest.raises(experiment_config.ExperimentConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         effective(path, preset, *sets)
     return str(caught.value)
 

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgebench.errors import UserError
 from edgebench.experiments import summary as summarize_cycles
+from edgebench.experiments.folder import runs_in
 from edgebench.stats.intervals import student_quantile
 
 
@@ -125,10 +127,10 @@ def test_the_stop_rule_needs_every_level_and_energy() -> None:
 def test_a_torn_line_and_a_retried_run_do_no_harm(tmp_path: Path) -> None:
     lines = [json.dumps(run(1, 5.0, error={"type": "x"})), json.dumps(run(1, 7.0)), '{"id": 2, "le']
     (tmp_path / "c.jsonl").write_text("\n".join(lines))
-    (record,) = summarize_cycles.read_cycle(tmp_path / "c.jsonl")
+    (record,) = runs_in(tmp_path / "c.jsonl")
     assert record["energy_joule"] == 7.0
 
 
-def test_a_folder_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert summarize_cycles.main([str(tmp_path)]) == 1
-    assert "is no experiment's folder" in capsys.readouterr().err
+def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no experiment's folder"):
+        summarize_cycles.sum_up(tmp_path)
