@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,8 +22,8 @@ if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-def run_maker(script: str, *flags: object) -> None:
-    """Run a script of models/ in this process: a new one takes longer to start than the script to run."""
+def load_maker(script: str) -> Any:
+    """A script of models/ as a module of this process."""
     path = ROOT / "models" / script
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
@@ -30,13 +31,31 @@ def run_maker(script: str, *flags: object) -> None:
     if path.stem not in sys.modules:
         sys.modules[path.stem] = module
         spec.loader.exec_module(module)
-    assert module.main([str(flag) for flag in flags]) == 0
+    return module
+
+
+def run_maker(script: str, *flags: object) -> None:
+    """Run a script of models/ in this process: a new one takes longer to start than the script to run."""
+    assert load_maker(script).main([str(flag) for flag in flags]) == 0
 
 
 @pytest.fixture(scope="session")
 def llama_cpp():  # type: ignore[no-untyped-def]
     """The engine's module; tests that ask for it are skipped where it is not installed."""
     return pytest.importorskip("llama_cpp", reason="the engine, llama-cpp-python, is not installed")
+
+
+@pytest.fixture(scope="session")
+def real_models() -> list[Path]:
+    """The demo's real model in two types; fetched once into models/demo/, skipped where it cannot be had."""
+    pytest.importorskip("llama_cpp")
+    maker = load_maker("get_demo_model.py")
+    outdir = ROOT / "models" / "demo"
+    status = maker.main(["--outdir", str(outdir)])
+    if status:
+        pytest.skip(f"SmolLM2-135M-Instruct cannot be had here (get_demo_model.py ended with {status})")
+    names = (maker.FIRST_TYPE, maker.OTHER_TYPES[0])
+    return [outdir / f"{maker.FAMILY}-{name}.gguf" for name in names]
 
 
 @pytest.fixture(scope="session")
