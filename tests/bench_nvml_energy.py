@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares the NVML feed's integral with the card's own energy counter; run by hand on an NVIDIA machine.
 
-A load in bursts runs for --seconds; meanwhile the sampler reads power_feed.py --source nvml, and
+A load in bursts runs for --seconds; meanwhile the sampler reads the nvml feed, and
 nvmlDeviceGetTotalEnergyConsumption is read at t0 and t1. The load is torch if it is installed, else a
 kernel built with nvcc, else none: then idle power is compared. Prints both energies and their difference,
 for each of NVML's two power readings.
@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import tegrastats_sampler as power  # noqa: E402
+from edgebench.power.feeds import FeedRequest, feed_command  # noqa: E402
 
 # Argument: seconds. Bursts of 3 s on and 1 s off, so that the edges of the power curve count.
 TORCH = """
@@ -79,11 +80,9 @@ def compare(reading: str, gpu: int, interval_ms: int, seconds: float, load: list
 
     pynvml.nvmlInit()
     card = pynvml.nvmlDeviceGetHandleByIndex(gpu)
-    script = ROOT / "edgebench/power/feeds.py"
-    feed = (
-        f"{sys.executable} {script} --source nvml --gpu {gpu} --nvml_power {reading} --interval {interval_ms}"
-    )
-    with power.TegrastatsSampler(power.find_feed(feed=feed, interval_ms=interval_ms), interval_ms) as sampler:
+    request = FeedRequest("nvml", interval_ms, gpu=gpu, nvml_power=reading)
+    choice = power.FeedChoice(tuple(feed_command(request)), "nvml", None)
+    with power.TegrastatsSampler(choice, interval_ms) as sampler:
         idle = sampler.idle_baseline(5.0)
         process = subprocess.Popen([*load, str(seconds - 4)]) if load else None
         # Wait for the counter to move: it is refreshed every some ten milliseconds.

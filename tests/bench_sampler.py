@@ -25,6 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests/fakes")]
 import power_trees  # noqa: E402
 
 import tegrastats_sampler as power  # noqa: E402
+from edgebench.power.feeds import FeedRequest, feed_command  # noqa: E402
 
 
 def bench_parser() -> None:
@@ -79,18 +80,19 @@ def bench_cpu(name: str, choice: power.FeedChoice, interval_ms: int, seconds: fl
         shares["sampler"] = (own.ru_utime + own.ru_stime - own_s) / seconds
         count = len(sampler.trace.t_s)
     parts = ", ".join(f"{part} {share * 100:.2f} %" for part, share in shares.items())
-    reader = sum(share for part, share in shares.items() if part in ("sampler", "feed_keeper"))
+    reader = sum(share for part, share in shares.items() if part in ("sampler", "keeper"))
     print(f"{name:20}{reader * 100:10.2f} % of a core for the reader; {parts}; {count} samples")
 
 
 def what(pid: int) -> str:
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-    return next((Path(word).stem for word in words if word.endswith(".py")), Path(words[0]).stem)
+    rooms = (word.rpartition(".")[2] for word in words if word.startswith("edgebench.power."))
+    return next(rooms, Path(words[0]).stem)
 
 
 def is_ours(pid: int) -> bool:
     try:
-        return what(pid) in ("feed_keeper", "power_feed")
+        return what(pid) in ("keeper", "feeds")
     except OSError:
         return False
 
@@ -107,9 +109,9 @@ def main() -> int:
     bench_cpu("10 Hz, full lines", demo, 100, args.seconds)
     with tempfile.TemporaryDirectory() as folder:
         power_trees.orin_nano(Path(folder))
-        script = ROOT / "edgebench/power/feeds.py"
-        feed = f"{sys.executable} {script} --source ina3221 --sys {folder} --interval 20"
-        bench_cpu("50 Hz, sysfs", power.find_feed(feed=feed, interval_ms=20), 20, args.seconds)
+        request = FeedRequest("ina3221", 20, sysfs=Path(folder))
+        choice = power.FeedChoice(tuple(feed_command(request)), "ina3221", None)
+        bench_cpu("50 Hz, sysfs", choice, 20, args.seconds)
     return 0
 
 

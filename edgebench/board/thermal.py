@@ -61,14 +61,15 @@ def hottest_c(temps_c: Mapping[str, float]) -> float | None:
     >>> hottest_c({"cpu": -12.5, "gpu": -256.0, "PMIC": 50.0})
     -12.5
     """
-    chip_c: dict[str, float] = {}
+    junction_c, zones_c = None, []
     for name, temp_c in temps_c.items():
         zone = chip_zone(name)
-        if zone is not None and is_reading(temp_c):
-            chip_c[zone] = max(temp_c, chip_c.get(zone, temp_c))
-    if "tj" in chip_c:
-        return chip_c["tj"]
-    return max(chip_c.values(), default=None)
+        if zone is None or not is_reading(temp_c):
+            continue
+        if zone == "tj":
+            junction_c = temp_c
+        zones_c.append(temp_c)
+    return max(zones_c, default=None) if junction_c is None else junction_c
 
 
 def read_zones(sysfs: Path = SYSFS) -> dict[str, float]:

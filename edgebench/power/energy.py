@@ -62,9 +62,11 @@ def _step_bound_by_numpy_mj(
     """The same of very many samples."""
     import numpy
 
-    changes_mw = numpy.abs(numpy.diff(numpy.asarray(power_mw)))
-    changes_mj = numpy.where(changes_mw > quantum_mw, changes_mw, 0.0) * numpy.asarray(interval_s)
-    return min(float(changes_mj.sum()) / 2, 2 * math.sqrt(float(changes_mj @ changes_mj) / 2))
+    changes = numpy.diff(numpy.asarray(power_mw))
+    numpy.abs(changes, out=changes)
+    changes[changes <= quantum_mw] = 0.0
+    changes *= numpy.asarray(interval_s)  # mJ from here on
+    return min(float(changes.sum()) / 2, 2 * math.sqrt(float(changes @ changes) / 2))
 
 
 def swing_mw(before_mw: Sequence[float], after_mw: Sequence[float]) -> float:

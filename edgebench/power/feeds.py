@@ -39,6 +39,7 @@ from edgebench.shell.launch import room_command
 MIN_INTERVAL_MS, MAX_INTERVAL_MS = 10, 60_000  # an INA3221 converts its three channels every 6.6 ms
 INA3221_STEP_UV = 40  # over the shunt
 INA3221_READ_MS = 5.0  # four rails of two registers take 4.4 ms on an AGX Orin: so old is the first of a line
+NVML_MEAN_MS = 1000.0
 TEMPERATURE_S = 1.0  # thermal zones change slowly and are slow to read: once a second is enough
 LONGEST_STAMP_STEP_S = 10.0  # a larger step between two lines of a log: two logs in one file
 ANNOUNCE = "# power_feed "
@@ -305,9 +306,10 @@ def open_nvml(request: FeedRequest, held: Held) -> tuple[Source, Read]:
         return Sample({} if power_mw is None else {rail: power_mw}, {"gpu": temp_c})
 
     text = name.decode() if isinstance(name, bytes) else str(name)
-    return Source(
-        "nvml", rail, "gpu", f"{text}, {'instantaneous' if instant else 'one-second mean'} power"
-    ), read
+    kind = "instantaneous" if instant else "one-second mean"
+    # A mean of the last second is the power of half a second ago; how old an instant is, no driver says.
+    lag_ms = None if instant else NVML_MEAN_MS / 2
+    return Source("nvml", rail, "gpu", f"{text}, {kind} power", lag_ms=lag_ms), read
 
 
 def open_rapl(request: FeedRequest, held: Held) -> tuple[Source, Read]:

@@ -24,16 +24,14 @@ from edgebench.board.thermal import hottest_c
 from edgebench.power.feeds import ANNOUNCE, FeedChoice, find_feed
 from edgebench.power.tegrastats import DROPPED, TOTAL_RULES, Reading, decode_line, doubts, parse_line
 from edgebench.power.trace import IdleBaseline, PowerTrace, PowerWindow, SamplerError
-from edgebench.power.trace_file import TRACE_FIELDS, trace_row
+from edgebench.power.trace_file import NO_HEAT, SIMULATED_SOURCES, TRACE_FIELDS, trace_row
 from edgebench.shell import lifeline
 from edgebench.shell.launch import room_command
 
 START_TIMEOUT_S = 15.0  # start() gives up after so long without a sample
 MAX_POWERLESS = 20  # or after so many lines without a total
 MAX_AHEAD_S = 60.0  # a later t1 is of another clock
-SIMULATED_SOURCES = frozenset(("replay", "simulated"))
 ENDED, KEEPER_WORDS = "# feed_ended: ", ("feed_restarted", "stale_power")
-NO_HEAT = float("-inf")  # of a sample without a temperature, in a trace
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,9 @@ class TegrastatsSampler:
             self._news.notify_all()
 
     def _hear(self, t_s: float, line: str) -> Sample | None:
-        """Take one line: a word of the keeper's, an announcement, or a sample, which is returned."""
+        """Take one line; the sample in it is returned."""
+        if not line.startswith("#"):
+            return self._take(t_s, parse_line(line))
         word = line.removeprefix("# ").partition(":")[0]
         if word in KEEPER_WORDS:
             self._note(word, t_s)
@@ -165,7 +165,7 @@ class TegrastatsSampler:
         elif line.startswith(ANNOUNCE):
             self._announce(line)
         else:
-            return self._take(t_s, parse_line(line))
+            self.troubles["no_power_line"] += 1
         return None
 
     def _note(self, word: str, t_s: float) -> None:

@@ -44,6 +44,7 @@ LOADS = {
     "ram_total_mb": re.compile(r" RAM \d+/(\d{1,9})MB", re.A),
 }
 BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+FIRST_OF_MARKS = b"\xef\xff\xfe"
 
 
 class Reading(NamedTuple):
@@ -87,7 +88,7 @@ def decode_line(raw: bytes) -> str:
     >>> decode_line("VDD_IN 5040mW\n".encode("utf-16-le")[:-1])
     'VDD_IN 5040mW'
     """
-    if raw.startswith(BYTE_ORDER_MARKS):
+    if raw[:1] in FIRST_OF_MARKS and raw.startswith(BYTE_ORDER_MARKS):
         raw = raw[3:] if raw.startswith(BYTE_ORDER_MARKS[0]) else raw[2:]
     if b"\0" in raw and is_every_second_zero(raw):
         raw = raw.replace(b"\0", b"")

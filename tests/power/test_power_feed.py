@@ -369,3 +369,24 @@ def test_a_hole_in_a_log_is_no_utf_16(tmp_path: Path) -> None:
 def test_the_field_log_is_read() -> None:
     rows = [row for row in parsed(FIELD_CASE) if row["total_mw"] is not None]
     assert rows and all(row["total_rail"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    "said", ['{"source": "simulated"}', '{"source": "replay"}', '{"source": "x", "simulated": true}']
+)
+def test_power_that_was_made_up_is_labelled_however_it_says_so(said: str, tmp_path: Path) -> None:
+    """In a window, in what the session says of its source, and in a trace that is integrated later."""
+    lines = tmp_path / "feed.sh"
+    lines.write_text(f"echo '{ANNOUNCE}{said}'\nwhile :; do echo VDD_IN 5000mW; sleep 0.01; done\n")
+    trace = tmp_path / "trace.csv"
+    choice = power.find_feed(feed=f"sh {lines}", interval_ms=10)
+    with power.TegrastatsSampler(choice, 10, trace_path=trace) as sampler:
+        t0 = time.monotonic()
+        deadline_s = t0 + 30
+        while sampler.trace.last_s() < t0 + 0.2 and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        assert "simulated_power" in sampler.window(t0, t0 + 0.1, None).flags and sampler.info.simulated
+    if '"x"' not in said:  # a trace names its source, and no more
+        command = [sys.executable, str(ROOT / "tegrastats_sampler.py"), "integrate", str(trace)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert "simulated_power" in json.loads(done.stdout)["flags"]
