@@ -35,7 +35,7 @@ from edgebench.power.session import PowerSession
 from edgebench.records.jsonl import exclusive, reason_of
 from edgebench.shell.progress import say
 from edgebench.shell.signals import Interrupted, ending_signals
-from edgebench.shell.text import counted
+from edgebench.shell.text import counted, let_file_names_through
 
 HERE = Path(__file__).resolve().parent
 
@@ -152,6 +152,7 @@ def command_again(*left_out: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     args = build_parser().parse_args(argv)
+    let_file_names_through()
     try:
         with ending_signals():
             return collect(Settings.from_flags(vars(args)))

@@ -38,6 +38,7 @@ from edgebench.board.facts import board_facts
 from edgebench.errors import UserError
 from edgebench.gguf import facts as gguf_facts
 from edgebench.gguf.header import one_path_a_model
+from edgebench.shell.text import let_file_names_through
 
 MACHINE = Path("/")
 DEVICES = """\
@@ -158,6 +159,7 @@ def list_devices(root: Path, as_json: bool) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer the question; returns the exit code."""
     args = build_parser().parse_args(argv)
+    let_file_names_through()
     try:
         if args.command == "devices":
             return list_devices(args.root, args.json)

@@ -26,6 +26,7 @@ from edgebench.backends.job import JobSettings, make_job
 from edgebench.backends.logs.story import parse_path
 from edgebench.backends.rows import measure
 from edgebench.board.facts import board_facts
+from edgebench.board.thermal import hottest_c
 from edgebench.errors import UserError
 from edgebench.power.session import PowerSession, PowerSettings
 from edgebench.records.jsonl import append_jsonl, exclusive, heal_tail, read_jsonl, records_in
@@ -148,8 +149,8 @@ def board_state() -> dict[str, Any]:
     """Power mode, clocks, governor, temperature, swap; null where they cannot be read."""
     facts = board_facts(Path("/"))
     board = facts["board"] or f"{facts['machine']} {facts['cpu_model'] or ''}".strip()
-    temps = [one for one in (facts["temps_c"] or {}).values() if one is not None]
-    return {"board": board, "temp_c": max(temps, default=None), **{name: facts.get(name) for name in STATE}}
+    state = {name: facts.get(name) for name in STATE}
+    return {"board": board, "temp_c": hottest_c(facts["temps_c"]), **state}
 
 
 def changed(before: Json, now: Json) -> list[str]:

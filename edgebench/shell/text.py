@@ -6,7 +6,9 @@ Missing is a dash, never a zero. Nothing is printed as minus zero.
 from __future__ import annotations
 
 import datetime
+import io
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -150,6 +152,12 @@ def printable(name: Any) -> str:
 def encodable(value: Any) -> Any:
     """A text without lone surrogates, which UTF-8 cannot hold; other values as they are."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def let_file_names_through() -> None:
+    """From here on stdout writes a file name that is no UTF-8 as its bytes, instead of failing on it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 # --- Tables ---

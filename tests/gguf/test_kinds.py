@@ -22,6 +22,8 @@ np = pytest.importorskip("numpy")
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELD_CASES = ROOT.parent / "shared/data/field-cases/collector"
+# What a terminal with a language's UTF-8 locale does: text that is none ends the program.
+STRICT = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
 WEIGHTS = ("token_embd.weight", "output.weight")
 
 
@@ -304,8 +306,11 @@ def test_a_name_that_is_no_utf8_has_an_id_that_every_file_can_hold(
     assert stem_of(path).encode("utf-8")
     for flags in ([], ["--json"]):
         command = [sys.executable, str(ROOT / "companions/board_check.py"), "models", *flags, os.fspath(path)]
-        done = subprocess.run(command, capture_output=True)
+        done = subprocess.run(command, capture_output=True, env=STRICT)
         assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
+    command = [sys.executable, str(ROOT / "companions/board_check.py"), "--n_ctx", "99999999", "--models"]
+    done = subprocess.run([*command, os.fspath(path)], capture_output=True, env=STRICT)
+    assert done.returncode == 1 and b"Traceback" not in done.stderr, done.stderr
     path.write_bytes(b"x")
     assert str(identify([path], {})[0].error).encode("utf-8")
 
@@ -322,7 +327,11 @@ def test_the_collector_runs_a_model_whose_name_is_no_utf8(
     out = tmp_path / "runs.jsonl"
     command = [sys.executable, str(ROOT / "run_llamacpp_collect.py"), "--levels", "L0", "--source", "none"]
     command += ["--prompts", str(tmp_path / "p.csv"), "--max_tokens", "4", "--out_jsonl", str(out)]
-    done = subprocess.run([*command, "--models", os.fspath(path)], capture_output=True)
+    command += ["--models", os.fspath(path)]
+    shown = subprocess.run([*command, "--dry_run"], capture_output=True, env=STRICT)
+    assert shown.returncode == 0, shown.stderr
+    assert os.fsencode(path) in shown.stdout  # in the command that starts it, ready to be pasted
+    done = subprocess.run(command, capture_output=True, env=STRICT)
     assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
     (record,) = map(json.loads, out.read_text(encoding="utf-8").splitlines())
     assert record["model_id"] == "na%FFme" and record["error"] is None
