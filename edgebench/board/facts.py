@@ -24,7 +24,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from edgebench.board.thermal import SENSOR_OFF_C
+from edgebench.board.thermal import is_reading
 from edgebench.errors import UserError
 from edgebench.shell import lifeline
 
@@ -282,7 +282,7 @@ def heat(root: Path) -> Facts:
     trips: dict[str, float] = {}
     for zone in names(root, "/sys/class/thermal/thermal_zone[0-9]*"):
         kind, value = read_text(root, f"{zone}/type"), read_int(root, f"{zone}/temp")
-        if not kind or value is None or value / 1000 <= SENSOR_OFF_C:  # -256 C: the unit is switched off
+        if not kind or value is None or not is_reading(value / 1000):  # -256 C: the unit is off
             continue
         kind = kind if kind not in temps else f"{kind}:{zone.rsplit('zone', 1)[1]}"
         temps[kind] = value / 1000

@@ -58,6 +58,8 @@ WINDOW_FIELDS = (
 )
 SOURCE_FIELDS = ("power_source", "power_rail", "power_scope")
 HEAT_FIELDS = ("temp_start_c", "temp_max_c")
+# Flags that a later answer about the same window may withdraw.
+REVISED_FLAGS = frozenset(("negative_energy", "idle_drift", "idle_unstable", "extrapolated_edge"))
 
 Say = Callable[[str], None]
 
@@ -151,7 +153,8 @@ class PowerFields:
                 setattr(record, name, getattr(self, name))
         if self.temp_max_c is not None and hasattr(record, "temp_max_c"):
             record.temp_start_c, record.temp_max_c = self.temp_start_c, self.temp_max_c
-        record.flags += [flag for flag in self.flags if flag not in record.flags]
+        kept = [flag for flag in record.flags if flag not in REVISED_FLAGS or flag in self.flags]
+        record.flags = kept + [flag for flag in self.flags if flag not in kept]
 
 
 class PowerSession:

@@ -259,6 +259,21 @@ def test_fields_fill_a_record_of_any_kind(clock: Any) -> None:
     assert record.flags == ["few_power_samples"] and record.temp_max_c == 31.0  # the feed has no sensor
 
 
+def test_a_flag_that_no_longer_holds_is_withdrawn(clock: Any) -> None:
+    """Idle power falls: net of the opening baseline alone a calm window was below zero."""
+    session, sampler, _ = clock(board(lambda t_s: 6000 - 1000 * t_s / 110, [], END_S))
+    session.measure_idle()
+    record = Record(flags=["few_power_samples"])
+    session.window(50.0, 55.0).fill(record)
+    assert record.flags == ["few_power_samples", "negative_energy"]
+    sampler.now_s = CLOSING_S
+    session.measure_idle()
+    session.window(49.0, 53.0).fill(record)
+    assert "few_power_samples" in record.flags and "idle_drift" in record.flags
+    assert ("negative_energy" in record.flags) == ((record.energy_joule or 0) < 0)
+    assert abs(record.energy_joule or 9) < 0.2
+
+
 def test_the_names_are_the_run_records() -> None:
     names = {one.name for one in fields(RunRecord)}
     own = {one.name for one in fields(PowerFields)}
