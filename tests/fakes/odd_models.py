@@ -16,8 +16,14 @@ Tensors = dict[str, Any]
 WIDTH, INNER, STATE, KERNEL, HEADS = 32, 64, 16, 4, 4
 
 
-def write(path: Path, arch: str, metadata: Mapping[str, Any], tensors: Tensors) -> Path:
-    """A GGUF of these parts. A value that is a (value, type) pair says its type."""
+def write(
+    path: Path,
+    arch: str,
+    metadata: Mapping[str, Any],
+    tensors: Tensors,
+    kinds: Mapping[str, gguf.GGMLQuantizationType] | None = None,
+) -> Path:
+    """A GGUF of these parts. `kinds` are the types of tensors that come as the bytes of quantized blocks."""
     writer = gguf.GGUFWriter(str(path), arch)
     for key, value in metadata.items():
         if isinstance(value, gguf.ReaderField):
@@ -27,7 +33,7 @@ def write(path: Path, arch: str, metadata: Mapping[str, Any], tensors: Tensors) 
         else:
             add(writer, key, value)
     for name, data in tensors.items():
-        writer.add_tensor(name, data)
+        writer.add_tensor(name, data, raw_dtype=(kinds or {}).get(name))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -73,7 +79,29 @@ def changed(
     arch = str(reader.fields["general.architecture"].contents())
     kept = {key: value for key, value in metadata_of(source).items() if key not in drop}
     tensors = {one.name: tensor(one.name, np.array(one.data)) for one in reader.tensors}
-    return write(out, arch, {**kept, **(metadata or {})}, tensors)
+    kinds = {one.name: one.tensor_type for one in reader.tensors if one.data.dtype == np.uint8}
+    return write(out, arch, {**kept, **(metadata or {})}, tensors, kinds)
+
+
+def widened(source: Path, out: Path, n_vocab: int) -> Path:
+    """A copy with a vocabulary of so many tokens: those that are new are never said."""
+    fields = gguf.GGUFReader(source).fields
+    tokens = list(fields["tokenizer.ggml.tokens"].contents())
+    more = n_vocab - len(tokens)
+    kinds = list(fields["tokenizer.ggml.token_type"].contents())
+    metadata: dict[str, Any] = {
+        "tokenizer.ggml.tokens": tokens + [f"<unused {number}>" for number in range(more)],
+        "tokenizer.ggml.token_type": kinds + [int(gguf.TokenType.UNUSED)] * more,
+    }
+    if "tokenizer.ggml.scores" in fields:
+        metadata["tokenizer.ggml.scores"] = list(fields["tokenizer.ggml.scores"].contents()) + [-1e9] * more
+
+    def longer(name: str, data: Any) -> Any:
+        if name not in ("token_embd.weight", "output.weight"):
+            return data
+        return np.concatenate([data, np.zeros((more, data.shape[1]), data.dtype)])
+
+    return changed(source, out, longer, metadata)
 
 
 # ---------------------------------------------------------------------------
