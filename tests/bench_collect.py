@@ -31,13 +31,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "models"))
 
-import llama_cpp
-import make_demo_model
+import llama_cpp  # noqa: E402
+import make_demo_model  # noqa: E402
 
-from edgebench.engine import single
-from edgebench.engine.binding import Context, Model, Watch
-from edgebench.engine.protocol import ModelLoad, Prompt, Sampling
-from tests.fakes import odd_models
+from edgebench.engine import single  # noqa: E402
+from edgebench.engine.binding import Context, Model, Watch  # noqa: E402
+from edgebench.engine.protocol import ModelLoad, Prompt, Sampling  # noqa: E402
+from tests.fakes import odd_models  # noqa: E402
 
 DEPTH, TOKENS = 128, 128
 
