@@ -221,11 +221,3 @@ class BatchDecoder:
             prompt_ids_sha256=ids_sha256(stream.prompt.ids),
             flags=stream.prompt.flags,
         )
-
-
-if __name__ == "__main__":  # until the callers of this former script speak to engine/client.py
-    import sys
-
-    from edgebench.engine.faces import batch_main
-
-    sys.exit(batch_main())

@@ -319,11 +319,3 @@ class EngineProcess:
         self._opened = None
         if worker is not None:
             worker.end()
-
-
-if __name__ == "__main__":  # until the callers of this former script speak to engine/client.py
-    import sys
-
-    from edgebench.engine.faces import keeper_main
-
-    sys.exit(keeper_main())

@@ -54,11 +54,3 @@ def _decode(llm: object, ids: Sequence[int], max_tokens: int) -> list[int]:
         if len(out) == max_tokens:
             break
     return out
-
-
-if __name__ == "__main__":  # until the callers of this former script speak to engine/client.py
-    import sys
-
-    from edgebench.engine.faces import crosscheck_main
-
-    sys.exit(crosscheck_main())

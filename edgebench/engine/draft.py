@@ -609,11 +609,3 @@ class DraftDecoder:
         if plain:
             return decode(self.target, None, FixedLength(0), request, self.drafting.temperature)
         return decode(self.target, self.drafter, self.rule, request, self.drafting.temperature)
-
-
-if __name__ == "__main__":  # until the callers of this former script speak to engine/client.py
-    import sys
-
-    from edgebench.engine.faces import draft_main
-
-    sys.exit(draft_main())
