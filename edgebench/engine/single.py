@@ -272,11 +272,3 @@ def was_throttled(before: BoardState, after: BoardState) -> bool | None:
     if before.throttle_events is None or after.throttle_events is None:
         return None
     return after.throttle_events > before.throttle_events
-
-
-if __name__ == "__main__":  # until the callers of this former script speak to engine/client.py
-    import sys
-
-    from edgebench.engine.faces import single_main
-
-    sys.exit(single_main())
