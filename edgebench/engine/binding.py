@@ -36,13 +36,14 @@ from edgebench.prompts.thinking import Piece
 
 WARN, ERROR = 3, 4  # ggml_log_level of this engine
 CONTINUED = 5  # goes on with the line before it
-LOG_LINES_KEPT = 400
+LOG_LINES_KEPT = 400  # of those that tell or complain
 FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}  # llama_flash_attn_type
 KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}  # ggml_type
 CONTROL_TOKEN = 1 << 3  # llama_token_attr
 METADATA_BYTE = 256  # of a value of a file's header; longer ones are cut
 NO_POOLING = 0  # llama_pooling_type: the logits of every token; the others sum a text up in one vector
-TELLING = re.compile("offload|Flash Attention|buffer size|using device")
+# Where the layers went, what was chosen. A model of 36 layers says thousands of lines more, one a tensor.
+TELLING = re.compile("offload|Flash Attention|flash_attn|buffer size|using device")
 # Lines that no reader can act on: rows of asterisks around a warning, and blank ones.
 EMPTY_LINE = re.compile(r"(\w+: )?[.*\s]*")
 # A language model prefers few tokens at any place. Where one in eight is exactly as likely as the best, or
@@ -61,24 +62,28 @@ STUCK_TOLERANCE = 1e-3  # of the logit: the cache rounds, and attention over equ
 
 
 class EngineLog:
-    """The engine's log lines, which without a callback of ours would go to the user's screen or nowhere."""
+    """What the engine's log tells and complains of; without a callback of ours it would go to the screen."""
 
     def __init__(self) -> None:
         self.lines: collections.deque[tuple[int, str]] = collections.deque(maxlen=LOG_LINES_KEPT)
         self._level = 0
 
         def keep(level: int, text: bytes, _user_data: Any) -> None:
-            if level == CONTINUED:
-                level = self._level
-            self._level = level
-            line = text.decode("utf-8", "replace").rstrip()
-            if EMPTY_LINE.fullmatch(line):
-                return
-            self.lines.append((level, line))
-            if level in (WARN, ERROR):  # also to stderr, which outlives a crash; the parent reads it
-                print(line, file=sys.stderr, flush=True)
+            self.take(level, text.decode("utf-8", "replace").rstrip())
 
         self._callback = llama_cpp.llama_log_callback(keep)  # held here: ctypes frees what nothing holds
+
+    def take(self, level: int, line: str) -> None:
+        """Keep a line that tells or complains."""
+        if level == CONTINUED:
+            level = self._level
+        self._level = level
+        if EMPTY_LINE.fullmatch(line):
+            return
+        if level in (WARN, ERROR) or TELLING.search(line):
+            self.lines.append((level, line))
+        if level in (WARN, ERROR):  # also to stderr, which outlives a crash; the parent reads it
+            print(line, file=sys.stderr, flush=True)
 
     def listen(self) -> None:
         """From now on the engine's lines come here."""
@@ -94,7 +99,7 @@ class EngineLog:
 
     def telling(self) -> list[str]:
         """Lines worth keeping with the environment: where the layers went, what was chosen, what failed."""
-        return [line for level, line in self.lines if level in (WARN, ERROR) or TELLING.search(line)]
+        return [line for _, line in self.lines]
 
     def found(self, pattern: str) -> list[str]:
         """What the first group of `pattern` matched, line by line."""

@@ -217,3 +217,18 @@ def test_sensors_that_are_off_and_constants_are_no_temperatures(
     os.set_blocking(pipe[0], False)
     monkeypatch.setattr(Path, "open", open_gated)
     assert single.board_state(tmp_path).temp_c == 45.0
+
+
+def test_what_the_engine_tells_is_kept_however_much_it_says_afterwards(llama_cpp: Any) -> None:
+    """A model of 36 layers on a GPU says a line a tensor between its layers' place and its last word."""
+    from edgebench.engine.binding import WARN, EngineLog
+
+    log = EngineLog()
+    log.take(2, "llama_model_load: using device CUDA0 (NVIDIA H200) - 139000 MiB free")
+    log.take(2, "load_tensors: offloaded 37/37 layers to GPU")
+    log.take(WARN, "load: missing pre-tokenizer type, using: 'default'")
+    for layer in range(5000):
+        log.take(1, f"create_tensor: loading tensor blk.{layer}.attn_q.weight")
+    assert log.found(r"offloaded (\d+/\d+)") == ["37/37"]
+    assert log.found(r"using device (\w+ \([^)]*\))") == ["CUDA0 (NVIDIA H200)"]
+    assert log.complaints() == ["load: missing pre-tokenizer type, using: 'default'"]
