@@ -64,6 +64,7 @@ FIELDS = (
     "flags",
     "error",
     "energy_missing",
+    "t0_s",
     *TEXTS,
     *NUMBERS,
 )

@@ -23,6 +23,7 @@ from edgebench.analysis import judge_trust, judgments, split, value
 from edgebench.analysis.campaign import Request
 from edgebench.analysis.selection import select
 from edgebench.errors import UserError
+from edgebench.records.run import campaign_seconds
 from edgebench.stats.intervals import (
     percentile_interval,
     resampled_means,
@@ -288,11 +289,20 @@ def quality_trend(by_task: Sequence[Mapping[str, Any]], levels: Sequence[str]) -
     return rows
 
 
+def known(column: pd.Series[float]) -> list[float | None]:
+    """The numbers of a column, None where there is none."""
+    return [None if math.isnan(number) else float(number) for number in column]
+
+
 def drift_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Drift over the campaign of latency, energy and decode rate."""
+    import numpy as np
+
     rows = []
     for group, metric in itertools.product(groups, DRIFT_METRICS):
-        runs = group.runs.dropna(subset=[metric, "t_s"])
+        stamps_s, latencies_ms = (known(group.runs[name]) for name in ("t_s", "latency_ms"))
+        timed = group.runs.assign(t_s=np.array(campaign_seconds(stamps_s, latencies_ms), dtype=float))
+        runs = timed.dropna(subset=[metric, "t_s"])
         cells = runs.groupby(CELL)
         repeated = runs[cells[metric].transform("size") > 1]
         cell = repeated.groupby(CELL).ngroup().to_numpy()
@@ -302,7 +312,7 @@ def drift_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
             rows.append(row | drift_slope(hours, repeated[metric].to_numpy(), cell))
         else:
             row |= dict.fromkeys(("hours", "slope_percent_per_hour", "ci95", "p"))
-            rows.append(row | {"n_runs": 0, "reason": "drift needs repeats with started_at"})
+            rows.append(row | {"n_runs": 0, "reason": "drift needs repeats with t0_s"})
     return rows
 
 

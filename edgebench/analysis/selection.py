@@ -25,7 +25,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,7 @@ NUMBERS = (
     "decode_tok_per_s",
 )
 MAY_BE_NEGATIVE = {"energy_joule", "energy_prefill_joule", "energy_decode_joule"}  # net of idle, not clamped
+# t_s is the monotonic stamp: it begins anew at a reboot, see records/run.py: campaign_seconds.
 TABLE = ("group", "id", "turn", "level", "repeat", "t_s", *NUMBERS)
 FACTS = ("power_scope", "power_source", "power_mode", "quantization")
 Group = tuple[str, str]  # board ("" is unknown), model_id
@@ -75,16 +75,6 @@ def finite(value: Any, negative: bool) -> float | None:
     return float(value) if negative or value >= 0 else None
 
 
-def seconds(started_at: Any) -> float | None:
-    """RFC 3339 time as seconds since 1970; None if it is missing or something else."""
-    try:
-        # Python 3.10 does not know the Z.
-        moment = datetime.fromisoformat(str(started_at).replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
-
-
 def table_row(run: Mapping[str, Any]) -> tuple[Any, ...]:
     """The row of TABLE, without the group."""
     # An empty id under one name may stand beside the real one under another.
@@ -92,7 +82,7 @@ def table_row(run: Mapping[str, Any]) -> tuple[Any, ...]:
     numbers = (finite(run.get(name), name in MAY_BE_NEGATIVE) for name in NUMBERS)
     # Python 3.10's csv cannot write a NUL.
     names = (str(name).replace("\0", "\\0") for name in (next(ids), run.get("turn") or 1, run["level"]))
-    return (*names, run.get("repeat"), seconds(run.get("started_at")), *numbers)
+    return (*names, run.get("repeat"), finite(run.get("t0_s"), negative=False), *numbers)
 
 
 # --- files ---

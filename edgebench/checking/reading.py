@@ -10,17 +10,15 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from edgebench.checking.limits import Limits, is_number, limits_of
 from edgebench.errors import UserError
 from edgebench.records.jsonl import UNREADABLE, read_jsonl, reason_of
-from edgebench.records.run import flags_of, task_of
+from edgebench.records.run import campaign_seconds, flags_of, task_of
 
 Record = Mapping[str, Any]
-REBOOTS = 10  # a file whose clock goes back more often than once in so many runs was sorted by something else
 
 
 @dataclass(frozen=True)
@@ -146,23 +144,14 @@ def select(runs: Rows) -> list[Run]:
 
 
 def in_order_of_time(runs: Rows) -> list[Run]:
-    """As the file has them: the collector appends. A file that was sorted is put right by t0_s.
-
-    The wall clock (started_at) says nothing: a time server sets it back in the middle of a campaign. t0_s
-    is the board's monotonic clock, which begins anew at a reboot: where it goes back now and then, the
-    file's order is that of time; where it goes back all the time, the file was sorted.
-    """
-    stamps_s: list[float] = []
-    for run in runs:
-        stamp_s = run["t0_s"]
-        if stamp_s is None:  # it failed before it began: it stays with the run before it
-            stamp_s = stamps_s[-1] if stamps_s else -math.inf
-        stamps_s.append(stamp_s)
-    set_back = sum(after_s < before_s for before_s, after_s in pairwise(stamps_s))
-    if set_back * REBOOTS <= max(len(runs), REBOOTS):
-        return list(runs)
-    by_stamp = sorted(range(len(runs)), key=lambda index: stamps_s[index])
-    return [runs[index] for index in by_stamp]
+    """As the file has them: the collector appends. A file that was sorted is put right by the stamps."""
+    times_s: list[float] = []
+    stamps_s, latencies_ms = [run["t0_s"] for run in runs], [run["latency_ms"] for run in runs]
+    for time_s in campaign_seconds(stamps_s, latencies_ms):
+        if time_s is None:  # it failed before it began: it stays with the run before it
+            time_s = times_s[-1] if times_s else -math.inf
+        times_s.append(time_s)
+    return [runs[index] for index in sorted(range(len(runs)), key=lambda index: times_s[index])]
 
 
 def good(runs: Rows) -> list[Run]:

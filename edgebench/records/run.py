@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any
 
 Json = Mapping[str, Any]
@@ -165,6 +166,56 @@ def all_flags_of(record: Json) -> list[str]:
 def was_evaluated(record: Json) -> bool:
     """Whether the engine computed exactly the tokens of the prompt, as far as the record says."""
     return record.get("prompt_tokens_evaluated") in (None, record.get("prompt_tokens"))
+
+
+def campaign_seconds(
+    stamps_s: Sequence[float | None], latencies_ms: Sequence[float | None]
+) -> list[float | None]:
+    """Seconds into the campaign of runs in the order of their file, from t0_s and latency_ms.
+
+    The wall clock (started_at) says nothing of time: a time server sets it back in the middle of a campaign.
+    The collector appends, so the file's order is that of time. Where the monotonic clock goes back, the board
+    was booted anew, and time goes on from where it stood; how long the board was off is not known. Unless the
+    file was sorted by something else: then the stamps, of one boot, are right as they are. A run without a
+    stamp (it failed before it began) has no time.
+
+    >>> campaign_seconds([10.0, 30.0, None, 5.0, 9.0], [1000.0] * 5)
+    [0.0, 20.0, None, 20.0, 24.0]
+    """
+    known = [
+        (stamp_s, (latency_ms or 0.0) / 1000)
+        for stamp_s, latency_ms in zip(stamps_s, latencies_ms, strict=True)
+        if stamp_s is not None
+    ]
+    if was_sorted(known):
+        first_s = min(stamp_s for stamp_s, _ in known)
+        return [None if stamp_s is None else stamp_s - first_s for stamp_s in stamps_s]
+    seconds: list[float | None] = []
+    before_s, gone_s = known[0][0] if known else 0.0, 0.0
+    for stamp_s in stamps_s:
+        if stamp_s is None:
+            seconds.append(None)
+            continue
+        gone_s += max(0.0, stamp_s - before_s)
+        before_s = stamp_s
+        seconds.append(gone_s)
+    return seconds
+
+
+def was_sorted(runs: Sequence[tuple[float, float]]) -> bool:
+    """Whether runs of one boot, each (start, length) in seconds, do not stand in the order of time.
+
+    The stretches between the places where the clock goes back overlap then, as those of two boots may, too.
+    But on one boot no run begins before the one before it has ended; those of two boots fall on each other.
+    """
+    stretches: list[list[float]] = []
+    for start_s, _ in runs:
+        if not stretches or start_s < stretches[-1][1]:
+            stretches.append([start_s, start_s])
+        stretches[-1][1] = start_s
+    apart = all(before[1] < after[0] for before, after in pairwise(sorted(stretches)))
+    in_turn = all(before[0] + before[1] <= after[0] for before, after in pairwise(sorted(runs)))
+    return in_turn and not apart
 
 
 def why_left_out(error: Any, flags: Sequence[str]) -> str | None:

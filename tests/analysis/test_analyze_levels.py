@@ -282,6 +282,40 @@ def test_drift_is_found_and_neither_task_nor_level_passes_for_it() -> None:
     assert still["ci95"][0] < 0 < still["ci95"][1]
 
 
+@pytest.mark.parametrize("way", ["steady", "clock set back", "rebooted", "sorted"])
+def test_drift_is_that_of_the_monotonic_clock_however_the_wall_clock_jumps(tmp_path: Path, way: str) -> None:
+    """+3 % an hour over ten hours; a time server sets the wall clock back by a day in the middle."""
+    runs = []
+    for n in range(60):
+        day = 1 if way == "clock set back" and n >= 30 else 2
+        t0_s = 600.0 * n if way != "rebooted" or n < 40 else 600.0 * (n - 39)
+        runs.append(
+            record(
+                n % 6,
+                "L0" if n % 2 else "L1",
+                repeat=n // 12,
+                started_at=f"2026-01-0{day}T{n // 6:02d}:00:00Z",
+                t0_s=5000.0 + t0_s,
+                latency_ms=1000.0 * (1 + 0.03 * n / 6),
+                run_key=f"k{n}",
+            )
+        )
+    if way == "sorted":
+        runs.sort(key=lambda run: (run["id"], run["level"], run["repeat"]))
+    result = analyze(tmp_path, "--runs", write(tmp_path / "runs.jsonl", runs))
+    row = find(result["drift"], metric="latency_ms")
+    assert row["hours"] == pytest.approx(59 / 6, abs=0.2) and row["p"] < 1e-6
+    # Of the mean, which drift itself has raised.
+    assert row["slope_percent_per_hour"] == pytest.approx(2.6, abs=0.1)
+
+
+def test_runs_without_stamps_have_no_drift_and_a_reason(tmp_path: Path) -> None:
+    runs = [record(n % 6, "L0", repeat=n // 6, started_at=f"2026-01-01T{n:02d}:00:00Z") for n in range(18)]
+    result = analyze(tmp_path, "--runs", write(tmp_path / "runs.jsonl", runs))
+    row = find(result["drift"], metric="latency_ms")
+    assert row["slope_percent_per_hour"] is None and row["reason"] == "drift needs repeats with t0_s"
+
+
 @pytest.mark.parametrize("tasks", [15, 40])
 def test_the_interval_of_a_difference_holds_the_truth_at_the_nominal_rate(tasks: int) -> None:
     rng, held = np.random.default_rng(9), 0

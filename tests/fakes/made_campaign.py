@@ -26,11 +26,12 @@ QUALITY = {"L0": -0.6, "L1": 0.0, "L2": 0.55, "L3": 0.6, "P": 0.35}
 ENERGY = (1.0, 0.002, 0.02)  # J: per run, per prompt token, per answer token
 LATENCY = (120.0, 1.1, 31.0)  # ms
 FIRST_SLOT = 0.25
+EPOCH_S = 1_790_000_000.0  # wall time when the board was booted
 
 
 def runs_of(model: str, place: int, args: argparse.Namespace, rng: random.Random) -> list[dict[str, Any]]:
     """All runs of one model; the n-th model costs 30 % more than the one before."""
-    rows, seconds = [], 1_790_000_000.0 + 86_400 * place
+    rows, seconds = [], EPOCH_S + 86_400 * place
     factor = 1.3**place
     for task in range(args.tasks):
         base = rng.randint(120, 320)
@@ -50,6 +51,7 @@ def runs_of(model: str, place: int, args: argparse.Namespace, rng: random.Random
                     "schema_version": 1, "run_key": f"{model}-{81 + task}-{level}-{repeat}",
                     "id": 81 + task, "category": "writing", "model_id": model, "quantization": "Q6_K",
                     "level": level, "turn": 1, "repeat": repeat, "started_at": stamp.replace("+00:00", "Z"),
+                    "t0_s": datetime.fromisoformat(stamp).timestamp() - EPOCH_S,
                     "env_id": "env1", "prompt_tokens": prompt, "prompt_tokens_evaluated": prompt,
                     "completion_tokens": answer, "latency_ms": latency,
                     "ttft_ms": LATENCY[1] * factor * prompt,

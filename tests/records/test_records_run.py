@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import asdict
 from typing import Any
 
@@ -68,3 +69,19 @@ def test_what_follows_from_other_fields_counts_as_a_flag() -> None:
 )
 def test_an_error_leaves_a_run_out_with_its_words(error: Any, why: str) -> None:
     assert run.why_left_out(error, []) == why and not run.counts(MINIMAL | {"error": error})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_time_into_the_campaign_goes_on_over_a_reboot_and_is_read_from_a_sorted_file(seed: int) -> None:
+    steady = [100.0 + 10 * n for n in range(30)]
+    latencies = [8000.0] * 30
+    assert run.campaign_seconds(steady, latencies) == [10.0 * n for n in range(30)]
+    for first_s in (3.0, 60.0, 105.0, 250.0):  # the second boot's stamps beside, among and beyond the first's
+        rebooted = steady[:20] + [first_s + 10 * n for n in range(10)]
+        gone = run.campaign_seconds(rebooted, latencies)
+        assert gone[:20] == [10.0 * n for n in range(20)] and gone[20:] == [190.0 + 10 * n for n in range(10)]
+    for order in (sorted(range(30), key=lambda n: (n % 5, n)), random.Random(seed).sample(range(30), 30)):
+        by_level = [steady[n] for n in order]
+        assert run.campaign_seconds(by_level, latencies) == [stamp - 100.0 for stamp in by_level]
+    assert run.campaign_seconds([None, 5.0, None], [1.0] * 3) == [None, 0.0, None]
+    assert run.campaign_seconds([], []) == []
