@@ -10,6 +10,7 @@ A file that is no usable model has its error in the plan, and the others are run
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -234,10 +235,12 @@ def make_plan(settings: Settings, engine: Tokenizer) -> Plan:
     if settings.fresh:
         before = Earlier()
     board = check_board(facts, ask_engine(engine, models), settings.allow_cpu)
+    # A campaign that runs over midnight goes on with the prompts it was planned with.
+    today = datetime.date.today().isoformat()
     runs: list[PlannedRun] = []
     for model in models:
         if not model.error:
-            runs += plan_model(model, tasks, settings, board, engine, before)
+            runs += plan_model(model, tasks, settings, board, engine, before, today)
     if not settings.allow_mixed:
         refuse_mixture(runs, before.records, out)
     left = left_to_do(runs, before.records, settings.retry_errors)
@@ -255,13 +258,17 @@ def plan_model(
     board: Facts,
     engine: Tokenizer,
     before: Earlier,
+    today: str | None = None,
 ) -> list[PlannedRun]:
-    """All runs of one model; [] with the reason in the model where it cannot be used."""
+    """All runs of one model; [] with the reason in the model where it cannot be used.
+
+    `today` (2026-03-14) is what a template that prints the date prints.
+    """
     runs: list[PlannedRun] = []
     told = conditions(settings, board)
     for task, level, repeat in ordered_cells(tasks, settings.order, settings.seed, settings.repeats):
         for turn in range(1, settings.turns + 1):
-            runs.append(plan_run(model.facts, task, level, repeat, turn, settings, told))
+            runs.append(plan_run(model.facts, task, level, repeat, turn, settings, told, today))
     try:
         counts = count_prompts(model, runs, engine)
     except EngineFailure as failure:
@@ -282,6 +289,7 @@ def plan_run(
     turn: int,
     settings: Settings,
     told_conditions: Facts,
+    today: str | None = None,
 ) -> PlannedRun:
     """One run; its base key changes when anything that could change its result does."""
     second = task.second if turn == 2 else None
@@ -296,7 +304,7 @@ def plan_run(
         turn=turn,
         repeat=repeat,
         seed=settings.seed + repeat - 1,
-        prompt=Prompt(messages, settings.prompt_format, settings.thinking == "on"),
+        prompt=Prompt(messages, settings.prompt_format, settings.thinking == "on", today),
         prompt_sha256=sha256_of(asked),
         base_key=base_key(model["sha256"], task.id, level, repeat, turn, messages, told_conditions),
     )

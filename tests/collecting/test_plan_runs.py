@@ -120,6 +120,13 @@ def record_of(run: PlannedRun, **changes: object) -> dict:
     }
 
 
+def test_a_start_goes_on_after_midnight_with_the_date_it_was_planned_on() -> None:
+    model = planning.PlannedModel(facts=dict(MODEL))
+    told = settings(turns=2)
+    runs = planning.plan_model(model, TASKS[:2], told, BOARD, MadeUpEngine(), Earlier(), "2026-03-14")
+    assert len(runs) > 2 and {run.prompt.today for run in runs} == {"2026-03-14"}
+
+
 def test_the_key_changes_with_whatever_defines_the_run() -> None:
     def key(
         task: Task = TASKS[0], level: str = "A", repeat: int = 1, model: dict = MODEL, **changes: object
