@@ -1,0 +1,236 @@
+"""Measuring commands, killed by -9 at every stage of their start: nothing of what they started is left.
+
+Each start carries a mark in its environment, which every process below it inherits, whatever session or
+parent it has. A command is killed at the moment when its n-th process appears; then all marked processes must
+end by themselves. Nothing here leans on the machine's speed: stages are counted in processes, not in seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PROMPTS = ROOT / "data/writing_prompts_hierarchical.csv"
+POWER = f"replay:{ROOT}/data/demo/power_replay.log"
+FAKES = ROOT / "tests" / "fakes"
+MARK = "EDGEBENCH_TEST_MARK"
+PATIENCE_S = 90.0
+LOOK_S = 0.01
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+Start = Callable[[Path], tuple[list[str], dict[str, str]]]  # a folder -> words and variables of a long start
+
+
+def marked(mark: str) -> set[int]:
+    """Numbers of all processes that carry the mark and are more than zombies."""
+    wanted = f"{MARK}={mark}".encode()
+    found = set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                if wanted in (folder / "environ").read_bytes():
+                    state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+                    found |= set() if state in "ZX" else {int(folder.name)}
+    return found
+
+
+def described(pids: set[int]) -> list[str]:
+    """Command lines, for a failure's message."""
+    lines = []
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            lines.append(f"{pid}: {(Path('/proc') / str(pid) / 'cmdline').read_text()}".replace("\0", " "))
+    return lines
+
+
+def kill_at_process(start: Start, folder: Path, number: int, group: bool = False) -> int:
+    """Kill a start when its `number`-th process has appeared; the processes that were seen. All must end."""
+    mark = uuid.uuid4().hex
+    words, variables = start(folder)
+    child = subprocess.Popen(
+        words,
+        cwd=folder,
+        env={**os.environ, **variables, MARK: mark},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    seen: set[int] = set()
+    deadline_s = time.monotonic() + PATIENCE_S
+    while len(seen) < number and child.poll() is None and time.monotonic() < deadline_s:
+        seen |= marked(mark)
+        time.sleep(LOOK_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL) if group else child.kill()
+    child.wait()
+    while (left := marked(mark)) and time.monotonic() < deadline_s + PATIENCE_S:
+        time.sleep(LOOK_S)
+    try:
+        assert not left, described(left)
+    finally:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    return len(seen)
+
+
+@pytest.fixture
+def long_model(llama_cpp, tiny_model: Callable[..., Path]) -> Path:  # type: ignore[no-untyped-def]
+    """A model whose answers never end by themselves."""
+    return tiny_model("llama", mode="never")
+
+
+def throughput(model: Path) -> Start:
+    def start(folder: Path) -> tuple[list[str], dict[str, str]]:
+        flags = ["--models", model, "--prompts", PROMPTS, "--out_jsonl", folder / "t.jsonl", "--repeats", 500]
+        flags += ["--source", POWER, "--idle_seconds", 0.5, "--max_tokens", 64, "--batch_sizes", "1,2"]
+        return [sys.executable, str(ROOT / "companions/throughput.py"), *map(str, flags)], {}
+
+    return start
+
+
+def backends(model: Path) -> Start:
+    def start(folder: Path) -> tuple[list[str], dict[str, str]]:
+        program = folder / "llama-bench"
+        program.write_text(f"#!{sys.executable}\n" + (FAKES / "fake_engines.py").read_text())
+        program.chmod(0o755)
+        (folder / "FAKE").write_text(json.dumps({"hang": True}))
+        flags = ["run", "--model", model, "--prompt", "a dog", "--engines", "llama-bench", "--rounds", 3]
+        flags += ["--llama_bin", folder, "--out", folder / "rows.jsonl", "--max_tokens", 16]
+        flags += ["--source", POWER, "--idle_seconds", 0.5, "--n_gpu_layers", 0]
+        return [sys.executable, str(ROOT / "companions/compare_backends.py"), *map(str, flags)], {}
+
+    return start
+
+
+def sweep(folder: Path) -> tuple[list[str], dict[str, str]]:
+    (folder / "model.gguf").write_text("model")
+    fake = shlex.join([sys.executable, str(FAKES / "fake_speculate.py")])
+    flags = [
+        "adaptive",
+        "--model",
+        folder / "model.gguf",
+        "--prompts",
+        PROMPTS,
+        "--outdir",
+        folder / "sweeps",
+    ]
+    flags += ["--speculate", fake, "--no_pilot", "--power_source", POWER, "--idle_seconds", 0.2]
+    words = [sys.executable, str(ROOT / "companions/sweep_speculative.py"), *map(str, flags)]
+    return words, {"FAKE_SPECULATE": json.dumps({"hang": "r"})}
+
+
+def sweep_of_real_cells(model: Path) -> Start:
+    def start(folder: Path) -> tuple[list[str], dict[str, str]]:
+        flags = ["adaptive", "--model", model, "--prompts", PROMPTS, "--outdir", folder / "sweeps"]
+        flags += ["--no_pilot", "--power_source", POWER, "--idle_seconds", 0.2, "--n_threads", 1]
+        return [sys.executable, str(ROOT / "companions/sweep_speculative.py"), *map(str, flags)], {}
+
+    return start
+
+
+def experiment(model: Path) -> Start:
+    def start(folder: Path) -> tuple[list[str], dict[str, str]]:
+        flags = ["run", "--preset", "quick-test", "--model", model, "--prompts", PROMPTS, "--cycles", 3]
+        flags += ["--source", POWER, "--idle_seconds", 1, "--repeats", 200, "--no_aggregate"]
+        return [sys.executable, str(ROOT / "companions/run_experiment.py"), *map(str, flags)], {}
+
+    return start
+
+
+def batch_of_experiments(model: Path) -> Start:
+    def start(folder: Path) -> tuple[list[str], dict[str, str]]:
+        for name in ("one", "two"):
+            lines = [f"name: {name}", f"models: [{model}]", f"prompts: [{PROMPTS}]", "power: {source: none}"]
+            lines += ["levels: [L0]", "repeats: 200", "aggregate: false", "generation: {max_tokens: 32}"]
+            (folder / f"{name}.yaml").write_text("\n".join(lines) + "\n")
+        words = [
+            str(ROOT / "companions/run_experiment.py"),
+            "batch",
+            "one.yaml",
+            "two.yaml",
+            "--parallel",
+            "2",
+        ]
+        return [sys.executable, *words], {}
+
+    return start
+
+
+def plan_of_a_pilot(model: Path) -> Start:
+    def start(folder: Path) -> tuple[list[str], dict[str, str]]:
+        lines = [f"models: [{model}]", f"prompts: [{PROMPTS}]", f"power: {{source: '{POWER}'}}"]
+        (folder / "exp.yaml").write_text("\n".join([*lines, "generation: {max_tokens: 512}"]) + "\n")
+        return [sys.executable, str(ROOT / "companions/run_experiment.py"), "plan", "exp.yaml"], {}
+
+    return start
+
+
+STARTS: dict[str, Callable[[Path], Start]] = {
+    "throughput": throughput,
+    "backends": backends,
+    "sweep": lambda _: sweep,
+    "sweep of real cells": sweep_of_real_cells,
+    "experiment": experiment,
+    "batch of experiments": batch_of_experiments,
+    "plan of a pilot": plan_of_a_pilot,
+}
+
+
+@pytest.mark.parametrize("command", STARTS)
+def test_a_command_killed_in_the_middle_of_its_work_leaves_nothing(
+    command: str, long_model: Path, tmp_path: Path
+) -> None:
+    seen = kill_at_process(STARTS[command](long_model), tmp_path, number=4)
+    assert seen >= 4  # it had started others, and those had
+
+
+@pytest.mark.parametrize("command", ["throughput", "backends", "sweep", "experiment"])
+def test_a_command_killed_as_its_first_child_appears_leaves_nothing(
+    command: str, long_model: Path, tmp_path: Path
+) -> None:
+    assert kill_at_process(STARTS[command](long_model), tmp_path, number=2) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", STARTS)
+def test_a_command_killed_at_random_leaves_nothing(command: str, long_model: Path, tmp_path: Path) -> None:
+    draw = random.Random(command)
+    for attempt in range(20):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        kill_at_process(STARTS[command](long_model), folder, draw.randrange(1, 9), group=attempt % 4 == 3)
+
+
+def test_a_detached_conductor_outlives_the_command_that_started_it(long_model: Path, tmp_path: Path) -> None:
+    """By design: it has a session of its own. Killed itself, it leaves nothing either."""
+    mark = uuid.uuid4().hex
+    words, _ = experiment(long_model)(tmp_path)
+    done = subprocess.run(
+        [*words, "--detach"], cwd=tmp_path, env={**os.environ, MARK: mark}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (state,) = (tmp_path / "results/experiments").glob("*/state.json")
+    deadline_s = time.monotonic() + PATIENCE_S
+    while len(marked(mark)) < 4 and time.monotonic() < deadline_s:
+        time.sleep(LOOK_S)
+    conductor = json.loads(state.read_text())["process"]["pid"]
+    assert conductor in marked(mark) and len(marked(mark)) >= 4
+    os.kill(conductor, signal.SIGKILL)
+    while (left := marked(mark)) and time.monotonic() < deadline_s + PATIENCE_S:
+        time.sleep(LOOK_S)
+    assert not left, described(left)
