@@ -1,8 +1,9 @@
 """Measuring commands, killed by -9 at every stage of their start: nothing of what they started is left.
 
 Each start carries a mark in its environment, which every process below it inherits, whatever session or
-parent it has. A command is killed at the moment when its n-th process appears; then all marked processes must
-end by themselves. Nothing here leans on the machine's speed: stages are counted in processes, not in seconds.
+parent it has. A command is killed at the moment when its n-th process appears, or when its work is under way;
+then all marked processes must end by themselves. Nothing here leans on the machine's speed: stages are
+counted in processes and told by files, not by seconds.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def described(pids: set[int]) -> list[str]:
     return lines
 
 
-def kill_at_process(start: Start, folder: Path, number: int, group: bool = False) -> int:
-    """Kill a start when its `number`-th process has appeared; the processes that were seen. All must end."""
+def kill_when(start: Start, folder: Path, ready: Callable[[int], bool], group: bool = False) -> int:
+    """Kill a start once ready(processes seen so far); how many were seen. All must end."""
     mark = uuid.uuid4().hex
     words, variables = start(folder)
     child = subprocess.Popen(
@@ -71,11 +72,11 @@ def kill_at_process(start: Start, folder: Path, number: int, group: bool = False
     )
     seen: set[int] = set()
     deadline_s = time.monotonic() + PATIENCE_S
-    while len(seen) < number and child.poll() is None and time.monotonic() < deadline_s:
+    while not ready(len(seen)) and child.poll() is None and time.monotonic() < deadline_s:
         seen |= marked(mark)
         time.sleep(LOOK_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL) if group else child.kill()
+    assert child.poll() is None and time.monotonic() < deadline_s, "it ended, or never came so far"
+    os.killpg(child.pid, signal.SIGKILL) if group else child.kill()
     child.wait()
     while (left := marked(mark)) and time.monotonic() < deadline_s + PATIENCE_S:
         time.sleep(LOOK_S)
@@ -131,13 +132,14 @@ def sweep(folder: Path) -> tuple[list[str], dict[str, str]]:
     ]
     flags += ["--speculate", fake, "--no_pilot", "--power_source", POWER, "--idle_seconds", 0.2]
     words = [sys.executable, str(ROOT / "companions/sweep_speculative.py"), *map(str, flags)]
-    return words, {"FAKE_SPECULATE": json.dumps({"hang": "r"})}
+    return words, {"FAKE_SPECULATE": json.dumps({"hang": "r", "log": str(folder / "started.log")})}
 
 
 def sweep_of_real_cells(model: Path) -> Start:
     def start(folder: Path) -> tuple[list[str], dict[str, str]]:
         flags = ["adaptive", "--model", model, "--prompts", PROMPTS, "--outdir", folder / "sweeps"]
         flags += ["--no_pilot", "--power_source", POWER, "--idle_seconds", 0.2, "--n_threads", 1]
+        flags += ["--requests", 1, "--max_tokens", 8, "--batches", 1]
         return [sys.executable, str(ROOT / "companions/sweep_speculative.py"), *map(str, flags)], {}
 
     return start
@@ -180,14 +182,24 @@ def plan_of_a_pilot(model: Path) -> Start:
     return start
 
 
-STARTS: dict[str, Callable[[Path], Start]] = {
-    "throughput": throughput,
-    "backends": backends,
-    "sweep": lambda _: sweep,
-    "sweep of real cells": sweep_of_real_cells,
-    "experiment": experiment,
-    "batch of experiments": batch_of_experiments,
-    "plan of a pilot": plan_of_a_pilot,
+def has_lines(pattern: str) -> Callable[[Path], bool]:
+    """Whether a file of the folder has a whole line: a measurement is done, the next one under way."""
+    return lambda folder: any(b"\n" in path.read_bytes() for path in folder.glob(pattern))
+
+
+def a_cell_is_complete(folder: Path) -> bool:
+    return any(b"COMPLETE" in log.read_bytes() for log in folder.glob("sweeps/*/experiment.log"))
+
+
+# command -> its start, and what tells that its work is under way
+STARTS: dict[str, tuple[Callable[[Path], Start], Callable[[Path], bool]]] = {
+    "throughput": (throughput, has_lines("t.jsonl")),
+    "backends": (backends, lambda folder: (folder / "PID").exists()),  # the engine hangs
+    "sweep": (lambda _: sweep, has_lines("started.log")),
+    "sweep of real cells": (sweep_of_real_cells, a_cell_is_complete),
+    "experiment": (experiment, has_lines("results/experiments/*/cycle_1.jsonl")),
+    "batch of experiments": (batch_of_experiments, has_lines("results/experiments/two-*/cycle_1.jsonl")),
+    "plan of a pilot": (plan_of_a_pilot, has_lines("results/experiments/pilot-*/cycle_1.jsonl")),
 }
 
 
@@ -195,25 +207,33 @@ STARTS: dict[str, Callable[[Path], Start]] = {
 def test_a_command_killed_in_the_middle_of_its_work_leaves_nothing(
     command: str, long_model: Path, tmp_path: Path
 ) -> None:
-    seen = kill_at_process(STARTS[command](long_model), tmp_path, number=4)
-    assert seen >= 4  # it had started others, and those had
+    start, is_working = STARTS[command]
+    seen = kill_when(start(long_model), tmp_path, lambda _: is_working(tmp_path))
+    assert seen >= 3  # it had started others, and those had
 
 
 @pytest.mark.parametrize("command", ["throughput", "backends", "sweep", "experiment"])
-def test_a_command_killed_as_its_first_child_appears_leaves_nothing(
-    command: str, long_model: Path, tmp_path: Path
+@pytest.mark.parametrize("number", [2, 4])
+def test_a_command_killed_as_a_child_appears_leaves_nothing(
+    command: str, number: int, long_model: Path, tmp_path: Path
 ) -> None:
-    assert kill_at_process(STARTS[command](long_model), tmp_path, number=2) >= 2
+    kill_when(STARTS[command][0](long_model), tmp_path, lambda seen: seen >= number)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", STARTS)
 def test_a_command_killed_at_random_leaves_nothing(command: str, long_model: Path, tmp_path: Path) -> None:
+    start, is_working = STARTS[command]
     draw = random.Random(command)
     for attempt in range(20):
         folder = tmp_path / str(attempt)
         folder.mkdir()
-        kill_at_process(STARTS[command](long_model), folder, draw.randrange(1, 9), group=attempt % 4 == 3)
+        number = draw.randrange(1, 9)
+
+        def ready(seen: int, folder: Path = folder, number: int = number) -> bool:
+            return seen >= number or is_working(folder)
+
+        kill_when(start(long_model), folder, ready, group=attempt % 4 == 3)
 
 
 def test_a_detached_conductor_outlives_the_command_that_started_it(long_model: Path, tmp_path: Path) -> None:
