@@ -83,7 +83,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--kv_type", choices=("f16", "q8_0", "f32"), default="f16", help="key/value cache (default: f16)")
     add("--allow_cpu", action="store_true", help="run on a Jetson whose engine cannot use the GPU")
     add = parser.add_argument_group("power").add_argument
-    add("--source", default="auto", help="auto, tegrastats, ina3221, nvml, rapl, replay:FILE or none")
+    add(
+        "--source",
+        default="auto",
+        help="auto, tegrastats, ina3221, nvml, rapl, simulated, replay:FILE or none",
+    )
     add("--feed", metavar="CMD", help="any other command that prints tegrastats lines")
     add("--interval", type=int, default=100, metavar="MS", help="between samples (default: 100)")
     add("--idle_seconds", type=float, default=10.0, metavar="S", help="of idle baseline (default: 10)")

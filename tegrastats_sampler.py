@@ -141,7 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     text = "print power lines as tegrastats does, from another sensor: for --feed"
     own = commands.add_parser("feed", help=text, description=text)
     add = own.add_argument
-    add("--source", default="auto", help="auto, ina3221, nvml, rapl, replay:FILE or none")
+    add("--source", default="auto", help="auto, ina3221, nvml, rapl, simulated, replay:FILE or none")
     add("--interval", type=int, default=100, metavar="MS", help="10 to 60000 ms (default: 100)")
     add("--speed", type=float, default=1.0, help="replay so many times faster (default: 1)")
     add("--gpu", type=int, default=0, help="which card, as nvidia-smi counts them (default: 0)")
@@ -154,7 +154,7 @@ def add_watching(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """The commands that watch a feed, and their flags."""
     source = argparse.ArgumentParser(add_help=False)
     source.add_argument(
-        "--source", default="auto", help="auto, tegrastats, ina3221, nvml, rapl, replay:FILE, none"
+        "--source", default="auto", help="auto, tegrastats, ina3221, nvml, rapl, simulated, replay:FILE, none"
     )
     source.add_argument(
         "--feed", metavar="CMD", help="a command that prints power lines, instead of --source"

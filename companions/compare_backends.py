@@ -161,7 +161,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     add("--tinygrad_dir", metavar="DIR", type=Path, help="a checkout of tinygrad")
     add("--warmup", metavar="N", type=int, default=2, help="answers inside a process, before (default: 2)")
     add("--timeout", metavar="S", type=float, default=900, help="of one run (default: 900)")
-    add("--source", default="auto", help="of power: auto, tegrastats, ina3221, ..., none")
+    add("--source", default="auto", help="of power: auto, tegrastats, ina3221, ..., simulated, none")
     add("--feed", metavar="CMD", help="a command that prints power lines, instead of --source")
     add("--interval", metavar="MS", type=at_least_one, default=100, help="between samples (default: 100)")
     add("--idle_seconds", metavar="S", type=float, default=10, help="of idle baseline (default: 10)")

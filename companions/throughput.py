@@ -80,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--source",
         "--power_source",
         default="auto",
-        help="auto, tegrastats, ina3221, nvml, rapl, replay:FILE, none",
+        help="auto, tegrastats, ina3221, nvml, rapl, simulated, replay:FILE, none",
     )
     add("--feed", metavar="CMD", help="any other command that prints tegrastats lines")
     add(

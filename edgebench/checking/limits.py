@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 from edgebench.records.environment import ENGINE_CHOICES
-from edgebench.records.run import flags_of
+from edgebench.records.run import SIMULATED_SOURCES, flags_of
 
 # Weights that fit into a last-level cache are not read from memory for each token, and a model that small is
 # bound by launch overhead: the bound says nothing about it.
@@ -39,7 +39,6 @@ FLOOR_FACTOR, CEILING_FACTOR, SLOWEST_SHARE = 2.0, 5 / 6, 0.2
 FAR_BELOW_BOUND = 0.10
 COVERAGE, POWER_SAMPLES, GAP_PERIODS = 0.90, 5, 3
 DECODE_TOKENS, PROMPT_SHARE = 32, 4  # answers long enough that the prefill hides in J per token
-SIMULATED_SOURCES = ("replay", "simulated")
 Record = Mapping[str, Any]
 
 

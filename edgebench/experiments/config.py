@@ -89,7 +89,7 @@ class Engine:
 class Power:
     """Where power comes from."""
 
-    source: str = "auto"  # auto, tegrastats, ina3221, nvml, rapl, replay:FILE, none
+    source: str = "auto"  # auto, tegrastats, ina3221, nvml, rapl, simulated, replay:FILE, none
     feed: str | None = None  # another command that prints tegrastats lines
     interval_ms: int = 100
     idle_seconds: float = 10.0  # of idle baseline

@@ -307,7 +307,7 @@ def notes(summary: Json) -> list[str]:
     """What the reader of the table must know, as lines of Markdown."""
     lines = []
     if any(cell["simulated_power"] for cell in summary["cells"]):
-        lines += ["SIMULATED power: replayed, not measured here.", ""]
+        lines += ["SIMULATED power, not measured here.", ""]
     for reason in sorted({cell["energy_missing"] for cell in summary["cells"] if cell["energy_missing"]}):
         lines += [f"No energy: {reason}.", ""]
     for cycle in summary["cycles"]:

@@ -2,8 +2,8 @@
 
 Sources: ina3221 (a Jetson's sensors read from sysfs, cheaper and faster than tegrastats), nvml (an NVIDIA
 card), rapl (energy counters of an x86 processor), replay:FILE (a tegrastats log or a recorded trace, labelled
-simulated, from its start again when it ends). A feed is a process of its own. Its first line says what
-follows:
+simulated, from its start again when it ends), simulated (a made-up board that follows this machine's CPU
+load, labelled so, never chosen by auto). A feed is a process of its own. Its first line says what follows:
 
   # power_feed {"format": 1, "source": "ina3221", "rail": null, "scope": null, "interval_ms": 20, ...}
   tj@43.5C VDD_IN 5040mW/5016mW VDD_CPU_GPU_CV 480mW/492mW VDD_SOC 1440mW/1441mW
@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import shlex
 import shutil
@@ -40,6 +41,15 @@ MIN_INTERVAL_MS, MAX_INTERVAL_MS = 10, 60_000  # an INA3221 converts its three c
 INA3221_STEP_UV = 40  # over the shunt
 INA3221_READ_MS = 5.0  # four rails of two registers take 4.4 ms on an AGX Orin: so old is the first of a line
 NVML_MEAN_MS = 1000.0
+CPU_TIMES = Path("/proc/stat")
+# Idle power and what comes on top of it at full load, per rail of a board that was made up in an Orin Nano's
+# order of magnitude. Nobody measured these.
+SIMULATED_BOARD_MW = {
+    "VDD_IN": (4600.0, 9000.0),
+    "VDD_CPU_GPU_CV": (480.0, 6400.0),
+    "VDD_SOC": (1440.0, 800.0),
+}
+SIMULATED_STEP_MW = 40.0  # as of the board's INA3221: 40 uV over 5 mOhm is 8 mA, at 5 V
 TEMPERATURE_S = 1.0  # thermal zones change slowly and are slow to read: once a second is enough
 LONGEST_STAMP_STEP_S = 10.0  # a larger step between two lines of a log: two logs in one file
 ANNOUNCE = "# power_feed "
@@ -59,7 +69,7 @@ class NoSource(FeedError):
 class FeedRequest:
     """What shall be sampled, and how."""
 
-    source: str = "auto"  # auto, ina3221, nvml, rapl, replay:FILE, none
+    source: str = "auto"  # auto, ina3221, nvml, rapl, simulated, replay:FILE, none
     interval_ms: int = 100
     speed: float = 1.0  # of a replay
     gpu: int = 0  # as nvidia-smi counts them
@@ -350,11 +360,65 @@ def open_rapl(request: FeedRequest, held: Held) -> tuple[Source, Read]:
     return source, read
 
 
+def cpu_times(stat: Path) -> tuple[int, int]:
+    """Ticks (10 ms each) since the machine started, over all CPUs: the busy ones, and all of them.
+
+    FeedError where the kernel does not tell.
+    """
+    try:
+        with stat.open(encoding="ascii") as file:
+            words = file.readline().split()[1:9]
+        # user nice system idle iowait irq softirq steal; guest time is part of user and nice.
+        user, nice, system, idle, iowait, irq, softirq, steal = map(int, words)
+    except (OSError, ValueError) as exc:
+        raise FeedError(f"{stat} does not tell the load of the CPUs: this is no Linux") from exc
+    busy = user + nice + system + irq + softirq
+    return busy, busy + idle + iowait + steal
+
+
+def open_simulated(request: FeedRequest, held: Held) -> tuple[Source, Read]:
+    """A board that is not there: its power is its idle power and so many watts at the load of this machine.
+
+    P = idle + load * dynamic for each rail, load from 0 to 1 over all CPUs since the reading before; then
+    noise of one step of the sensor (a standard deviation), in whole steps.
+    """
+    noise = random.Random(request.interval_ms)
+    before = cpu_times(CPU_TIMES)
+    load = 0.0
+
+    def read() -> Sample:
+        nonlocal before, load
+        now = cpu_times(CPU_TIMES)
+        # Between two ticks nothing is known: the load stays what it was. Waiting times may run backwards.
+        if now[1] > before[1]:
+            load = min(1.0, max(0.0, (now[0] - before[0]) / (now[1] - before[1])))
+            before = now
+        rails_mw = {}
+        for name, (idle_mw, dynamic_mw) in SIMULATED_BOARD_MW.items():
+            power_mw = idle_mw + load * dynamic_mw + noise.gauss(0.0, SIMULATED_STEP_MW)
+            rails_mw[name] = max(1, round(power_mw / SIMULATED_STEP_MW)) * SIMULATED_STEP_MW
+        return Sample(rails_mw, {})
+
+    source = Source(
+        "simulated",
+        None,
+        None,
+        "made up from this machine's CPU load, with an Orin Nano's rails",
+        simulated=True,
+        quantum_mw=dict.fromkeys(SIMULATED_BOARD_MW, SIMULATED_STEP_MW),
+        lag_ms=request.interval_ms / 2,  # a mean since the reading before, as with rapl
+    )
+    return source, read
+
+
+# In the order in which auto tries them.
 SOURCES: dict[str, Callable[[FeedRequest, Held], tuple[Source, Read]]] = {
     "ina3221": open_ina3221,
     "nvml": open_nvml,
     "rapl": open_rapl,
 }
+# Those that measure nothing must be asked for by name.
+MADE_UP: dict[str, Callable[[FeedRequest, Held], tuple[Source, Read]]] = {"simulated": open_simulated}
 
 
 def find_source(request: FeedRequest, held: Held) -> tuple[Source, Read, list[str]]:
@@ -365,7 +429,7 @@ def find_source(request: FeedRequest, held: Held) -> tuple[Source, Read, list[st
     reasons: list[str] = []
     for name in SOURCES if request.source == "auto" else (request.source,):
         try:
-            source, read = SOURCES[name](request, held)
+            source, read = {**SOURCES, **MADE_UP}[name](request, held)
         except FeedError as exc:
             reasons.append(f"{name}: {exc}")
             continue
@@ -545,7 +609,7 @@ def chosen_by_user(feed: str) -> FeedChoice:
 
 def check(request: FeedRequest, more: Sequence[str] = ()) -> None:
     """FeedError for a request that no source can work with; `more` are names that are good beside our own."""
-    names = ("auto", *SOURCES, "none", *more)
+    names = ("auto", *SOURCES, *MADE_UP, "none", *more)
     if request.source not in names and not re.match("replay:.", request.source):
         raise FeedError(f"unknown source {request.source!r}: give --source {', '.join(names)} or replay:FILE")
     if not MIN_INTERVAL_MS <= request.interval_ms <= MAX_INTERVAL_MS:

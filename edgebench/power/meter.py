@@ -57,7 +57,7 @@ def warn(sampler: TegrastatsSampler) -> None:
     for word, count in sorted(sampler.troubles.items()):
         print(f"warning: {word}: {count} times", file=sys.stderr)
     if sampler.info.simulated:
-        print("warning: simulated power: replayed, not measured here", file=sys.stderr)
+        print("warning: simulated power, not measured here", file=sys.stderr)
 
 
 def rails(metering: Metering) -> int:

@@ -24,7 +24,8 @@ from edgebench.board.thermal import hottest_c
 from edgebench.power.feeds import ANNOUNCE, FeedChoice, find_feed
 from edgebench.power.tegrastats import DROPPED, TOTAL_RULES, Reading, decode_line, doubts, parse_line
 from edgebench.power.trace import IdleBaseline, PowerTrace, PowerWindow, SamplerError
-from edgebench.power.trace_file import NO_HEAT, SIMULATED_SOURCES, TRACE_FIELDS, trace_row
+from edgebench.power.trace_file import NO_HEAT, TRACE_FIELDS, trace_row
+from edgebench.records.run import SIMULATED_SOURCES
 from edgebench.shell import lifeline
 from edgebench.shell.launch import room_command
 
@@ -38,7 +39,7 @@ ENDED, KEEPER_WORDS = "# feed_ended: ", ("feed_restarted", "stale_power")
 class FeedInfo:
     """Where the watts come from; rail and scope are known once start() has returned."""
 
-    source: str  # tegrastats, ina3221, nvml, rapl, replay, feed, none
+    source: str  # tegrastats, ina3221, nvml, rapl, simulated, replay, feed, none
     rail: str | None
     scope: str | None  # board, module, package, gpu
     interval_ms: int  # asked for; power_period_ms of a window is what came

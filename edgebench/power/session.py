@@ -68,7 +68,7 @@ Say = Callable[[str], None]
 class PowerSettings:
     """What the user asked for."""
 
-    source: str = "auto"  # auto, tegrastats, ina3221, nvml, rapl, replay:FILE, none
+    source: str = "auto"  # auto, tegrastats, ina3221, nvml, rapl, simulated, replay:FILE, none
     feed: str | None = None  # a command line that prints power lines, instead of source
     interval_ms: int = 100
     idle_seconds: float = 10.0

@@ -17,14 +17,12 @@ from typing import IO, NamedTuple
 
 from edgebench.power.tegrastats import TOTAL_RULES, doubts, encoding_of
 from edgebench.power.trace import PowerTrace, SamplerError
+from edgebench.records.run import SIMULATED_SOURCES
 
 TRACE_FIELDS = "t_s,power_mw,rail,scope,source,temp_c"
 SNIFF_BYTE = 4096
-SIMULATED_SOURCES = frozenset(("replay", "simulated"))
 NO_HEAT = -math.inf  # of a sample without a temperature, in a trace
-PROMPT_SOURCES = frozenset(
-    ("ina3221", "nvml", "replay", "simulated")
-)  # feeds of ours print what they just read
+PROMPT_SOURCES = frozenset(("ina3221", "nvml", "replay"))  # feeds of ours print what they just read
 
 
 class Origin(NamedTuple):

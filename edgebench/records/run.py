@@ -33,6 +33,7 @@ HARD_FLAG_MEANINGS = {
     "interrupted": "stopped before the answer ended",
 }
 HARD_FLAGS = frozenset(HARD_FLAG_MEANINGS)
+SIMULATED_SOURCES = frozenset(("replay", "simulated"))  # values of power_source that measure nothing
 # What a window of the power trace gives a record, under the same names (power/energy.py).
 WINDOW_FIELDS = (
     "energy_joule",
@@ -156,7 +157,7 @@ def flags_of(record: Json) -> list[str]:
 def all_flags_of(record: Json) -> list[str]:
     """The flags of a record, and those that follow from its other fields: files older than a flag lack it."""
     flags = flags_of(record)
-    if record.get("power_source") == "replay" and "simulated_power" not in flags:
+    if record.get("power_source") in SIMULATED_SOURCES and "simulated_power" not in flags:
         flags.append("simulated_power")
     if not was_evaluated(record) and HARD_FLAGS.isdisjoint(flags):
         flags.append("prompt_not_evaluated")

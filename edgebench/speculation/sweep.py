@@ -425,7 +425,9 @@ def build_parser() -> argparse.ArgumentParser:
         add(f"--{name}", type=int, help="for the engine")
     add("--flash_attn", choices=["auto", "on", "off"], help="for the engine")
     add("--prompt_format", choices=["chat", "raw"], help="default: chat")
-    source = "auto, tegrastats, ina3221, nvml, rapl, replay:FILE, none; tegrastats tells EMC load, too"
+    source = (
+        "auto, tegrastats, ina3221, nvml, rapl, simulated, replay:FILE, none; tegrastats tells EMC load, too"
+    )
     add(
         "--power_source",
         default="auto",

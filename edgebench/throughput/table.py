@@ -96,7 +96,7 @@ def format_table(found: Sequence[Json], failed: int) -> str:
             f" {shown(row['ratio'], '.2f'):>5} {rates} {shown(row['joule_per_token'], '.3g'):>7} {same:>5}"
         )
     if any(row["simulated_power"] for row in found):
-        lines.append("SIMULATED power: replayed, not measured here")
+        lines.append("SIMULATED power, not measured here")
     if failed:
         lines.append(f"{failed} failed, left out; do them again with --retry_errors")
     return "\n".join(lines)
