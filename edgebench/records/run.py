@@ -33,7 +33,8 @@ HARD_FLAG_MEANINGS = {
     "interrupted": "stopped before the answer ended",
 }
 HARD_FLAGS = frozenset(HARD_FLAG_MEANINGS)
-SIMULATED_SOURCES = frozenset(("replay", "simulated"))  # values of power_source that measure nothing
+# Values of power_source that measure nothing. A tuple: a stranger's value may not be hashable.
+SIMULATED_SOURCES = ("replay", "simulated")
 # What a window of the power trace gives a record, under the same names (power/energy.py).
 WINDOW_FIELDS = (
     "energy_joule",

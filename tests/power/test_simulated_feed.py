@@ -142,4 +142,5 @@ def test_a_sampled_window_is_labelled_and_costs_more_under_load(tmp_path: Path) 
 
 def test_a_record_whose_flag_was_lost_is_still_known_as_simulated() -> None:
     assert all_flags_of({"power_source": "simulated"}) == ["simulated_power"]
-    assert all_flags_of({"power_source": "ina3221"}) == []
+    for other in ("ina3221", None, ["simulated"]):
+        assert all_flags_of({"power_source": other}) == []
