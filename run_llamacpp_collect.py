@@ -108,10 +108,12 @@ def build_parser() -> argparse.ArgumentParser:
 def collect(settings: Settings) -> int:
     """Plan, measure, sum up. Returns the exit code."""
     out = settings.out_jsonl
-    busy = "another collector is writing it; wait for it, or choose another --out_jsonl"
+    cure = "choose another --out_jsonl"
     with contextlib.ExitStack() as held:
         if not settings.dry_run:
-            held.enter_context(exclusive(out, busy))
+            held.enter_context(
+                exclusive(out, f"another collector is writing it; wait for it, or {cure}", cure)
+            )
         engine = held.enter_context(EngineProcess(settings.run_timeout))
         plan = make_plan(settings, engine)
         if settings.dry_run:

@@ -89,11 +89,13 @@ class Campaign:
         self.progress = CampaignProgress(len(plan.todo), self.pace)
         self.failed = 0
         self.refused: list[str] = []  # why models were not run whose runs could not be compared
+        self.env_id = ""  # of the model as it is loaded now
         self.environments: set[str] = set()  # env_ids this start has written
         self.first_answers: dict[str, str] = {}  # by run_key, for second turns
         self.prefill_costs: dict[tuple[str, str], PrefillCost | None] = {}  # by model and prompt
         self.block: list[Measured] = []
         self.loaded: Loaded | None = None  # of the model of now, as last loaded
+        self.compared: Loaded | None = None  # what has been compared with the runs in the output
         self.load_failures: list[Failure] = []  # since it was last loaded
         self.told_error: dict[str, str] | None = None  # of the run before
         self.alike = 0  # runs that failed like it
@@ -119,7 +121,7 @@ class Campaign:
             began_s = time.monotonic()
             failure = self.load(model, warm_up=todo[0].prompt)
             if self.refuses(model):
-                return
+                break
             if failure is None:
                 self.measure_idle(index)
                 if index == 0:
@@ -135,7 +137,8 @@ class Campaign:
             self.pace.ran(model.model_id, time.monotonic() - began_s)
             self.tell(run, record)
         self.tell_alike()
-        self.close_block()
+        if self.block:
+            self.close_block()
 
     # --- Loading ---
 
@@ -153,24 +156,24 @@ class Campaign:
         return None
 
     def refuses(self, model: PlannedModel) -> bool:
-        """Whether the engine chose other defaults than for this model's runs in the output; that is said."""
-        if self.loaded is None or self.settings.allow_mixed:
+        """Whether the engine chose other defaults than for this model's runs in the output; that is kept."""
+        if self.loaded is self.compared or self.loaded is None or self.settings.allow_mixed:
             return False
+        self.compared = self.loaded
         found = other_defaults(model.model_id, self.loaded.resolved, self.plan.before)
         if found is None:
             return False
         self.refused.append(f"{model.model_id}: {self.settings.out_jsonl} {found}")
         return True
 
-    def environment_of(self, model: PlannedModel) -> str:
-        """env_id of the model as it is loaded now; its record is written first."""
+    def enter_environment(self, model: PlannedModel) -> None:
+        """Write the environment record of the model as it is loaded now, where this start has not yet."""
         resolved = None if self.loaded is None else self.loaded.resolved
         record = self.plan.environment(self.power.environment(), self.command_line, model, resolved)
-        env_id = str(record["env_id"])
-        if env_id not in self.environments:
+        self.env_id = str(record["env_id"])
+        if self.env_id not in self.environments:
             append_jsonl(beside(self.settings.out_jsonl)[1], record)
-            self.environments.add(env_id)
-        return env_id
+            self.environments.add(self.env_id)
 
     # --- One run ---
 
@@ -362,7 +365,8 @@ class Campaign:
             record.load_ms = self.loaded.load_ms
             record.offloaded = self.loaded.offloaded
         with uninterrupted():
-            record.env_id = self.environment_of(model)
+            self.enter_environment(model)
+            record.env_id = self.env_id
             append_jsonl(path, as_line(record, run.is_anchor))
             if record.turn == 1 and record.output_text is not None:
                 self.first_answers[run.run_key] = record.output_text

@@ -131,9 +131,9 @@ class Plan:
     @property
     def failed_before(self) -> int:
         """Runs of earlier starts that failed and will not be done again by this one."""
-        good = {record["run_key"] for record in self.before.records if is_good(record)}
-        left = {run.run_key for run in self.left}
-        return sum(run.run_key not in good | left for run in self.runs)
+        settled = {record["run_key"] for record in self.before.records if is_good(record)}
+        settled |= {run.run_key for run in self.left}
+        return sum(run.run_key not in settled for run in self.runs)
 
     @property
     def exit_code(self) -> int:

@@ -228,7 +228,7 @@ def exclusive(
         try:
             hold(lock)
         except BlockingIOError:
-            raise UserError(_cannot_write(path, busy, cure)) from None
+            raise UserError(_cannot_write(path, busy, "" if cure in busy else cure)) from None
         except OSError as problem:  # a network folder without locks
             raise UserError(_cannot_write(path, reason_of(problem), cure)) from None
         yield
