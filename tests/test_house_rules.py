@@ -7,7 +7,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -42,48 +41,7 @@ def readme_commands() -> list[str]:
     return [line for line in lines if re.match(r"(\.venv/bin/)?python3? \S+\.py", line)]
 
 
-# Scripts that became rooms, and which the README still shows as commands: to be emptied with it.
-BECAME_ROOMS = {
-    "backend_commands.py",
-    "board_facts.py",
-    "count_flops.py",
-    "draw_charts.py",
-    "drive_llama_server.py",
-    "drive_tinygrad.py",
-    "gather_campaign.py",
-    "gguf_facts.py",
-    "judge_summary.py",
-    "list_devices.py",
-    "prepare_backends.py",
-    "profile_memory.py",
-    "read_bench_tables.py",
-    "read_prompts.py",
-    "read_timing_lines.py",
-    "read_verdict.py",
-    "run_backend.py",
-    "run_limits.py",
-    "runs_table.py",
-    "show_answer.py",
-    "speculate.py",
-    "summarize_sweeps.py",
-    "tabulate_analysis.py",
-    "tabulate_backends.py",
-    "tabulate_throughput.py",
-}
-
-
-def marked(command: str) -> Any:
-    script = Path(shlex.split(command, comments=True)[1]).name
-    marks = [pytest.mark.xfail(strict=True, reason="became a room")] if script in BECAME_ROOMS else []
-    return pytest.param(command, marks=marks)
-
-
-def test_the_list_of_scripts_that_became_rooms_shrinks_with_the_readme() -> None:
-    gone = {script for script in BECAME_ROOMS if f"companions/{script}" not in README}
-    assert not gone, f"take them out of BECAME_ROOMS: {sorted(gone)}"
-
-
-@pytest.mark.parametrize("command", [marked(each) for each in readme_commands()])
+@pytest.mark.parametrize("command", readme_commands())
 def test_readme_commands_are_real(command: str) -> None:
     """Each command's script exists and its parser takes the flags."""
     words = shlex.split(re.split(r" [|<>] ", command)[0], comments=True)
