@@ -38,7 +38,7 @@ def ratios(folder: Path, args: argparse.Namespace, target: Path, draft: Path, ad
     flags += ["--requests", args.requests, "--batches", args.batches, "--compare", "every"]
     flags += ["--max_tokens", args.max_tokens, "--n_threads", 1, "--warmup", 2]
     prompts = ROOT / "data/writing_prompts_hierarchical.csv"
-    python(ROOT / "edgebench/speculation/cell.py", "--prompts", prompts, *flags)
+    python(ROOT / "edgebench/__main__.py", "edgebench.speculation.cell", "--prompts", prompts, *flags)
     run = json.loads(out.read_text())
     pairs = zip(run["results"], run["plain"], strict=True)
     found = [one["latency_s"] / other["latency_s"] for one, other in pairs]

@@ -34,6 +34,7 @@ from edgebench.shell.launch import room_command
 HERE = Path(__file__).resolve().parent
 COLLECTOR = HERE.parents[1] / "run_llamacpp_collect.py"
 ASK_SECONDS = 60
+BEFORE_RUN_S = 0.5  # of the collector, between its pause and its run: it reads the prompt and proves it
 SETTLE_S = 1.0  # after loading or an answer, before idle power means anything
 ALL_LAYERS = 999  # older tools do not know -1
 LLAMA_CPP = (
@@ -123,7 +124,7 @@ def collector_commands(job: Job, asked: Asked) -> list[Command]:
         "--out_jsonl", asked.file("collector.jsonl"),
     ]  # fmt: skip
     if asked.idle_s:  # the collector waits so long with the model loaded, just before its run
-        argv += ["--cooldown", f"{SETTLE_S + asked.idle_s:g}"]
+        argv += ["--cooldown", f"{SETTLE_S + asked.idle_s + BEFORE_RUN_S:g}"]
     return [Command(tuple(argv))]
 
 

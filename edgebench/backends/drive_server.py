@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """One cold, timed generation by llama.cpp's server over HTTP: token ids in, token ids with timestamps out.
 
 Starts llama-server on a free port of this machine alone, waits until the model is loaded, sends --warmup

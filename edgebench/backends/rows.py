@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgebench.backends.commands import Asked, Command, Missing, commands_of
+from edgebench.backends.commands import BEFORE_RUN_S, Asked, Command, Missing, commands_of
 from edgebench.backends.logs.story import parse_path
 from edgebench.backends.logs.timings import read_timings
 from edgebench.shell import lifeline
@@ -31,7 +31,6 @@ from edgebench.shell import lifeline
 GRACE_SECONDS = 5.0  # for an engine to give its memory back by itself
 TAIL_CHARS = 400
 JOIN_SECONDS = 5  # a child of the engine may still hold its stderr
-BEFORE_RUN_S = 0.1  # of the collector, between its pause and its run
 LONGEST_LINE = 1 << 16  # bytes; a progress bar has no line ends
 STEADY_AFTER = 3  # tokens of an answer; fewer leave tinygrad's graph uncaptured
 TOKEN_LINE = re.compile(r"^\S*(?: I)?\s+(\d+) -> '", re.M)  # --verbose-prompt, with or without log prefix
@@ -80,7 +79,8 @@ def read_collector(job: Job, asked: Asked, _done: list[Done]) -> dict[str, Any]:
     names = ("prompt_tokens", "prefill_tok_per_s", "decode_tok_per_s", "ttft_ms", "tpot_ms", "t0_s", "t1_s")
     idle = None
     if asked.idle_s:  # the collector waited so long with the model loaded, just before
-        idle = {"t0_s": record["t0_s"] - asked.idle_s, "t1_s": record["t0_s"] - BEFORE_RUN_S}
+        until_s = record["t0_s"] - BEFORE_RUN_S
+        idle = {"t0_s": until_s - asked.idle_s, "t1_s": until_s}
     return {
         **{name: record[name] for name in names},
         "idle": idle,

@@ -30,6 +30,7 @@ from statistics import mean
 from typing import Any
 
 from edgebench.errors import UserError
+from edgebench.forecasting.budget import rate
 from edgebench.forecasting.card import card_of
 from edgebench.forecasting.evaluate import HoldOut, evaluate
 from edgebench.forecasting.fit import METHODS, Settings, fit_all
@@ -161,14 +162,6 @@ def told(spec: Mapping[str, Any]) -> str:
     return f"base x {spec['coefficients'][0]:.5g}, and a fit of the rest"
 
 
-def factor(text: str) -> float:
-    """A finite number above 0."""
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Flags."""
     parser = argparse.ArgumentParser(
@@ -186,7 +179,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--method", choices=METHODS, help="(default: shrunk; --curve compares all)")
     add(
         "--scale-factor",
-        type=factor,
+        type=rate,
         metavar="R",
         help="a known ratio board / other machine, instead of runs",
     )

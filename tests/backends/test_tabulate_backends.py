@@ -22,7 +22,7 @@ CONDITIONS = {
 
 
 def run_row(engine: str, number: int, rate: float, **more: Any) -> dict[str, Any]:
-    """One row of a campaign, as run_backend.py and compare_backends.py write it together."""
+    """One row of a campaign, as compare_backends.py writes it."""
     backend, _, device = engine.partition(":")
     return {
         "run_key": f"{engine}{number}", "engine": engine, "backend": backend,

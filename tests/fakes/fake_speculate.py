@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stands in for speculate.py: takes its flags, writes a result of its format, decodes nothing.
+"""Stands in for a cell of a sweep: takes its flags, writes a result of its format, decodes nothing.
 
 FAKE_SPECULATE (JSON in the environment): {"seconds": 0.2} per batch; "fail": a part of --out's name for which
 it ends with an error; "hang": the same for a run that never ends; "log": a file that gets a line per start.

@@ -340,7 +340,6 @@ def test_what_is_missing_is_named(bench: Bench, words: tuple[str, ...], hint: st
     assert done.returncode == 1 and done.stderr.startswith("error: ") and hint in done.stderr
 
 
-@pytest.mark.skipif(not (ROOT / "edgebench/speculation/cell.py").exists(), reason="speculate.py is not here")
 def test_a_cell_of_the_real_thing(tmp_path: Path, llama_cpp: object, tiny_model: Callable[..., Path]) -> None:
     target, draft = (
         tiny_model("llama", chain=True, mode="never"),
