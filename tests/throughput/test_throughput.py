@@ -94,6 +94,27 @@ def test_energy_is_net_of_idle_and_simulated_power_says_so(
     assert "SIMULATED" in done.stdout and trace.is_file()
 
 
+def test_records_are_completed_by_what_idle_power_was_in_between(
+    llama_cpp,  # type: ignore[no-untyped-def]
+    tiny_model: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """A board that draws half a watt more, idle too, once the first measurement is written."""
+    out = tmp_path / "t.jsonl"
+    watts = f"[ -s {out} ] && echo VDD_IN 5500mW || echo VDD_IN 5000mW"
+    feed = f"bash -c 'while :; do {watts}; sleep 0.02; done'"
+    more = ["--feed", feed, "--interval", 20, "--idle_seconds", 0.5, "--repeats", 1]
+    done = throughput(*flags_for(tiny_model("llama", mode="never"), out, *more), "--max_tokens", 100)
+    assert done.returncode == 0, done.stderr
+    assert "idle power moved by +500 mW" in done.stderr
+    found = records(out)
+    assert [one["batch_size"] for one in found] == [1, 4]
+    for one in found:
+        assert "idle_drift" in one["flags"] and one["idle_drift_mw"] == pytest.approx(500, abs=20)
+        assert 5000 < one["idle_mw"] < 5500 and one["idle_method"] == "after the model was loaded"
+        assert one["joule_per_token"] == pytest.approx(one["energy_joule"] / one["completion_tokens"])
+
+
 def test_a_feed_that_was_asked_for_and_fails_is_an_error(
     demo_models: dict[str, Path], tmp_path: Path
 ) -> None:
