@@ -46,7 +46,7 @@ from edgebench.records.jsonl import append_jsonl, reason_of, replace_records
 from edgebench.records.run import RunRecord
 from edgebench.shell.progress import say
 from edgebench.shell.signals import uninterrupted
-from edgebench.shell.text import fixed
+from edgebench.shell.text import counted, fixed
 
 PHASE_SAMPLES = 5  # power samples inside each phase before its own integral is worth writing down
 BLOCK_SECONDS = 5.0  # of repeated prefill: fifty samples at 100 ms
@@ -136,7 +136,7 @@ class Campaign:
             self.write(model, run, record)
             self.pace.ran(model.model_id, time.monotonic() - began_s)
             self.tell(run, record)
-        self.tell_alike()
+        self.tell_alike(model.model_id)
         if self.block:
             self.close_block()
 
@@ -380,7 +380,7 @@ class Campaign:
         if record.error and record.error == self.told_error:
             self.alike += 1
         else:
-            self.tell_alike()
+            self.tell_alike(run.model_id)
             self.told_error = record.error
             if record.error:
                 say(f"{run.name}: {record.error['type']}: {record.error['message']}")
@@ -391,10 +391,10 @@ class Campaign:
             text += f" {fixed(record.energy_joule, 1)} J"
         self.progress.step(text)
 
-    def tell_alike(self) -> None:
+    def tell_alike(self, model_id: str) -> None:
         """How many runs failed like the one before them: a broken model says the same every time."""
         if self.alike:
-            say(f"  {self.alike} more like it")
+            say(f"{model_id}: {counted(self.alike, 'more run')} failed alike")
         self.alike = 0
         self.told_error = None
 

@@ -192,7 +192,7 @@ def test_failures_that_are_alike_are_one_line_and_a_count(
     assert collect(engine).failed == 5
     said = capsys.readouterr().err
     assert said.count("all logits are NaN") == 2 and said.count("27 positions") == 1
-    assert said.count("2 more like it") == 1 and said.count("more like it") == 1
+    assert said.count("m: 2 more runs failed alike") == said.count("failed alike") == 1
 
 
 def test_a_model_that_twice_cannot_be_loaded_fails_all_its_runs_at_once(
