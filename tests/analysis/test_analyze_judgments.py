@@ -269,4 +269,4 @@ def test_a_file_of_another_kind_is_a_clear_error(tmp_path: Path) -> None:
         tmp_path / "o",
     ]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and "check_judge.py" in done.stderr
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "judge_trust.py" in done.stderr

@@ -261,21 +261,32 @@ def test_a_killed_engine_costs_one_run_which_retry_does_again(flags: list[object
     assert read(out)[-1]["error"] is None
 
 
-def test_an_engine_killed_while_it_loads_costs_one_run(flags: list[object]) -> None:
-    """The next run loads again, and measures the idle power that the first could not."""
-    log = ROOT / "data" / "demo" / "power_replay.log"
-    power = ["--source", f"replay:{log}", "--idle_seconds", "0.5"]
-    command = [sys.executable, str(SCRIPT), *map(str, flags), *power]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+DIES_AT_ITS_FIRST_LOADING = """
+import os, signal, sys
+sys.path.remove({folder!r})
+del sys.modules["llama_cpp"]
+import llama_cpp
+load = llama_cpp.llama_model_load_from_file
+def dying(path, settings):
+    if not settings.vocab_only and not os.path.exists({mark!r}):
+        open({mark!r}, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return load(path, settings)
+llama_cpp.llama_model_load_from_file = dying
+"""
 
-    said = []
-    for line in child.stderr:
-        said.append(line)
-        if "loading, context" in line:  # planning is over
-            os.kill(engines_of(child.pid)[0], signal.SIGKILL)
-    stderr = "".join(said)
-    child.wait(60)
-    assert child.returncode == 1, stderr
+
+def test_an_engine_killed_while_it_loads_costs_one_run(flags: list[object], tmp_path: Path) -> None:
+    """The next run loads again, and measures the idle power that the first could not."""
+    package = tmp_path / "in_front" / "llama_cpp"
+    package.mkdir(parents=True)
+    told = {"folder": str(package.parent), "mark": str(tmp_path / "died")}
+    (package / "__init__.py").write_text(DIES_AT_ITS_FIRST_LOADING.format(**told))
+    log = ROOT / "data" / "demo" / "power_replay.log"
+    path = os.pathsep.join(filter(None, (str(package.parent), os.environ.get("PYTHONPATH"))))
+    power = ["--source", f"replay:{log}", "--idle_seconds", "0.5"]
+    done = collect(*flags, *power, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == 1 and Path(told["mark"]).exists(), done.stderr
     lost, *rest = read(out_of(flags))
     assert lost["error"]["type"] == "model_load" and "killed" in lost["error"]["message"]
     assert [record["error"] for record in rest] == [None] * 8
