@@ -84,6 +84,7 @@ class TegrastatsSampler:
         self._thread: threading.Thread | None = None
         self._file: IO[str] | None = None
         self._taken, self._powerless = 0, 0  # samples since start(), lines without one
+        self._lost: str | None = None  # what the lines since the last sample lack
         self._quanta_mw: dict[str, float] = {}  # what the feed said of its sensors' steps
 
     def __enter__(self) -> TegrastatsSampler:
@@ -100,7 +101,7 @@ class TegrastatsSampler:
             raise SamplerError(f"no power source: {self._choice.reason or 'it is in use'}")
         self._file = self._open_trace()
         self._child = start_keeper(command, self._silent_s)
-        self._taken, self._powerless, self.end_reason = 0, 0, None
+        self._taken, self._powerless, self._lost, self.end_reason = 0, 0, None, None
         self._thread = threading.Thread(target=self._read, args=(self._child,), name="power", daemon=True)
         self._thread.start()
         with self._news:
@@ -200,6 +201,7 @@ class TegrastatsSampler:
         rail = self.info.rail or reading.total_rail or ""
         if any(name not in reading.rails for name in rail.split("+")):
             self._powerless += 1
+            self._lost = f"prints lines without {rail}"
             if self._taken and reading.rails:
                 self._note("rail_missing", t_s)
             else:
@@ -213,12 +215,20 @@ class TegrastatsSampler:
             self._note(word, t_s)
         if not DROPPED.isdisjoint(words):
             self._powerless += 1
+            self._lost = f"prints impossible values of {rail}"
             return None
         self._taken += 1
+        self._lost = None
         sample = Sample(t_s, total_mw, hottest_c(reading.temps_c))
         self.trace.add(t_s, total_mw, NO_HEAT if sample.temp_c is None else sample.temp_c)
         self._write(sample)
         return sample
+
+    @property
+    def failure(self) -> str | None:
+        """Why no samples come: the feed has ended, or it lives and its lines have held no total for long."""
+        silence_s = time.monotonic() - self.trace.last_s()
+        return self.end_reason or (self._lost if silence_s > self._silent_s else None)
 
     def _know_rail(self, rail: str, scope: str) -> None:
         """The first sample settles what is sampled: rail, scope, and what a step of its sensors is worth."""
@@ -250,8 +260,9 @@ class TegrastatsSampler:
         """Idle power over [t0, t1], in which nothing worked; waits for the sample after t1. SamplerError."""
         with self._news:
             self._wait_for(t1)
-            if self.end_reason:
-                raise SamplerError(f"no idle power: the power feed {self.end_reason}")
+            failure = self.failure
+            if failure:
+                raise SamplerError(f"no idle power: the power feed {failure}")
             return self.trace.baseline(t0, t1)
 
     def _wait_for(self, t1: float) -> None:
@@ -273,8 +284,9 @@ class TegrastatsSampler:
         with self._news:
             self._wait_for(t1)
             window = self.trace.window(t0, t1, idle_mw, idle_uncertainty_mw)
-        lost, why = window.energy_gross_joule is None, f"{window.reason}; the power feed {self.end_reason}"
-        return replace(window, reason=why) if lost and self.end_reason else window
+            failure = self.failure
+        lost, why = window.energy_gross_joule is None, f"{window.reason}; the power feed {failure}"
+        return replace(window, reason=why) if lost and failure else window
 
     def forget(self, before_t_s: float) -> None:
         """Drop samples older than this moment, so that a campaign of days stays small."""

@@ -207,10 +207,10 @@ class PowerSession:
 
     @property
     def idle_due(self) -> bool:
-        """Whether idle power has to be measured before the next run: it is unknown, or the feed has died."""
+        """Whether idle power has to be measured before the next run: it is unknown, or the feed has failed."""
         if self._sampler is None:
             return False
-        return not self._points or self._sampler.end_reason is not None
+        return not self._points or self._sampler.failure is not None
 
     def new_resident(self) -> None:
         """Another model lies in memory, or none: what was measured before is not its idle power."""
@@ -219,8 +219,8 @@ class PowerSession:
     def measure_idle(self) -> IdleChange | None:
         """Settle, then measure idle power: that closes the block under way, if any, and opens the next.
 
-        Returns how idle power moved over the block that closed; None if none did. A feed that has died is
-        started again first. What cannot be known is said, and idle is None. SamplerError if the feed lives
+        Returns how idle power moved over the block that closed; None if none did. A feed that has died, or
+        prints no power any more, is started again first. What cannot be known is said, and idle is None. SamplerError if the feed lives
         and idle_seconds are too few for it.
         """
         sampler = self._sampler
@@ -229,14 +229,14 @@ class PowerSession:
         opening = self._points[-1] if self._points else None
         self._points.clear()  # until it is known again
         try:
-            if sampler.end_reason:
+            if sampler.failure:
                 sampler.stop()
                 sampler.start()
             time.sleep(self.settings.settle_seconds)
             begin_s = time.monotonic()
             baseline = sampler.idle_baseline(self.settings.idle_seconds)
         except SamplerError as exc:
-            if not sampler.end_reason:  # it lives, but the flags do not fit
+            if not sampler.failure:  # it works, but the flags do not fit
                 raise SamplerError(f"{exc}; raise --idle_seconds") from exc
             self._say(f"power: {exc}; energy will be null until it is back")
             return None

@@ -49,6 +49,10 @@ class PlayedSampler:
         self.starts, self.dead_for = 0, 0
         self.forgotten_s: list[float] = []
 
+    @property
+    def failure(self) -> str | None:
+        return self.end_reason
+
     def idle_baseline(self, seconds: float) -> IdleBaseline:
         if self.end_reason:
             raise SamplerError(f"no idle power: the power feed {self.end_reason}")
@@ -364,3 +368,29 @@ def test_lines_may_pass_through_a_command_of_ours(tmp_path: Path) -> None:
         session.measure_idle()
         assert session.idle is not None and session.idle.mean_mw == 5000
     assert "VDD_IN 5000mW" in log.read_text()
+
+
+def test_a_feed_that_loses_its_rail_costs_energy_and_not_the_campaign(tmp_path: Path) -> None:
+    # It lives on and prints another rail. That is no fault of --idle_seconds, and totals never mix.
+    gone = tmp_path / "gone"
+    loop = f"while :; do if [ -e {gone} ]; then echo VIN 9000mW/9000mW; else echo VDD_IN 5000mW/5000mW; fi"
+    feed = f"sh -c '{loop}; sleep 0.01; done'"
+    said: list[str] = []
+    settings = PowerSettings(feed=feed, interval_ms=20, idle_seconds=0.2, settle_seconds=0.0)
+    with PowerSession.start(settings, said.append) as session:
+        session.measure_idle()
+        assert session.idle is not None
+        gone.touch()
+        t0_s = time.monotonic() + 0.1
+        fields = session.window(t0_s, t0_s + 0.3)
+        assert fields.energy_joule is None
+        assert fields.energy_missing is not None
+        assert fields.energy_missing.endswith("the power feed prints lines without VDD_IN")
+        assert session.idle_due
+        assert session.measure_idle() is None
+        assert session.idle is None
+        assert "energy will be null until it is back" in said[-1]
+        gone.unlink()
+        session.measure_idle()
+        assert session.idle is not None
+        assert session.info.rail == "VDD_IN"
