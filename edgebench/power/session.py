@@ -207,7 +207,7 @@ class PowerSession:
 
     @property
     def idle_due(self) -> bool:
-        """Whether idle power has to be measured before the next run: it is unknown, or the feed has failed."""
+        """Whether idle power has to be measured before the next run: it is unknown, or the feed failed."""
         if self._sampler is None:
             return False
         return not self._points or self._sampler.failure is not None
@@ -220,8 +220,8 @@ class PowerSession:
         """Settle, then measure idle power: that closes the block under way, if any, and opens the next.
 
         Returns how idle power moved over the block that closed; None if none did. A feed that has died, or
-        prints no power any more, is started again first. What cannot be known is said, and idle is None. SamplerError if the feed lives
-        and idle_seconds are too few for it.
+        prints no power any more, is started again first. What cannot be known is said, and idle is None.
+        SamplerError if the feed lives and idle_seconds are too few for it.
         """
         sampler = self._sampler
         if sampler is None:

@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import json
 import os
+import stat
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
@@ -193,10 +194,16 @@ def _key_of(line: bytes, key: str) -> str:
 
 @contextlib.contextmanager
 def writing_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write to, which takes the place of `path` when the block ends without an error."""
+    """A binary file to write to, which takes the place of `path` when the block ends without an error.
+
+    Behind a symbolic link it is the file linked to that is replaced, and its permissions stay.
+    """
+    path = Path(os.path.realpath(path))
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as out:
+            with contextlib.suppress(OSError):  # there is none yet, or the disk knows no permissions
+                part.chmod(stat.S_IMODE(path.stat().st_mode))
             yield out
             out.flush()
             os.fsync(out.fileno())

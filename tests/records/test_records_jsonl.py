@@ -158,6 +158,22 @@ def test_an_error_while_writing_leaves_the_file_of_before_and_nothing_else(tmp_p
         jsonl.write_whole(tmp_path / "no folder" / "a.txt", "text")
 
 
+def test_a_file_behind_a_link_is_written_where_it_is(tmp_path: Path) -> None:
+    # Results often lie on a larger disk, and not for everyone to read.
+    real, link = tmp_path / "disk" / "runs.jsonl", tmp_path / "runs.jsonl"
+    real.parent.mkdir()
+    real.write_text('{"run_key": "a", "v": 1}\n')
+    real.chmod(0o640)
+    link.symlink_to(real)
+    jsonl.replace_records(link, {"a": {"run_key": "a", "v": 2}})
+    assert link.is_symlink()
+    assert real.read_text() == '{"run_key": "a", "v": 2}\n'
+    assert real.stat().st_mode & 0o777 == 0o640
+    jsonl.write_whole(link, "x")
+    assert link.is_symlink()
+    assert real.read_text() == "x"
+
+
 def test_a_file_is_written_whole_with_its_own_line_ends(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     jsonl.write_whole(path, "one\r\ntwo\nä")
