@@ -20,8 +20,12 @@ LAST_WORDS = 12  # lines of the child's log that an error carries
 KEPT_LINES = 2000  # of the log, for whoever looks something up in it
 KEPT_CAUSES = 4
 # What a dying engine says of the reason, before dozens of lines of backtrace push it out of the last words.
+# ggml and assert() give file, line and a message in any words; the C library names what was corrupted.
 CAUSE = re.compile(
-    r"GGML_ASSERT|GGML_ABORT|CUDA error|NvMapMemAlloc|cudaMalloc|CUBLAS_STATUS|vk::|out of memory"
+    r"\.(c|cc|cpp|cu|cuh|h|hpp|m|mm):\d+: "
+    r"|^(free|malloc|realloc|munmap_chunk)\(\)|^double free|^corrupted (size|double-linked)"
+    r"|cannot open shared object file|fatal error|CUDA error|NvMapMemAlloc|cudaMalloc|CUBLAS_STATUS|vk::"
+    r"|GGML_ASSERT|out of memory"
     r"|error loading model|(failed|unable) to (allocate|load|create|initialize)"
     r"|error while loading shared libraries|terminate called|what\(\):|Fatal Python error"
     r"|^\w*(Error|Exception)\b.*:"
