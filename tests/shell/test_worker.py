@@ -65,7 +65,7 @@ def test_a_crash_is_told_with_its_cause(body: str, told: str) -> None:
     [
         "/llama.cpp/ggml/src/ggml.c:3085: GGML_ASSERT(a->ne[2] == b->ne[0]) failed",
         "/llama.cpp/ggml/src/ggml-cpu/ops.cpp:1702: fatal error",  # as GGML_ABORT prints, in any words
-        "/ggml/src/ggml-backend.cpp:898: pre-allocated tensor (cache_k_l0) in a buffer (CUDA0) that cannot run",
+        "/ggml/ggml-backend.cpp:898: pre-allocated tensor (k_l0) in a buffer (CUDA0) that cannot run",
         "free(): invalid pointer",
         "corrupted size vs. prev_size",
         "ggml_cuda_compute_forward: MUL_MAT failed\nCUDA error: out of memory",
