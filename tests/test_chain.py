@@ -35,13 +35,13 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return there
 
 
-def run_all(clone: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_all(clone: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     # The environment of these tests stands in for a fresh .venv: building the engine again takes minutes.
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("JUDGE_", "MODELS"))
     }
     return subprocess.run(
-        ["./run_all.sh"],
+        ["./run_all.sh", *words],
         cwd=clone,
         env={**inherited, "VENV": sys.prefix, **environment},
         capture_output=True,
@@ -52,7 +52,7 @@ def run_all(clone: Path, **environment: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def demo(clone: Path) -> subprocess.CompletedProcess[str]:
-    return run_all(clone, COLLECT_ARGS=SMALL)
+    return run_all(clone, "--demo", "tiny", COLLECT_ARGS=SMALL)
 
 
 def records_of(folder: Path) -> list[dict]:
@@ -61,14 +61,14 @@ def records_of(folder: Path) -> list[dict]:
 
 def test_the_demo_writes_every_deliverable(clone: Path, demo: subprocess.CompletedProcess[str]) -> None:
     assert demo.returncode == 0, demo.stderr
-    out = clone / "results" / "demo"
+    out = clone / "results" / "demo_tiny"
     records = records_of(out)
     models = {record["model_id"] for record in records}
     assert len(models) == 2
     assert {record["level"] for record in records} == {"L0", "L1", "L2", "L3", "P"}
     assert {record["repeat"] for record in records} == {1, 2}
     assert all(record["error"] is None for record in records)
-    simulated = {record["power_source"] for record in records} == {"replay"}
+    simulated = {record["power_source"] for record in records} == {"simulated"}
     for record in records:
         assert record["prompt_tokens"] == record["prompt_tokens_evaluated"]
         assert ("simulated_power" in record["flags"]) == simulated
@@ -82,7 +82,7 @@ def test_the_demo_writes_every_deliverable(clone: Path, demo: subprocess.Complet
 def test_the_scores_are_reconciled_pairs_of_known_form(
     clone: Path, demo: subprocess.CompletedProcess[str]
 ) -> None:
-    with (clone / "results" / "demo" / "scores_mtbench.csv").open(newline="") as text:
+    with (clone / "results" / "demo_tiny" / "scores_mtbench.csv").open(newline="") as text:
         rows = list(csv.DictReader(text))
     assert rows and list(rows[0]) == [
         "task_id",
@@ -104,10 +104,10 @@ def test_each_workbook_opens_and_has_a_sheet_per_model(
 ) -> None:
     import pandas
 
-    out = clone / "results" / "demo"
+    out = clone / "results" / "demo_tiny"
     sheets = pandas.read_excel(out / f"{name}.xlsx", sheet_name=None)
     assert {record["model_id"] for record in records_of(out)} <= set(sheets)
-    if {record["power_source"] for record in records_of(out)} == {"replay"}:
+    if {record["power_source"] for record in records_of(out)} == {"simulated"}:
         text = " ".join(
             str(value) for frame in sheets.values() for value in [*frame.columns, *frame.to_numpy().ravel()]
         )
@@ -115,13 +115,61 @@ def test_each_workbook_opens_and_has_a_sheet_per_model(
 
 
 def test_a_second_run_does_nothing_again(clone: Path, demo: subprocess.CompletedProcess[str]) -> None:
-    out = clone / "results" / "demo"
+    out = clone / "results" / "demo_tiny"
     names = ("runs_llamacpp.jsonl", "scores_mtbench.csv", "scores_mtbench.journal.jsonl")
     before = {name: (out / name).read_bytes() for name in names}
-    again = run_all(clone, COLLECT_ARGS=SMALL)
+    again = run_all(clone, "--demo", "tiny", COLLECT_ARGS=SMALL)
     assert again.returncode == 0, again.stderr
     assert {name: (out / name).read_bytes() for name in names} == before
     assert "runs are done already" in again.stderr
+    assert "analyze_levels.py" in demo.stderr and "analyze_levels.py" not in again.stderr
+    # The end says the same; the analysis is not printed again.
+    assert again.stdout == demo.stdout[demo.stdout.index("\nopen first") :]
+    # A workbook that is gone or was changed is written again, with what is written beside it.
+    (out / "energy_per_run.xlsx").write_bytes(b"spoilt")
+    mended = run_all(clone, "--demo", "tiny", COLLECT_ARGS=SMALL)
+    assert mended.returncode == 0, mended.stderr
+    assert "analyze_levels.py" in mended.stderr
+    assert (out / "energy_per_run.xlsx").read_bytes()[:2] == b"PK"
+
+
+def test_the_end_names_what_to_open_first(clone: Path, demo: subprocess.CompletedProcess[str]) -> None:
+    end = demo.stdout[demo.stdout.index("\nopen first") :].split()
+    named = [word for word in end if word.startswith("results/")]
+    assert named[0] == "results/demo_tiny/report.html"
+    assert named[1:5] == [f"results/demo_tiny/{name}.xlsx" for name in WORKBOOKS]
+    assert all((clone / name).is_file() for name in named)
+    assert ".lock" not in demo.stdout
+    assert demo.stdout.count("COST BY LEVEL") == 1 and "win vs L0" not in demo.stdout
+
+
+WITHOUT_THE_PACKAGE = {
+    "PIP_CONFIG_FILE": os.devnull,
+    "PIP_INDEX_URL": "http://127.0.0.1:9/simple",  # the discard port: nobody listens
+    "PIP_EXTRA_INDEX_URL": "",
+    "PIP_FIND_LINKS": "",
+    "PIP_NO_CACHE_DIR": "1",
+}
+
+
+def test_where_the_index_cannot_be_reached_the_made_models_run_and_that_is_said(
+    clone: Path, demo: subprocess.CompletedProcess[str]
+) -> None:
+    """The tiny demo is there already: shown is which models are taken, and that nothing is amiss."""
+    done = run_all(clone, "--demo", COLLECT_ARGS=SMALL, **WITHOUT_THE_PACKAGE)
+    assert done.returncode == 0, done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "the package index cannot be reached" in error
+    assert "the demo runs with two made ones" in done.stderr
+    assert "results/demo_tiny/report.html" in done.stdout
+    assert not (clone / "results" / "demo").exists()
+
+
+@pytest.mark.parametrize("words", [["--dmeo"], ["--demo", "huge"], ["tiny"]])
+def test_an_unknown_word_starts_nothing(clone: Path, words: list[str]) -> None:
+    done = run_all(clone, *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and "--demo tiny" in done.stderr
 
 
 def test_nothing_is_left_running(clone: Path, demo: subprocess.CompletedProcess[str]) -> None:
@@ -136,7 +184,7 @@ def test_a_campaign_without_a_key_and_with_a_bad_model(
     clone: Path, demo: subprocess.CompletedProcess[str]
 ) -> None:
     """What there is gets aggregated, unjudged; the bad model is named, and the exit code remembers it."""
-    good = next((clone / "models" / "demo").glob("*.gguf"))
+    good = next((clone / "models" / "demo").glob("demo-*.gguf"))
     bad = clone / "bad.gguf"
     bad.write_bytes(b"no model")
     arguments = "--ids 3 --levels L0 L1 --max_tokens 8 --source none"
