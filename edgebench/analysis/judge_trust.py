@@ -38,6 +38,7 @@ from edgebench.stats.slots import lean_of
 
 Lengths = Mapping[tuple[str, ...], int]  # characters of an answer by (model, task, turn, level)
 BIASED_P = 0.05
+FOUND_P = 0.05  # of a win rate, adjusted after Holm
 
 
 class JudgeCheckError(UserError):
@@ -131,6 +132,26 @@ def position_bias(matched: Sequence[tuple[Reply, Reply]]) -> dict[str, Any]:
         row["mcnemar_p"] = lean.p_value
         row["biased"] = lean.p_value < BIASED_P
     return row
+
+
+def undecided_judges(
+    position_bias: Sequence[Mapping[str, Any]], win_rates: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Judges that favour a slot, over all their models, and of whose comparisons none is beyond chance.
+
+    What such a judge prefers is where an answer stands: by its verdicts no level can be told from another.
+    One that leans and finds a difference all the same is not among them: a win counts only in both orders.
+    """
+    judges = sorted({str(row["judge_model"]) for row in win_rates})
+    undecided = []
+    for judge in judges:
+        own = [row for row in position_bias if row["judge_model"] == judge]
+        whole = [row for row in own if row["model_id"] is None] or own
+        p_values = [row["p_holm"] for row in win_rates if row["judge_model"] == judge]
+        found = any(p is not None and p < FOUND_P for p in p_values)
+        if whole and all(row["biased"] for row in whole) and not found:
+            undecided.append(judge)
+    return undecided
 
 
 def length_effect(verdicts: Sequence[Verdict]) -> dict[str, Any]:

@@ -406,7 +406,8 @@ def judgment_tables(settings: Settings, judge: Mapping[str, Any]) -> dict[str, A
         "length_effect",
         "judge_noise",
     )
-    tables: dict[str, Any] = {name: judge.get(name, []) for name in names} | {"judge_counts": {}}
+    tables: dict[str, Any] = {name: judge.get(name, []) for name in names}
+    tables |= {"judge_counts": {}, "undecided_judges": []}
     if not judge:
         return tables
     resampling = judgments.Resampling(settings.seed, settings.resamples)
@@ -423,7 +424,8 @@ def judgment_tables(settings: Settings, judge: Mapping[str, Any]) -> dict[str, A
     tables["win_rates"].sort(
         key=lambda row: tuple(row[key] for key in ("model_id", "judge_model", "against", "level"))
     )
-    return tables
+    undecided = judge_trust.undecided_judges(tables["position_bias"], tables["win_rates"])
+    return tables | {"undecided_judges": undecided}
 
 
 def analyze(settings: Settings) -> dict[str, Any]:

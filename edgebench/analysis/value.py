@@ -202,6 +202,18 @@ def cheapest_row(
     return row | {"statement": statement, "reason": None}
 
 
+def nothing_to_choose(cheapest: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a judge by whom no level can be told from another: no level is the best or good enough."""
+    unknown = ("best_level", "cheapest_level", "cost_mean", "saving_percent", "statement")
+    reason = "the judge favours one slot, and none of its comparisons is beyond chance"
+    return {
+        **cheapest,
+        **dict.fromkeys((*unknown, "difference_from_best", "difference_ci95")),
+        "shown": False,
+        "reason": reason,
+    }
+
+
 def weigh(verdicts: Sequence[Mapping[str, Any]], draft: Mapping[str, Any]) -> dict[str, Any]:
     """All tables: per judge and model on its board, the front over the models of one board."""
     settings = draft["settings"]
@@ -219,7 +231,10 @@ def weigh(verdicts: Sequence[Mapping[str, Any]], draft: Mapping[str, Any]) -> di
             identity |= {"judge_model": judge, "cost_metric": metric, "cost_unit": UNITS[metric]}
             rows = value_rows(quality, costs, draft, identity)
             tables["value"] += rows
-            tables["cheapest"].append({**identity, **cheapest_row(rows, quality, settings)})
+            cheapest = cheapest_row(rows, quality, settings)
+            if judge in draft.get("undecided_judges", ()):
+                cheapest = nothing_to_choose(cheapest)
+            tables["cheapest"].append({**identity, **cheapest})
     planes: dict[tuple[str, ...], dict[int, tuple[float, float]]] = defaultdict(dict)
     for place, row in enumerate(tables["value"]):
         if both_known(row):

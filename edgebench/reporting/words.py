@@ -155,6 +155,8 @@ def quality_sentence(analysis: Row, top: str) -> str:
     settings = analysis["settings"]
     if not analysis["win_rates"]:
         return "No judge scored the answers, so nothing can be said about quality."
+    if is_undecided(analysis):
+        return undecided_sentence(analysis)
     against = settings["baseline"]
     rows = [row for row in analysis["win_rates"] if (row["level"], row["against"]) == (top, against)]
     if not rows:
@@ -178,6 +180,24 @@ def quality_sentence(analysis: Row, top: str) -> str:
     return text + (placebo_clause(analysis, top) if against != settings["placebo"] else "") + "."
 
 
+def is_undecided(analysis: Row) -> bool:
+    """Whether the first judge favours a slot and finds nothing beyond chance (of_first_judge is applied)."""
+    return bool(set(judges(analysis)) & set(analysis.get("undecided_judges", ())))
+
+
+def undecided_sentence(analysis: Row) -> str:
+    """That the judge's verdicts tell no level from another, and what they do tell."""
+    judge = judges(analysis)[0]
+    rows = [row for row in analysis["position_bias"] if row["judge_model"] == judge]
+    row = next((row for row in rows if row["model_id"] is None), rows[0])
+    slot = "first" if row["first_slot_score"] > 0.5 else "second"
+    return (
+        f"By this judge no level can be told from another: {printable(judge)} favours the {slot} of two "
+        f"answers, whichever it is (both orders agree on {percent(row['consistency'])} of "
+        f"{counted(row['pairs'], 'pair')}), and no win rate is beyond chance."
+    )
+
+
 def placebo_clause(analysis: Row, top: str) -> str:
     """Whether length without information was taken for quality."""
     placebo = analysis["settings"]["placebo"]
@@ -191,6 +211,8 @@ def placebo_clause(analysis: Row, top: str) -> str:
 def advice_sentence(analysis: Row, top: str) -> str:
     """The cheapest level that is good enough, or what the placebo costs where nobody judged."""
     settings = analysis["settings"]
+    if is_undecided(analysis):
+        return "No level can be recommended: ask another judge, or judge more tasks."
     rows = [row for row in analysis["cheapest"] if row["cheapest_level"]]
     if len(rows) == 1:
         return printable(rows[0]["statement"]) + "."

@@ -148,3 +148,25 @@ def test_a_wide_interval_leaves_room_before_the_bar(analysis: dict[str, Any]) ->
     shown = [line for line in lines if "123456" in line]
     assert shown and all("123456 " in line or line.endswith("123456") for line in shown)
     assert max(map(len, lines)) <= 80
+
+
+def test_a_leaning_judge_who_finds_nothing_tells_no_level_from_another(analysis: dict[str, Any]) -> None:
+    """No sentence may prefer a level then, and no line of the text name a cheapest one."""
+    judge = analysis["win_rates"][0]["judge_model"]
+    analysis["undecided_judges"] = [judge]
+    lean = {"judge_model": judge, "model_id": None, "biased": True, "pairs": 12, "consistency": 0.0}
+    analysis["position_bias"] = [lean | {"first_slot_score": 1.0, "mcnemar_p": 0.0005}]
+    for row in analysis["cheapest"]:
+        row |= {"cheapest_level": None, "best_level": None, "statement": None}
+    cost, quality, advice = show_answer.answer(analysis)
+    assert cost.startswith("From L0 to L3 ")  # what was measured stays
+    assert quality.startswith("By this judge no level can be told from another: ")
+    assert "favours the first of two answers" in quality and "0 % of 12 pairs" in quality
+    assert advice.startswith("No level can be recommended")
+    text = show_answer.text_of({**analysis, "answer": [cost, quality, advice], "caveats": []}, "#")
+    assert "GOOD ENOUGH" not in text and "prefers" not in text
+
+
+def test_an_analysis_from_before_the_undecided_judges_is_read(analysis: dict[str, Any]) -> None:
+    analysis.pop("undecided_judges", None)
+    assert show_answer.answer(analysis)[1].startswith("The judge gives L3 ")
