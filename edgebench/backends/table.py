@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.errors import UserError
-from edgebench.records.jsonl import read_jsonl
+from edgebench.records.jsonl import read_jsonl, reason_of
 from edgebench.shell.progress import say
 from edgebench.shell.text import mean_std_text
 from edgebench.stats.intervals import mean_std, student_half_width
@@ -71,14 +71,19 @@ class Line:
 
 
 def read_rows(paths: Sequence[str]) -> list[Row]:
-    """All rows of the files. Raises OSError."""
+    """All rows of the files. Raises UserError for a file that cannot be read, and says what makes one."""
     rows: list[Row] = []
     for path in paths:
-        for number, row in read_jsonl(Path("/dev/stdin" if path == "-" else path)):
-            if row is None:
-                say(f"{path}:{number}: no row; left out")
-            else:
-                rows.append(row)
+        try:
+            for number, row in read_jsonl(Path("/dev/stdin" if path == "-" else path)):
+                if row is None:
+                    say(f"{path}:{number}: no row; left out")
+                else:
+                    rows.append(row)
+        except OSError as exc:
+            raise UserError(
+                f"cannot read {path}: {reason_of(exc)}; give the --out file of `compare_backends.py run`"
+            ) from exc
     return rows
 
 

@@ -151,7 +151,10 @@ def read_grid(path: Path) -> tuple[str, list[Cell]]:
     if isinstance(document, dict):
         name, document = str(document.get("name", name)), document.get("cells")
     if not isinstance(document, list) or not document or not all(isinstance(c, dict) for c in document):
-        raise UserError(f"{path}: a grid is a list of cells, as edgebench/speculation/plan.py says")
+        raise UserError(
+            f"{path}: a grid is a list of cells, such as [{{requests: 8, draft_tokens: [2, 4]}}]; "
+            "mend the file of --grid"
+        )
     if Path(name).name != name or name in ("", ".", ".."):
         raise UserError(f"{path}: the name {name!r} must do for a folder")
     cells = []

@@ -159,6 +159,14 @@ def test_disagreement_is_named() -> None:
     assert "two best tokens are 0.028 logits apart" in said
 
 
+def test_a_file_that_cannot_be_read_is_named_with_the_command_that_makes_one(tmp_path: Path) -> None:
+    for path in (tmp_path / "gone.jsonl", tmp_path):
+        with pytest.raises(UserError, match=r"cannot read .*compare_backends\.py run") as caught:
+            read_rows([str(path)])
+        assert str(path) in str(caught.value)
+        assert "Errno" not in str(caught.value)
+
+
 def test_broken_and_empty_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="no rows"):
         tabulated([])
@@ -166,7 +174,7 @@ def test_broken_and_empty_input(tmp_path: Path, capsys: pytest.CaptureFixture[st
     path.write_text('{"torn\n' + json.dumps(run_row("llama-bench", 1, 3.0)) + "\n")
     assert "3.00" in tabulated(read_rows([str(path)]))
     assert f"{path}:1: no row; left out" in capsys.readouterr().err
-    with pytest.raises(OSError, match="none"):
+    with pytest.raises(UserError, match="none"):
         read_rows([str(tmp_path / "none.jsonl")])
 
 
