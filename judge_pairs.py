@@ -458,7 +458,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dry_run", action="store_true", help="print the plan and stop")
     add("--reparse", action="store_true", help="read the stored replies anew, ask nothing")
     add("--insecure", action="store_true", help="let the key travel over plain http to another machine")
-    add("--ask_args", default="", help="further flags for edgebench/judging/asking.py, in one string")
+    add("--ask_args", default="", help="further flags of the asking process, in one string")
     return parser
 
 

@@ -10,7 +10,8 @@ Output: one JSON line with engine_version, load_ms, warmup [{ttft_ms, total_ms}]
 time.monotonic(), one per id], ids, text, server_timings, idle {t0_s, t1_s}; or error, with exit 1.
 
 Example:
-    echo '[1, 2, 3]' | python companions/drive_llama_server.py --model models/demo/demo-llama-F32.gguf
+    echo '[1, 2, 3]' | python edgebench/__main__.py edgebench.backends.drive_server \\
+        --model models/demo/demo-llama-F32.gguf
 """
 
 from __future__ import annotations

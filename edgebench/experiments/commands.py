@@ -201,7 +201,8 @@ def tell_unfinished(output: Path, but: Path) -> None:
         if state and state["status"] in ("interrupted", "stopped"):
             done = f"{state['done']} of {state['total'] or '?'} runs"
             name = folder.name if output == Path(OUTPUT) else folder
-            say(f"unfinished: {folder.name}, {done}; go on with: run --resume {name}")
+            again = f"python companions/run_experiment.py run --resume {name}"
+            say(f"unfinished: {folder.name}, {done}; go on with: {again}")
 
 
 def choose(args: argparse.Namespace) -> Path | None:

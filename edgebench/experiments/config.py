@@ -261,7 +261,8 @@ def read_layers(path: Path, below: tuple[Path, ...] = ()) -> list[tuple[str, dic
         content = parse(path.read_text(encoding="utf-8-sig"), str(path))
     except FileNotFoundError:
         whose = f" (_extends of {below[-1].name})" if below else ""
-        raise UserError(f"{path} does not exist{whose}; write one with: config new --out {path}") from None
+        cure = f"python companions/run_experiment.py config new --out {path}"
+        raise UserError(f"{path} does not exist{whose}; write one with: {cure}") from None
     except (OSError, UnicodeDecodeError) as exc:
         raise UserError(f"{path}: {exc}") from None
     if not isinstance(content, dict):

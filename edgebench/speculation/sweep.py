@@ -8,7 +8,7 @@ workload. A cell that is finished is skipped while its configuration, model and 
   early-exit   thresholds of the draft's confidence: run3_r36_t128_temp0.0_thresh0.5.json
   oneoff       four scenarios: scenario_a_code_completion.json and its twin …_plain.json
   all          these three
-  --grid FILE  a grid of your own, JSON or YAML: see edgebench/speculation/plan.py
+  --grid FILE  a grid of your own, JSON or YAML: {requests: 8, draft_tokens: [2, 4, 8], adaptive: [off, cost]}
   summary      what came of it: Markdown, CSV, plots (summary --help)
 
 Output: <outdir>/<grid>/<cell>.json, experiment.log per grid, power/ with the traces; of `all` a

@@ -1,4 +1,4 @@
-"""aggregate_to_excels.py and companions/gather_campaign.py as the user meets them: commands and workbooks."""
+"""aggregate_to_excels.py and edgebench/analysis/campaign.py as the user meets them."""
 
 import gzip
 import json
