@@ -200,23 +200,28 @@ find_demo_models() {
     demo_models=(models/demo/demo-llama-F32.gguf models/demo/demo-qwen2-F32.gguf)
 }
 
-# Tasks of the question set, answers and judge of the demo. The real model loses itself in most tasks.
 demo() {
     local demo_models=() source=auto out=results/demo
-    local ids=(3 9 15) length=128 judge=SmolLM2-135M-Instruct
+    # A model of this size loses itself in the study's tasks: these it answers to an end.
+    local prompts=(data/demo/prompts.csv) questions=data/demo/questionset.jsonl.txt length=128 judge=SmolLM2-135M-Instruct
     find_demo_models "$1"
     case "${demo_models[0]}" in
-        */demo-*) out=results/demo_tiny ids=(1 2 11) length=64 judge=demo-judge ;;
+        */demo-*)
+            out=results/demo_tiny length=64 judge=demo-judge
+            prompts=(data/writing_prompts_hierarchical.csv data/roleplay_prompts_hierarchical.csv --ids 1 2 11)
+            questions=data/questionset.jsonl.txt
+            ;;
     esac
     if ! "$PY" tegrastats_sampler.py rails >/dev/null 2>&1; then
         source=simulated
         say "no power sensor on this machine: a simulated board follows its CPU load, labelled simulated everywhere"
     fi
+    say "the demo, into $out: $(basename -a "${demo_models[@]}" | paste -s -d ' ')"
     mkdir -p "$out"
     # shellcheck disable=SC2086 # COLLECT_ARGS is a list of flags
-    step "$PY" run_llamacpp_collect.py --models "${demo_models[@]}" --prompts data/writing_prompts_hierarchical.csv data/roleplay_prompts_hierarchical.csv --ids "${ids[@]}" --repeats 2 --max_tokens "$length" --idle_seconds 3 --source "$source" --allow_cpu --power_trace "$out/power_trace.csv" ${COLLECT_ARGS:-} --out_jsonl "$out/runs_llamacpp.jsonl" >"$out/check.txt"
+    step "$PY" run_llamacpp_collect.py --models "${demo_models[@]}" --prompts "${prompts[@]}" --repeats 2 --max_tokens "$length" --idle_seconds 3 --source "$source" --allow_cpu --power_trace "$out/power_trace.csv" ${COLLECT_ARGS:-} --out_jsonl "$out/runs_llamacpp.jsonl" >"$out/check.txt"
     need "$out/runs_llamacpp.jsonl"
-    step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root "$out" --serve_model "${demo_models[0]}" --model "$judge" --pairs baseline --out "$out/scores_mtbench.csv" >"$out/judge.txt"
+    step "$PY" judge_pairs.py --questions "$questions" --runs_root "$out" --serve_model "${demo_models[0]}" --model "$judge" --pairs baseline --out "$out/scores_mtbench.csv" >"$out/judge.txt"
     conclude "$out"
 }
 

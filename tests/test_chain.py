@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return there
 
 
-def run_all(clone: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_all(
+    clone: Path, *words: str, timeout_s: float = 400, **environment: str
+) -> subprocess.CompletedProcess[str]:
     # The environment of these tests stands in for a fresh .venv: building the engine again takes minutes.
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("JUDGE_", "MODELS"))
@@ -46,7 +49,7 @@ def run_all(clone: Path, *words: str, **environment: str) -> subprocess.Complete
         env={**inherited, "VENV": sys.prefix, **environment},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=timeout_s,
     )
 
 
@@ -273,3 +276,37 @@ def test_an_engine_that_stops_at_an_illegal_instruction_is_built_again(
     asked = len(log.read_text().splitlines())
     assert setup().returncode == 0
     assert "llama_cpp.Llama" not in "".join(log.read_text().splitlines(True)[asked:])  # proved once
+
+
+def ranks(values: list[float]) -> list[float]:
+    return [sum(other < value for other in values) + values.count(value) / 2 for value in values]
+
+
+@pytest.mark.slow
+def test_the_real_demo_answers_in_english_and_its_energy_follows_the_tokens(
+    clone: Path, real_models: list[Path]
+) -> None:
+    """Minutes. The correlation is one of a machine that does nothing else: a busy one is only told of."""
+    there = clone / "models" / "demo"
+    there.mkdir(parents=True, exist_ok=True)
+    for model in real_models:
+        shutil.copy(model, there)
+    done = run_all(clone, "--demo", timeout_s=3600)
+    assert done.returncode == 0, done.stderr
+    out = clone / "results" / "demo"
+    records = records_of(out)
+    assert {record["model_id"] for record in records} == {model.stem for model in real_models}
+    assert len(records) == 2 * 4 * 5 * 2 and all(record["error"] is None for record in records)
+    assert all(("simulated_power" in r["flags"]) == (r["power_source"] == "simulated") for r in records)
+    words = " ".join(record["output_text"] for record in records).lower().split()
+    assert {"dear", "you", "i", "the", "and", "happy"} <= set(words)
+    cut = sum("truncated_output" in record["flags"] for record in records)
+    assert cut <= len(records) / 4
+    named = [word for word in done.stdout.split() if word.startswith("results/")]
+    assert named[0] == "results/demo/report.html"
+    idle = [line for line in done.stderr.splitlines() if line.startswith("idle ")]
+    if not all(line.endswith("(stable)") for line in idle):
+        pytest.skip("the chain runs; the machine was busy with other work, so its energies say nothing")
+    tokens = ranks([float(record["prompt_tokens"] + record["completion_tokens"]) for record in records])
+    energy = ranks([float(record["energy_joule"]) for record in records])
+    assert statistics.correlation(tokens, energy) >= 0.7

@@ -20,6 +20,10 @@ DATA = ROOT / "data"
 LEVELS = ("L0", "L1", "L2", "L3", "P")
 IDS = {"writing": range(1, 11), "roleplay": range(11, 21)}
 
+PLAIN_FILES = [
+    DATA / name for name in ("questionset.jsonl.txt", "demo/questionset.jsonl.txt", "demo/prompts.csv")
+]
+
 # Words per level: (fewest, most) that it adds to the level before.
 ADDED_WORDS = {"L0": (25, 80), "L1": (50, 95), "L2": (70, 125), "L3": (110, 180), "P": (90, 150)}
 # English prose hardly reaches 1.5 tokens a word: both turns and two answers of 512 tokens fit n_ctx 2048.
@@ -56,23 +60,25 @@ def prompts_path(category: str) -> Path:
     return DATA / f"{category}_prompts_hierarchical.csv"
 
 
-def load_tasks() -> list[Task]:
+def load_tasks(*paths: Path) -> list[Task]:
     tasks = []
-    for category in IDS:
-        with prompts_path(category).open(encoding="utf-8", newline="") as lines:
+    for path in paths:
+        with path.open(encoding="utf-8", newline="") as lines:
             for row in csv.DictReader(lines, strict=True):
                 levels = {level: row[level] for level in LEVELS}
                 tasks.append(Task(int(row["question_id"]), row["category"], row["topic"], levels))
     return tasks
 
 
-def load_questions() -> list[dict[str, Any]]:
-    with (DATA / "questionset.jsonl.txt").open(encoding="utf-8", newline="") as lines:
-        return [json.loads(line) for line in lines]
+def load_questions(path: Path) -> dict[int, dict[str, Any]]:
+    with path.open(encoding="utf-8", newline="") as lines:
+        return {question["question_id"]: question for question in map(json.loads, lines)}
 
 
-TASKS = load_tasks()
-QUESTIONS = {question["question_id"]: question for question in load_questions()}
+TASKS = load_tasks(*map(prompts_path, IDS))
+QUESTIONS = load_questions(DATA / "questionset.jsonl.txt")
+DEMO_TASKS = load_tasks(DATA / "demo" / "prompts.csv")
+DEMO_QUESTIONS = load_questions(DATA / "demo" / "questionset.jsonl.txt")
 
 
 def task_name(task: Task) -> str:
@@ -80,6 +86,7 @@ def task_name(task: Task) -> str:
 
 
 each_task = pytest.mark.parametrize("task", TASKS, ids=task_name)
+each_task_and_the_demos = pytest.mark.parametrize("task", [*TASKS, *DEMO_TASKS], ids=task_name)
 
 
 def word_runs(text: str, length: int) -> Iterator[tuple[str, ...]]:
@@ -97,7 +104,9 @@ def test_prompts_file_has_the_fixed_header_and_ten_tasks_with_their_ids(category
 
 
 @pytest.mark.parametrize(
-    "path", [*map(prompts_path, IDS), DATA / "questionset.jsonl.txt"], ids=lambda path: path.name
+    "path",
+    [*map(prompts_path, IDS), *PLAIN_FILES],
+    ids=lambda path: str(path.relative_to(DATA)),
 )
 def test_files_are_plain_utf8_with_unix_line_ends(path: Path) -> None:
     raw = path.read_bytes()
@@ -112,7 +121,7 @@ def test_files_are_plain_utf8_with_unix_line_ends(path: Path) -> None:
 
 
 def test_question_set_holds_the_same_twenty_tasks() -> None:
-    assert [question["question_id"] for question in load_questions()] == [task.question_id for task in TASKS]
+    assert list(QUESTIONS) == [task.question_id for task in TASKS]
     assert len(QUESTIONS) == len(TASKS) == 20
     for task in TASKS:
         question = QUESTIONS[task.question_id]
@@ -123,13 +132,24 @@ def test_question_set_holds_the_same_twenty_tasks() -> None:
         assert len(question.get("reference", ["", ""])) == 2
 
 
+def test_the_demo_has_four_small_tasks_of_its_own() -> None:
+    assert [task.question_id for task in DEMO_TASKS] == [101, 102, 103, 104] == list(DEMO_QUESTIONS)
+    assert not set(DEMO_QUESTIONS) & set(QUESTIONS)
+    for task in DEMO_TASKS:
+        question = DEMO_QUESTIONS[task.question_id]
+        assert question["turns"][0] == task.text["L0"] and len(question["turns"]) == 2
+        assert question["category"] == task.category
+        # Small enough that a model of 135M parameters keeps to them.
+        assert len(task.text["L0"].split()) <= 20 and len(task.text["P"].split()) <= 150
+
+
 def test_most_tasks_have_a_reference_for_both_turns() -> None:
     references = [question["reference"] for question in QUESTIONS.values() if "reference" in question]
     assert len(references) >= 15
     assert all(isinstance(text, str) and len(text.split()) >= 15 for pair in references for text in pair)
 
 
-@each_task
+@each_task_and_the_demos
 def test_each_level_keeps_the_one_before_and_adds_a_paragraph(task: Task) -> None:
     assert 3 <= len(task.topic.split()) <= 8
     for shorter, longer in itertools.pairwise(LEVELS):
@@ -161,7 +181,7 @@ def test_the_table_of_lengths_in_the_readme_is_the_measured_one() -> None:
     assert told == measured
 
 
-@each_task
+@each_task_and_the_demos
 def test_placebo_holds_no_instruction_and_no_data(task: Task) -> None:
     placebo = task.added("P")
     assert INSTRUCTION.findall(placebo) == []
@@ -171,7 +191,7 @@ def test_placebo_holds_no_instruction_and_no_data(task: Task) -> None:
     assert re.findall(r"(?<![.?!] )(?<!\n)\b[A-Z]\w+", placebo) == [], "names are data too"
 
 
-@each_task
+@each_task_and_the_demos
 def test_the_instruction_words_would_be_found_where_there_are_instructions(task: Task) -> None:
     """The check above means something only if it fires on every level that does instruct."""
     for level in ("L1", "L2", "L3"):
