@@ -15,6 +15,7 @@ Without --model it makes one of --n_vocab tokens (262,144 is Gemma's).
 Example:
     python tests/bench_collect.py --n_vocab 262144 --rounds 7
     python tests/bench_collect.py --model /tmp/m/medium-llama-Q8_0.gguf --llama_bench path/to/llama-bench
+    python tests/bench_collect.py --model models/demo/SmolLM2-135M-Instruct-Q4_1.gguf   # of get_demo_model.py
 """
 
 import argparse
