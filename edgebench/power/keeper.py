@@ -30,6 +30,7 @@ from collections.abc import Iterator, Sequence
 from edgebench.shell import lifeline
 
 HEALTHY_S = 60.0  # a command that ran this long has earned its restart back
+START_S = 10.0  # a command may take as long to its first byte: a busy board starts an interpreter in seconds
 GRACE_S = 0.1  # from SIGTERM to SIGKILL
 CHUNK_BYTE = 65_536  # also the longest line kept
 STALE_S, STALE_LINES = 10.0, 20  # idle boards do not freeze: some temperature or load always moves
@@ -96,20 +97,25 @@ class Orders:
 
 
 def reads(out: int, silent_s: float, orders: Orders) -> Iterator[tuple[float, bytes]]:
-    """Yield (t_s, bytes) from the command; b'' last if it ends, nothing more if it is silent for too long."""
+    """Yield (t_s, bytes) from the command; b'' last if it ends, nothing more if it is silent for too long.
+
+    It may take START_S to its first byte: on a board that is busy, the start of an interpreter takes seconds.
+    """
+    began_s, has_spoken = time.monotonic(), False
     poller = select.poll()
     for descriptor in (out, *orders.descriptors()):
         poller.register(descriptor, select.POLLIN)
     while True:
         ready = {descriptor for descriptor, _ in poller.poll(1000 * silent_s)}
         orders.obey(ready)
-        if not ready:
+        if not ready and (has_spoken or time.monotonic() - began_s >= START_S):
             return
         if out in ready:
             chunk = os.read(out, CHUNK_BYTE)
             yield time.monotonic(), chunk
             if not chunk:
                 return
+            has_spoken = True
 
 
 class Stuck:
@@ -130,16 +136,18 @@ class Stuck:
 def forward(out: int, silent_s: float, orders: Orders) -> tuple[int, str]:
     """Stamp and pass on whole lines until the command ends or is silent; (lines, what happened)."""
     count, rest, before_s, stuck = 0, b"", -1e9, Stuck()
+    patience_s = max(silent_s, START_S)
     for t_s, chunk in reads(out, silent_s, orders):
         if not chunk:
             return count, "ended"
+        patience_s = silent_s
         *lines, rest = (rest[-CHUNK_BYTE:] + chunk).split(b"\n")
         if lines:
             emit(stamped(t_s, lines, before_s, silent_s))
             count, before_s = count + len(lines), t_s
             if (same_s := stuck.since(t_s, lines)) > STALE_S:
                 emit(b"%.9f # stale_power: the same line for %.0f s\n" % (t_s, same_s))
-    return count, f"printed nothing for {silent_s:g} s"
+    return count, f"printed nothing for {patience_s:g} s"
 
 
 def linger(child: subprocess.Popen[bytes]) -> None:

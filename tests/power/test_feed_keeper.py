@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from edgebench.power import keeper
 from edgebench.shell.launch import room_command
@@ -47,6 +52,25 @@ def test_a_command_that_never_worked_is_not() -> None:
 def test_silence_is_a_failure() -> None:
     rows = [text for _, text in keep("sh", "-c", "echo a; sleep 60", silent_s=0.3)]
     assert rows[1] == "# feed_restarted: printed nothing for 0.3 s" and rows[3].startswith("# feed_ended")
+
+
+def test_a_feed_may_take_its_time_to_its_first_line() -> None:
+    """Silence counts from the first line on: on a busy board an interpreter takes seconds to start."""
+    rows = [text for _, text in keep("sh", "-c", "sleep 1; echo late; exit 3", silent_s=0.2)]
+    assert rows[0] == "late" and not any("printed nothing" in row for row in rows)
+
+
+def test_a_feed_that_never_prints_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "START_S", 0.3)
+    reading, writing = os.pipe()
+    orders: Any = SimpleNamespace(descriptors=lambda: (), obey=lambda ready: None)
+    began_s = time.monotonic()
+    assert keeper.forward(reading, 0.1, orders) == (0, "printed nothing for 0.3 s")
+    assert time.monotonic() - began_s >= 0.3
+    os.write(writing, b"half a line")
+    assert keeper.forward(reading, 0.1, orders) == (0, "printed nothing for 0.1 s")
+    os.close(writing)
+    os.close(reading)
 
 
 def test_an_endless_line_does_not_fill_the_memory() -> None:
