@@ -87,9 +87,18 @@ class Trace:
 
 
 def clean(name: Any) -> str:
-    """A name short enough for a legend, without characters a font cannot draw."""
+    """A name short enough for a legend, without characters a font cannot draw.
+
+    The middle gives way: models of one family differ at the end, in size or quantization.
+
+    >>> clean("SmolLM2-135M-Instruct-Q4_1")
+    'SmolLM2-13…struct-Q4_1'
+    """
     text = printable(name)
-    return text if len(text) <= NAME_LENGTH else text[: NAME_LENGTH - 1] + "…"
+    if len(text) <= NAME_LENGTH:
+        return text
+    head = (NAME_LENGTH - 1) // 2
+    return text[:head] + "…" + text[head + 1 - NAME_LENGTH :]
 
 
 def cases(analysis: Row) -> list[Row]:
