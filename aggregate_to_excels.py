@@ -36,6 +36,7 @@ from edgebench.errors import UserError
 from edgebench.records.jsonl import UNREADABLE, read_jsonl
 from edgebench.records.judgment import SCORE_OF_WINNER
 from edgebench.records.run import HARD_FLAG_MEANINGS, HARD_FLAGS, all_flags_of, task_of, was_evaluated
+from edgebench.shell.door import Parser, open_door
 from edgebench.stats.intervals import student_quantile
 
 if TYPE_CHECKING:
@@ -526,7 +527,7 @@ def screen_table(campaign: Campaign) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.formatter_class, option = argparse.RawDescriptionHelpFormatter, parser.add_argument
     option("--runs", nargs="+", required=True, metavar="FILE", help="run records (JSON lines, .gz; globs)")
     option("--scores", type=Path, metavar="CSV", help="the judge's scores; may be missing or empty")
@@ -570,4 +571,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    open_door(main)

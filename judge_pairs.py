@@ -54,6 +54,7 @@ from edgebench.records.jsonl import (
 from edgebench.records.judgment import SCORE_COLUMNS
 from edgebench.records.run import task_of
 from edgebench.shell import lifeline
+from edgebench.shell.door import Parser, open_door
 from edgebench.shell.launch import room_command
 
 Args = argparse.Namespace
@@ -431,7 +432,7 @@ def report(args: Args, games: Sequence[Game], journal: Journal, argv: Sequence[s
 
 def build_parser() -> argparse.ArgumentParser:
     layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
+    parser = Parser(description=__doc__, formatter_class=layout)
     add = parser.add_argument
     add("--questions", type=Path, required=True, help="JSON lines: question_id, turns, perhaps reference")
     add("--runs_root", type=Path, required=True, help="folder searched for run records, or one file of them")
@@ -514,4 +515,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    open_door(main)

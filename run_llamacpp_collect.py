@@ -33,6 +33,7 @@ from edgebench.engine.client import EngineProcess
 from edgebench.errors import UserError
 from edgebench.power.session import PowerSession
 from edgebench.records.jsonl import exclusive, reason_of
+from edgebench.shell.door import Parser, open_door
 from edgebench.shell.progress import say
 from edgebench.shell.signals import Interrupted, ending_signals
 from edgebench.shell.text import counted, let_file_names_through
@@ -43,7 +44,7 @@ HERE = Path(__file__).resolve().parent
 def build_parser() -> argparse.ArgumentParser:
     """All flags."""
     cores = max(1, (os.cpu_count() or 2) - 1)
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument_group("what to run").add_argument
     add("--models", nargs="+", required=True, metavar="GGUF", help="model files")
@@ -178,4 +179,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    open_door(main)

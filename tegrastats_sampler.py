@@ -39,6 +39,7 @@ from edgebench.power.sampler import FeedInfo, Sample, TegrastatsSampler
 from edgebench.power.tegrastats import TOTAL_RULES, Reading, decode_line, doubts, parse_line
 from edgebench.power.trace import IdleBaseline, PowerTrace, PowerWindow, SamplerError
 from edgebench.power.trace_file import TRACE_FIELDS, read_trace, trace_of_window
+from edgebench.shell.door import Parser, open_door
 
 # What a script of yours may import from here.
 __all__ = [
@@ -127,7 +128,7 @@ def feed(args: argparse.Namespace) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All flags."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True)
     add_watching(commands)
@@ -150,9 +151,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_watching(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_watching(commands: argparse._SubParsersAction[Parser]) -> None:
     """The commands that watch a feed, and their flags."""
-    source = argparse.ArgumentParser(add_help=False)
+    source = Parser(add_help=False)
     source.add_argument(
         "--source", default="auto", help="auto, tegrastats, ina3221, nvml, rapl, simulated, replay:FILE, none"
     )
@@ -219,4 +220,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    open_door(main)

@@ -38,6 +38,7 @@ from edgebench.board.facts import board_facts
 from edgebench.errors import UserError
 from edgebench.gguf import facts as gguf_facts
 from edgebench.gguf.header import one_path_a_model
+from edgebench.shell.door import Parser, open_door
 from edgebench.shell.text import let_file_names_through
 
 MACHINE = Path("/")
@@ -89,9 +90,7 @@ def tokens(text: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All flags. Those of a command are absent from its result where they are not given."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--models", nargs="+", type=Path, default=[], metavar="GGUF", help="models that must fit into memory")
     add("--n_ctx", type=tokens, default=4096, metavar="N", help="their context (default %(default)s)")
@@ -172,4 +171,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    open_door(main)

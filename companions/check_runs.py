@@ -31,13 +31,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgebench.checking.report import check_runs
 from edgebench.errors import UserError
+from edgebench.shell.door import Parser, open_door
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", required=True, type=Path, metavar="JSONL", help="run records")
     parser.add_argument(
         "--env", type=Path, metavar="JSONL", help="environment records (default: beside the runs)"
@@ -59,4 +58,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    open_door(main)

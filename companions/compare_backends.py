@@ -45,6 +45,7 @@ from edgebench.backends.table import Wanted, read_rows, tabulate
 from edgebench.errors import UserError
 from edgebench.power.session import PowerSettings
 from edgebench.records.jsonl import write_whole
+from edgebench.shell.door import Parser, open_door
 from edgebench.shell.progress import say
 
 
@@ -171,7 +172,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     shape = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=shape)
+    parser = Parser(description=__doc__, formatter_class=shape)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="measure", description="Measure engines in interleaved rounds.")
     table = commands.add_parser("table", help="rows to a table")
@@ -208,4 +209,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    open_door(main)

@@ -32,6 +32,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgebench.errors import UserError
+from edgebench.shell.door import Parser, open_door
 from edgebench.shell.progress import say
 from edgebench.shell.signals import Interrupted, catch_ending_signals
 from edgebench.throughput.campaign import measure_all
@@ -51,7 +52,7 @@ def sizes(text: str) -> list[int]:
 def build_parser() -> argparse.ArgumentParser:
     """All flags; those of the collector mean what they mean there."""
     cores = max(1, (os.cpu_count() or 2) - 1)
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument_group("what to run").add_argument
     add("--models", nargs="+", required=True, metavar="GGUF", help="model files")
@@ -118,4 +119,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    open_door(main)

@@ -28,6 +28,7 @@ from typing import Any
 
 from edgebench.errors import UserError
 from edgebench.experiments.config import effective, grid_values
+from edgebench.shell.door import Parser
 
 NAME_LENGTH = 90  # of a file without its ending: file systems allow 255 bytes
 Json = Mapping[str, Any]
@@ -112,7 +113,7 @@ def write_grid(base: Path, vary: Sequence[str], outdir: Path, preset: str | None
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags."""
-    parser = argparse.ArgumentParser(prog="run_experiment.py config", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="run_experiment.py config", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     new = commands.add_parser("new", help="a file to begin with")

@@ -49,6 +49,7 @@ from edgebench.experiments.folder import main as watch
 from edgebench.experiments.summary import screen_of, sum_up
 from edgebench.records.jsonl import sha256_of
 from edgebench.shell import lifeline
+from edgebench.shell.door import Parser
 from edgebench.shell.launch import room_command
 from edgebench.shell.progress import say
 
@@ -460,7 +461,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     add("--feed", metavar="CMD", help="a command that prints tegrastats lines")
     add("--idle_seconds", type=float, metavar="S", help="of idle baseline")
     add("--cycles", type=int, metavar="N", help="whole repeats, 1 to 10")
-    add("--until_ci", metavar="N%%", help="stop when energy per token is known this well")
+    add("--until_ci", metavar="N%", help="stop when energy per token is known this well")
     add("--warm_up", type=int, metavar="N", help="runs that do not count")
     add("--order", metavar="ORDER", help="sequential, interleaved or shuffled")
     add("--name", metavar="NAME", help="of the experiment")
@@ -489,10 +490,10 @@ def add_other_commands(commands: Any) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    one = commands.add_parser("run", help="measure an experiment, or what is left of it", allow_abbrev=False)
+    one = commands.add_parser("run", help="measure an experiment, or what is left of it")
     one.add_argument("file", nargs="?", metavar="FILE", help="YAML or JSON")
     add_run_flags(one)
     one.add_argument("--resume", metavar="ID", help="go on, everything as it was")
@@ -500,7 +501,7 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("--no_aggregate", action="store_true", help="no workbooks at the end")
     one.add_argument("--detach", action="store_true", help="run on when the terminal closes")
     one.add_argument("--dry_run", action="store_true", help="only show the effective configuration")
-    many = commands.add_parser("batch", help="several files, one after the other", allow_abbrev=False)
+    many = commands.add_parser("batch", help="several files, one after the other")
     many.add_argument("patterns", nargs="+", metavar="GLOB", help="experiment files")
     many.add_argument("--parallel", type=int, default=1, metavar="N", help="at once; without energy only")
     add_run_flags(many)

@@ -46,6 +46,7 @@ from edgebench.prompts.sources import Wish, load, write_prompts
 from edgebench.prompts.table import read_table
 from edgebench.records.jsonl import exclusive, records_in
 from edgebench.shell import lifeline
+from edgebench.shell.door import Parser
 from edgebench.shell.progress import say
 from edgebench.shell.signals import ENDING_SIGNALS
 
@@ -480,7 +481,7 @@ def start(folder: Path, detached: bool) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the experiment's folder")
     parser.add_argument("--detached", action="store_true", help="outlive the terminal")

@@ -35,6 +35,7 @@ from typing import Any, ClassVar, Literal
 
 from edgebench.errors import UserError
 from edgebench.prompts.tasks import wanted_tasks
+from edgebench.shell.door import Parser
 
 NOT_MEASURED = ("name", "output", "judge", "aggregate")  # a change of these is no new experiment
 CYCLES_MOST = 10
@@ -579,7 +580,7 @@ def run_command(args: argparse.Namespace) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags."""
-    parser = argparse.ArgumentParser(prog="run_experiment.py config", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="run_experiment.py config", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     show = commands.add_parser("show", help="the effective configuration as JSON")

@@ -38,6 +38,7 @@ from edgebench.experiments.config import check_inputs, effective, runs_per_cycle
 from edgebench.forecasting.budget import Budget, make_plan
 from edgebench.records.jsonl import records_in
 from edgebench.shell import lifeline
+from edgebench.shell.door import Parser
 from edgebench.shell.launch import room_command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -293,7 +294,7 @@ def as_text(plan: Json) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags."""
-    parser = argparse.ArgumentParser(prog="run_experiment.py plan", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="run_experiment.py plan", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("file", type=Path, metavar="FILE", help="YAML or JSON")
     parser.add_argument("--preset", metavar="NAME", help="beaten by the file")

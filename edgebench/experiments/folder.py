@@ -32,6 +32,7 @@ from typing import Any
 
 from edgebench.errors import UserError
 from edgebench.records.jsonl import read_jsonl, write_whole
+from edgebench.shell.door import Parser
 
 OUTPUT = "results/experiments"
 POLL_SECONDS = 0.5
@@ -283,7 +284,7 @@ def stop(folder: Path, at_once: bool) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags."""
-    parser = argparse.ArgumentParser(prog="run_experiment.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="run_experiment.py", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("command", choices=("status", "follow", "stop"))
     parser.add_argument("id", nargs="?", metavar="ID", help="(default: the one that runs)")

@@ -32,6 +32,7 @@ from edgebench.forecasting.quantities import BOUNDS
 from edgebench.forecasting.trained import choose_trained
 from edgebench.prompts.tasks import wanted_tasks
 from edgebench.records.jsonl import read_jsonl
+from edgebench.shell.door import Parser
 
 MAX_TOKENS = 512  # the collector's default length of an answer
 JOULE_PER_WH = 3600
@@ -231,7 +232,7 @@ def rate(text: str) -> float:
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="token2metrics.py plan",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

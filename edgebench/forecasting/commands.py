@@ -43,6 +43,7 @@ from edgebench.forecasting.model_file import slug, write_model
 from edgebench.forecasting.samples import list_models, samples_of
 from edgebench.forecasting.trained import choose_trained, trained_models
 from edgebench.records.jsonl import write_whole
+from edgebench.shell.door import Parser
 
 UNITS = {"ms": "ms", "joule": "J"}
 # Other words people have for token columns of a batch file.
@@ -235,7 +236,7 @@ def list_trained(args: argparse.Namespace) -> int:
 # --- flags ---
 
 
-class CommandParser(argparse.ArgumentParser):
+class CommandParser(Parser):
     """A parser that, where a command is another room's, leaves all flags to that room."""
 
     room: Callable[[Sequence[str]], int] | None = None
@@ -253,7 +254,7 @@ def hand_on(args: argparse.Namespace) -> int:
     return int(args.room(args.flags))
 
 
-def add_data_flags(sub: argparse.ArgumentParser) -> None:
+def add_data_flags(sub: Parser) -> None:
     """What measurements to read, and how."""
     sub.add_argument("--data", nargs="+", type=Path, required=True, metavar="FILE", help="measurements")
     sub.add_argument("--board", metavar="NAME", help="only rows of this board")

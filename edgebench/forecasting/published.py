@@ -33,6 +33,7 @@ from edgebench.errors import UserError
 from edgebench.forecasting.evaluate import HoldOut, evaluate
 from edgebench.forecasting.measurements import read_measurements
 from edgebench.forecasting.samples import samples_of
+from edgebench.shell.door import Parser
 from edgebench.shell.progress import say
 
 ENERGY_TOKENS_LEAST = 64  # shorter outputs are a handful of samples of a 1 Hz sensor
@@ -192,7 +193,7 @@ def format_table(table: Sequence[Mapping[str, Any]]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="token2metrics.py benchmark",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

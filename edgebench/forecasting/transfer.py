@@ -38,6 +38,7 @@ from edgebench.forecasting.measurements import Reading, read_measurements
 from edgebench.forecasting.model_file import read_model, slug, write_model
 from edgebench.forecasting.samples import samples_of
 from edgebench.records.jsonl import write_whole
+from edgebench.shell.door import Parser
 from edgebench.shell.progress import say
 
 ALONE = "alone"  # the board's runs without the base
@@ -164,7 +165,7 @@ def told(spec: Mapping[str, Any]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="token2metrics.py calibrate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -31,6 +31,7 @@ from typing import Any
 
 from edgebench.errors import UserError
 from edgebench.records.jsonl import write_whole
+from edgebench.shell.door import Parser
 from edgebench.speculation.report import write_report
 from edgebench.stats.intervals import bootstrap_ratio, quantile
 
@@ -496,7 +497,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sweep_speculative.py summary",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

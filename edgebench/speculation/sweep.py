@@ -40,6 +40,7 @@ from edgebench.errors import UserError
 from edgebench.power.session import PowerSettings
 from edgebench.records.jsonl import exclusive, write_whole
 from edgebench.shell import lifeline
+from edgebench.shell.door import Parser
 from edgebench.shell.launch import room_command
 from edgebench.speculation import summary
 from edgebench.speculation.plan import Cell, plan
@@ -395,9 +396,7 @@ def print_plan(
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("action", nargs="?", choices=[*GRIDS, "all", "summary"], help="a grid of the original experiment")
     add("dirs", nargs="*", metavar="DIR", help="with summary: folders with results")

@@ -32,6 +32,7 @@ from edgebench.backends.logs.tables import read_tables
 from edgebench.backends.logs.timings import read_timings
 from edgebench.errors import UserError
 from edgebench.records.jsonl import reason_of, write_whole
+from edgebench.shell.door import Parser
 
 USUAL_LIMIT_BYTE = 256 << 20
 LONGEST_LINE = 1 << 20  # bytes; a progress bar without line ends is taken in pieces of this size
@@ -456,9 +457,7 @@ def write_rows(path: Path, text: str) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("logs", metavar="LOG", nargs="+", help="log files, .gz too; - for stdin")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON lines instead of a table")
     parser.add_argument("--out", metavar="ROWS.jsonl", type=Path, help="write the rows there as JSON lines")

@@ -1,0 +1,160 @@
+"""What every door promises: flags in full, in both spellings, 2 for wrong ones, no traceback at its end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgebench.shell.door import Parser, at_least, spellings
+
+ROOT = Path(__file__).resolve().parents[2]
+DOORS = sorted([*ROOT.glob("*.py"), *ROOT.glob("companions/*.py")])
+
+
+def name(path: Path) -> str:
+    return path.name
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parser and those of its commands."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in dict.fromkeys(action.choices.values()):
+                yield from parsers(command)
+
+
+def parser_of(door: Path) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = runpy.run_path(str(door))["build_parser"]()
+    return parser
+
+
+@pytest.mark.parametrize("door", DOORS, ids=name)
+def test_every_door_reads_its_flags_alike(door: Path) -> None:
+    for parser in parsers(parser_of(door)):
+        assert isinstance(parser, Parser) and not parser.allow_abbrev, parser.prog
+        assert "%%" not in parser.format_usage(), parser.prog
+
+
+@pytest.mark.parametrize("door", DOORS, ids=name)
+def test_help_without_a_reader_ends_quietly(door: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, door, "--help"], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def made_parser() -> Parser:
+    parser = Parser()
+    parser.add_argument("--max_tokens", type=at_least(1))
+    parser.add_argument("--no-pilot", action="store_true")
+    commands = parser.add_subparsers(dest="command")
+    predict = commands.add_parser("predict")
+    predict.add_argument("--output-tokens", type=at_least(1))
+    wrapped = commands.add_parser("run")
+    wrapped.add_argument("--idle_mw", type=float)
+    wrapped.add_argument("words", nargs=argparse.REMAINDER)
+    return parser
+
+
+def test_both_spellings() -> None:
+    args = made_parser().parse_args(["--max-tokens=3", "--no_pilot", "predict", "--output_tokens", "4"])
+    assert (args.max_tokens, args.no_pilot, args.output_tokens) == (3, True, 4)
+    assert made_parser().parse_args(["--max_tokens", "3"]).max_tokens == 3
+
+
+def test_the_other_spelling_does_not_stand_in_the_help() -> None:
+    parser = made_parser()
+    parser.parse_args([])
+    assert "--max-tokens" not in parser.format_help()
+
+
+def test_words_of_another_command_stay_as_they_are() -> None:
+    args = made_parser().parse_args(["run", "--idle-mw", "5", "--", "tool", "--idle-mw", "--no_pilot"])
+    assert args.idle_mw == 5.0
+    assert args.words[-3:] == ["tool", "--idle-mw", "--no_pilot"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "--output", "DIR"],  # was read as --output-tokens
+        ["--max", "3"],
+        ["--max_tokens", "0"],
+        ["--max_tokens", "-2"],
+        ["--max_tokens", "many"],
+    ],
+)
+def test_a_wrong_flag_is_a_usage_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        made_parser().parse_args(words)
+    assert ended.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-0.1", "one"])
+def test_a_number_is_finite_and_not_below_its_least(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        at_least(0, float)(text)
+
+
+def test_spellings_of_a_mixed_name() -> None:
+    assert spellings("--a-b_c") == ["--a_b_c", "--a-b-c"]
+
+
+def run_main(body: str, **streams: object) -> subprocess.CompletedProcess[str]:
+    """A door whose main is `body`."""
+    code = f"import sys\nfrom edgebench.shell.door import open_door\ndef main():\n{body}\nopen_door(main)\n"
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, timeout=120, **streams)  # type: ignore[call-overload]
+
+
+def test_results_that_cannot_be_written_are_an_error() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = run_main("    print('result')\n    return 0", stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: cannot write standard output: No space left on device\n",
+    )
+
+
+def test_a_door_goes_on_when_nobody_reads_its_messages(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    body = f"""
+    for number in range(3):
+        print("step", number, file=sys.stderr, flush=True)
+    open({str(tmp_path / "done")!r}, "w").close()
+    return 0"""
+    done = run_main(body, stderr=writing)
+    os.close(writing)
+    assert done.returncode == 0
+    assert (tmp_path / "done").exists()
+
+
+def test_without_a_reader_a_door_ends_through_its_finally(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    body = f"""
+    try:
+        while True:
+            print("line")
+    except OSError:
+        return 3  # what doors say of a file that cannot be written
+    finally:
+        open({str(tmp_path / "done")!r}, "w").close()"""
+    done = run_main(body, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert (tmp_path / "done").exists()
