@@ -44,7 +44,7 @@ from typing import Any
 from edgebench.errors import UserError
 from edgebench.records.environment import CONDITIONS, model_sha256
 from edgebench.records.jsonl import read_jsonl
-from edgebench.records.run import HARD_FLAGS, IDENTITY, all_flags_of, task_of, why_left_out
+from edgebench.records.run import HARD_FLAGS, all_flags_of, task_of, why_left_out
 from edgebench.shell.text import encodable
 
 TEXTS = ("id", "category", "level", "started_at", "quantization", "power_source", "power_scope", "power_rail")
@@ -276,12 +276,9 @@ def stream_runs(files: Sequence[Path], extra: Sequence[Path], campaign: Campaign
         only = next(iter(envs.values()))[1] if len(envs) == 1 else {}
         total = None if path.suffix == ".gz" else facts["lines"]
         for _, record in progress(read_jsonl(path), path.name, total):
-            ids = [record.get(name) for name in IDENTITY] if record else []
             if record is None:
                 campaign.torn += 1
-            elif (
-                not record.get("model_id") or not record.get("level") or all(one in (None, "") for one in ids)
-            ):
+            elif not record.get("model_id") or not record.get("level") or task_of(record) is None:
                 campaign.nameless += 1
             else:
                 run = add_context(record, envs.get(str(record.get("env_id")), (path, only))[1])

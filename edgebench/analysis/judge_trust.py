@@ -16,8 +16,6 @@ Example:
 """
 
 import argparse
-import csv
-import gzip
 import itertools
 import json
 import math
@@ -30,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.errors import UserError
+from edgebench.records import judgment
 from edgebench.records.jsonl import read_jsonl, sha256_of, write_whole
-from edgebench.records.judgment import SCORE_OF_SIDE, SCORE_OF_WINNER
+from edgebench.records.judgment import SCORE_OF_SIDE, JournalLine
 from edgebench.records.run import task_of
 from edgebench.stats.intervals import wilson
 from edgebench.stats.slots import lean_of
@@ -213,31 +212,14 @@ def read_scores(path: Path) -> tuple[list[Verdict], dict[str, int]]:
     """Verdicts of a scores file, the last row of each (task, model, judge, pair, turn), and what was left
     out.
     """
-    counts = {"rows": 0, "duplicates": 0, "malformed": 0}
-    found: dict[tuple[str, ...], Verdict] = {}
-    read = gzip.open if path.suffix == ".gz" else open
-    with read(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as lines:
-        reader = csv.DictReader(lines)
-        missing = {"task_id", "model_id", "pair", "winner"} - set(reader.fieldnames or ())
-        if missing:
-            raise JudgeCheckError(f"{path} has no column {', '.join(sorted(missing))}: is it a scores file?")
-        for row in reader:
-            counts["rows"] += 1
-            left, _, right = (row["pair"] or "").partition("_vs_")
-            score = SCORE_OF_WINNER.get((row["winner"] or "").strip())
-            if score is None or not left or not right or left == right:
-                counts["malformed"] += 1
-                continue
-            identity = (
-                row["model_id"],
-                row.get("judge_model") or "unknown",
-                row["task_id"],
-                row.get("turn") or "1",
-            )
-            verdict = Verdict(*identity, left, right, score)
-            counts["duplicates"] += verdict.place() in found
-            found[verdict.place()] = verdict
-    return [found[key] for key in sorted(found)], counts
+    scores = judgment.read_scores(path)
+    counts = {"rows": scores.read, "duplicates": scores.duplicates}
+    counts["malformed"] = scores.malformed + scores.unknown_winners.total()
+    verdicts = [
+        Verdict(row.model_id, row.judge_model, row.task_id, str(row.turn), row.left, row.right, row.score)
+        for row in scores.rows
+    ]
+    return sorted(verdicts, key=Verdict.place), counts
 
 
 def read_journal(path: Path, verdicts: Sequence[Verdict]) -> tuple[list[Reply], list[Reply], dict[str, Any]]:
@@ -250,11 +232,9 @@ def read_journal(path: Path, verdicts: Sequence[Verdict]) -> tuple[list[Reply], 
     games: dict[tuple[str, ...], dict[str, Reply]] = defaultdict(dict)
     every: list[Reply] = []
     counts: dict[str, Any] = {"journal_lines": 0, "journal_failed": 0, "journal_torn": 0}
-    for _, line in read_jsonl(path):
-        reply = reply_of(line) if line else None
-        if reply is None:
-            counts["journal_torn"] += 1
-            continue
+    journal = judgment.read_journal(path)
+    counts["journal_torn"] = journal.torn
+    for reply in map(reply_of, journal.lines):
         counts["journal_lines"] += 1
         counts["journal_failed"] += reply.score is None
         if reply.place() not in planned:
@@ -272,36 +252,26 @@ def read_journal(path: Path, verdicts: Sequence[Verdict]) -> tuple[list[Reply], 
     return current, every, counts
 
 
-def reply_of(line: Mapping[str, Any]) -> Reply | None:
-    """One journal line as a reply seen from slot A (a rule line: from the left level); None if it names no
-    levels.
-    """
-    left, right = line.get("left_level"), line.get("right_level")
-    if left is None or right is None:
-        left, _, right = str(line.get("pair") or "").partition("_vs_")
-    if not left or not right:
-        return None
-    score = SCORE_OF_SIDE.get(str(line.get("winner_side")))
-    chars, answers = (
-        [line.get("left_chars"), line.get("right_chars")],
-        [line.get("left_sha256"), line.get("right_sha256")],
-    )
-    sides = [str(left), str(right)]
-    if line.get("order") == "right_first":
+def reply_of(line: JournalLine) -> Reply:
+    """One journal line as a reply seen from slot A (a rule line: from the left level)."""
+    score = SCORE_OF_SIDE.get(str(line.winner_side))
+    chars, answers = (line.left_chars, line.right_chars), (str(line.left_sha256), str(line.right_sha256))
+    if line.order == "right_first":
         score = None if score is None else 1 - score
-        chars, answers, sides = chars[::-1], answers[::-1], sides[::-1]
+        chars, answers = chars[::-1], answers[::-1]
+    first, second = line.levels_by_slot
     return Reply(
-        model_id=str(line.get("model_id")),
-        judge_model=str(line.get("judge_model")),
-        task=str(line.get("task_id")),
-        turn=str(line.get("turn") or 1),
-        first=sides[0],
-        second=sides[1],
-        repeat=str(line.get("repeat") or 1),
+        model_id=line.model_id,
+        judge_model=line.judge_model,
+        task=line.task_id,
+        turn=str(line.turn),
+        first=first,
+        second=second,
+        repeat=str(line.repeat),
         score=score,
-        rule=line.get("rule"),
-        chars=(chars[0], chars[1]),
-        answers=(str(answers[0]), str(answers[1])),
+        rule=line.rule,
+        chars=chars,
+        answers=answers,
     )
 
 
@@ -438,7 +408,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as exc:
         print(f"error: cannot write {args.out}: {exc.strerror}; choose another --out", file=sys.stderr)
         return 1
-    except JudgeCheckError as exc:
+    except UserError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

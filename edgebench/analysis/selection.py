@@ -32,7 +32,7 @@ from edgebench.analysis import campaign
 from edgebench.analysis.campaign import Request
 from edgebench.errors import UserError
 from edgebench.records.jsonl import read_jsonl
-from edgebench.records.run import IDENTITY
+from edgebench.records.run import task_of
 
 NUMBERS = (
     "prompt_tokens",
@@ -77,11 +77,9 @@ def finite(value: Any, negative: bool) -> float | None:
 
 def table_row(run: Mapping[str, Any]) -> tuple[Any, ...]:
     """The row of TABLE, without the group."""
-    # An empty id under one name may stand beside the real one under another.
-    ids = (run[name] for name in IDENTITY if run.get(name) not in (None, ""))
     numbers = (finite(run.get(name), name in MAY_BE_NEGATIVE) for name in NUMBERS)
     # Python 3.10's csv cannot write a NUL.
-    names = (str(name).replace("\0", "\\0") for name in (next(ids), run.get("turn") or 1, run["level"]))
+    names = (str(name).replace("\0", "\\0") for name in (task_of(run), run.get("turn") or 1, run["level"]))
     return (*names, run.get("repeat"), finite(run.get("t0_s"), negative=False), *numbers)
 
 

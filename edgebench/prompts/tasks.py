@@ -8,13 +8,14 @@ wish.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgebench.prompts.table import Row, Table, TableError, is_json_lines, read_table
+from edgebench.prompts.table import Row, Table, is_json_lines, read_table
+from edgebench.records.csv_text import TableError
+from edgebench.records.run import task_id
 
 LEVELS = ("L0", "L1", "L2", "L3", "P")
 IDENTITY = ("question_id", "id", "task_id")
@@ -33,16 +34,6 @@ class Task:
     levels: dict[str, str]  # level -> text, only those that have one
     where: str  # file and line, for messages
     second: str | None = None  # the conversation's second question
-
-
-def task_id(value: Any) -> int | str:
-    """Task ids are numbers where they look like one, so that "81" of a CSV meets 81 of a JSON file.
-
-    >>> task_id("81"), task_id(81), task_id("081")
-    (81, 81, '081')
-    """
-    text = str(value).strip()
-    return int(text) if re.fullmatch(r"-?(0|[1-9]\d*)", text) else text
 
 
 # --- One file ---
@@ -86,15 +77,13 @@ def read_task(table: Table, row: Row, levels: Sequence[str]) -> Task:
         )
     texts = {level: str(row.cells.get(level) or "") for level in levels}
     given = {level: text for level, text in texts.items() if text.strip()}
-    return Task(task_id(identity), str(row.cells.get("category") or "").strip() or None, given, where)
+    return Task(identity, str(row.cells.get("category") or "").strip() or None, given, where)
 
 
-def identity_of(cells: Mapping[str, Any]) -> Any:
+def identity_of(cells: Mapping[str, Any]) -> int | str | None:
     """The task's id under any of its names; None without one."""
-    for name in IDENTITY:
-        if cells.get(name) not in (None, ""):
-            return cells[name]
-    return None
+    found = (task_id(cells.get(name)) for name in IDENTITY)
+    return next((task for task in found if task is not None), None)
 
 
 def refuse_torn_rows(tasks: Sequence[Task], rows: Sequence[Row]) -> None:
@@ -146,10 +135,11 @@ def second_turns(path: Path) -> dict[int | str, str]:
     turns = {}
     for row in open_table(path).rows:
         asked = row.cells.get("turns")
-        if not isinstance(asked, list) or "question_id" not in row.cells:
+        task = task_id(row.cells.get("question_id"))
+        if not isinstance(asked, list) or task is None:
             raise PromptsError(f"{path} line {row.line}: needs question_id and turns; check --questions")
         if len(asked) > 1:
-            turns[task_id(row.cells["question_id"])] = str(asked[1])
+            turns[task] = str(asked[1])
     return turns
 
 

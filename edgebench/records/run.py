@@ -6,6 +6,7 @@ is read. The task's number stands under id, question_id or task_id.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
@@ -140,13 +141,33 @@ def run_from_dict(record: Json) -> RunRecord:
     return RunRecord(**given)
 
 
-def task_of(record: Json) -> Any:
-    """The task's number or name as the record has it, under whichever of the three names; None without one.
+def task_id(value: Any) -> int | str | None:
+    """One name for one task, however a program has written it: 81, "81", 81.0 and "81.0" are the task 81.
 
-    >>> task_of({"question_id": 81, "task_id": "ignored"}), task_of({"id": None})
-    (81, None)
+    pandas makes 81.0 of a column of numbers in which one is missing, a CSV makes text of any. None for what
+    names nothing: null, blanks, NaN.
+
+    >>> task_id(81), task_id(" 81 "), task_id(81.0), task_id("81.0"), task_id("081"), task_id("q7")
+    (81, 81, 81, 81, '081', 'q7')
+    >>> task_id(None), task_id(" "), task_id(float("nan"))
+    (None, None, None)
     """
-    return next((record[name] for name in IDENTITY if record.get(name) is not None), None)
+    if value is None or value != value:
+        return None
+    text = str(value).strip()
+    if re.fullmatch(r"-?(0|[1-9]\d*)(\.0+)?", text):
+        return int(text.partition(".")[0])
+    return text or None
+
+
+def task_of(record: Json) -> int | str | None:
+    """The task of a record, under any of its three names, as `task_id` writes it; None without one.
+
+    >>> task_of({"question_id": "81", "task_id": "no"}), task_of({"id": "", "task_id": "q7"}), task_of({})
+    (81, 'q7', None)
+    """
+    found = (task_id(record.get(name)) for name in IDENTITY)
+    return next((task for task in found if task is not None), None)
 
 
 def flags_of(record: Json) -> list[str]:

@@ -38,6 +38,22 @@ def test_the_task_stands_under_any_of_its_names(name: str) -> None:
     assert run.task_of(record) == run.run_from_dict(record).id == "q7"
 
 
+@pytest.mark.parametrize("value", [81, "81", 81.0, " 81 ", "81.0", "81.00"])
+@pytest.mark.parametrize("name", run.IDENTITY)
+def test_a_task_is_one_however_its_number_is_written(name: str, value: Any) -> None:
+    assert run.task_of({name: value}) == 81 and run.run_from_dict({name: value}).id == 81
+
+
+@pytest.mark.parametrize("value", [None, "", " ", float("nan")])
+def test_what_names_no_task_leaves_the_word_to_the_next_name(value: Any) -> None:
+    assert run.task_of({"id": value, "question_id": "q7"}) == "q7" and run.task_of({"id": value}) is None
+
+
+@pytest.mark.parametrize("value", ["081", "8.5", 8.5, "1e3", "q81", "８１", True])
+def test_other_names_stay_as_they_are(value: Any) -> None:
+    assert run.task_of({"id": value}) == str(value)
+
+
 def test_a_record_comes_back_from_its_line_and_unknown_fields_are_ignored() -> None:
     record = RunRecord(id=3, flags=["truncated_output"], board_start={"temp_c": 41.0}, energy_joule=-0.1)
     line = json.loads(json.dumps(asdict(record)))
