@@ -68,7 +68,8 @@ def write_analysis(args: argparse.Namespace) -> None:
     """Analyze, write the file, print the answer in words. Raises UserError."""
     from edgebench.analysis.levels import Settings, analyze, as_json
     from edgebench.records.jsonl import write_whole
-    from edgebench.reporting.words import in_words, print_text
+    from edgebench.reporting.terminal import print_text
+    from edgebench.reporting.words import in_words
 
     if not args.out.parent.is_dir():
         raise UserError(f"no folder {args.out.parent} to write into; make it or choose another --out")

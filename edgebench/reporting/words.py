@@ -1,42 +1,34 @@
-#!/usr/bin/env python3
-"""The answer in words: three sentences and every caveat from an analysis.json, with small charts for a
-terminal.
+"""The answer in words: three sentences and one verdict line a model, as analysis.json holds them.
 
-Prints what a longer prompt cost and bought, in at most 80 columns: the answer, the caveats, one table per
-model with a bar per level, the judge's win rates with their intervals. Standard library only, so that it
-also runs over SSH on the board. --json prints the sentences and the caveats alone, as analyze_levels.py
-stores them.
-
-Example:
-    python edgebench/__main__.py edgebench.reporting.words --analysis results/analysis.json
+A sentence names what it could not consider, and prefers no level that the data cannot tell from another. The
+caveats stand in caveats.py; terminal.py prints both. Standard library only, so that it also runs over SSH on
+the board.
 """
 
-import argparse
-import json
+from __future__ import annotations
+
 import statistics
-import sys
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from edgebench.errors import UserError
-from edgebench.records.analysis import read_analysis
+from edgebench.reporting.cases import (
+    Row,
+    case_name,
+    cost_metric,
+    cost_word,
+    judges,
+    listed,
+    of_first_judge,
+)
+from edgebench.reporting.caveats import EXPLAINED, caveats
+from edgebench.shell.decimals import at_places, column_places, edges_at, half_of, places_beside, places_for
 from edgebench.shell.text import counted, first_with, number, p_value, percent, printable
+from edgebench.stats.intervals import quantile
 
-WIDTH = 79
-BAR = 16
-SCALE = 31  # columns of a win-rate axis, 0 to 100 %
-FEW_REPEATS = 3
-FEW_TASKS = 10
-EXPLAINED = 0.5  # R squared below which a split by tokens means little
-SOFT_FLAGS = {
-    "few_power_samples": "too few power samples for their length, so their energy is rough",
-    "truncated_output": "the answer was cut at the token limit, so its length says nothing",
-    "throttled": "the board throttled, so latency and energy are those of a hot board",
-}
-DRIFTS = {"energy_joule": "energy", "latency_ms": "latency", "decode_tok_per_s": "decode rate"}
-Row = Mapping[str, Any]
+CHANCE = 0.05  # Holm-adjusted p below which a difference is more than chance explains
+UNITS = {"ms": ("s", 1000.0)}  # how a unit of analysis.json is said in a sentence, and how many make one
+OFF_CENTRE = 0.2  # of half an interval: how far from its middle a value still reads as ±
+CASES_ONE_BY_ONE = 4  # beyond so many models the verdict lines are about all of them together
 
 
 def spread(values: Sequence[float], show: Any) -> str:
@@ -45,10 +37,9 @@ def spread(values: Sequence[float], show: Any) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def case_name(analysis: Row, row: Row) -> str:
-    """The model, and its board where there are several."""
-    boards = {model["board"] for model in analysis["models"]}
-    return printable(row["model_id"]) + (f" on {printable(row['board'])}" if len(boards) > 1 else "")
+def signed_percent(value: float) -> str:
+    """A change in whole percent: "+64 %"."""
+    return f"{at_places(value, 0, sign=True)} %"
 
 
 def top_level(analysis: Row) -> str | None:
@@ -59,36 +50,47 @@ def top_level(analysis: Row) -> str | None:
     return ordered[-1] if ordered else None
 
 
-# --- three sentences ---
+def pairs_of(analysis: Row, level: str, against: str | None) -> list[Row]:
+    """The measured differences of one level to another, of all models and metrics."""
+    return [
+        row
+        for row in analysis["paired"]
+        if (row["level"], row["against"]) == (level, against) and row["mean_difference"] is not None
+    ]
+
+
+# --- the three sentences ---
+
+
+def answer(analysis: Row) -> list[str]:
+    """Exactly three sentences: cost, quality, advice."""
+    top = top_level(analysis)
+    if top is None:
+        only = printable(analysis["settings"]["baseline"])
+        first = f"Only the level {only} was found, so there is nothing to compare."
+        return [first, "No level can be judged against another.", "Run at least two levels."]
+    mine = of_first_judge(analysis)
+    return [cost_sentence(analysis, top), quality_sentence(mine, top), advice_sentence(mine, top)]
 
 
 def cost_sentence(analysis: Row, top: str) -> str:
     """What the longest informative prompt costs against the baseline."""
     base = analysis["settings"]["baseline"]
-    pairs = [row for row in analysis["paired"] if (row["level"], row["against"]) == (top, base)]
-    has_energy = any(row["metric"] == "energy_joule" and row["mean_difference"] is not None for row in pairs)
-    metric = "energy_joule" if has_energy else "latency_ms"
-    rows = [row for row in pairs if row["metric"] == metric and row["mean_difference"] is not None]
+    pairs = pairs_of(analysis, top, base)
+    metric = cost_metric(pairs, "mean_difference")
+    rows = [row for row in pairs if row["metric"] == metric]
     if not rows:
-        return f"What {top} costs against {base} is not known: no task was measured at both levels."
-    simulated = any(model["simulated_power"] for model in analysis["models"]) and has_energy
-    what = ("simulated energy" if simulated else "energy") if has_energy else "time"
-    changes = [row["percent"] for row in rows if row["percent"] is not None]
+        return (
+            f"What {printable(top)} costs against {printable(base)} is not known: "
+            "no task was measured at both levels."
+        )
+    what = "time" if metric == "latency_ms" else cost_word(analysis, metric)
     grown = token_growth(analysis, base, top)
     if len(rows) == 1:
-        text = f"{grown}an answer of {case_name(analysis, rows[0])} costs "
-        text += f"{in_units(rows[0], what)} {base}"
+        text = f"{grown}an answer of {case_name(analysis, rows[0])} {in_units(rows[0], what, base)}"
     else:
-        up = sum(row["mean_difference"] > 0 for row in rows)
-        text = f"{grown}the {what} of an answer rises in {up} of {len(rows)} models"
-        if len(changes) < len(rows):
-            scale, unit = (1000, "s") if metric == "latency_ms" else (1, "J")
-            steps = [row["mean_difference"] / scale for row in rows]
-            text += f" ({spread(steps, lambda value: ('+' if value > 0 else '') + number(value))} {unit})"
-        else:
-            middle = statistics.median(changes)
-            text += f", by {spread(changes, lambda value: f'{value:+.0f} %')} (median {middle:+.0f} %)"
-    return text + split_clause(analysis, top, base, metric, len(rows)) + "."
+        text = f"{grown}the {what} of an answer {growth_over_models(rows)}"
+    return text + split_clause(analysis, top, metric, len(rows)) + "."
 
 
 def token_growth(analysis: Row, base: str, top: str) -> str:
@@ -101,26 +103,48 @@ def token_growth(analysis: Row, base: str, top: str) -> str:
         ]
         for level in (base, top)
     }
+    start = f"At {printable(top)} "
     if not all(tokens.values()):
-        return f"At {top} "
+        return start
     low, high = (statistics.mean(tokens[level]) for level in (base, top))
     if high <= low:
-        return f"At {top} "
-    return f"From {base} to {top} the prompt grows from {number(low)} to {number(high)} tokens, and "
+        return start
+    return (
+        f"From {printable(base)} to {printable(top)} the prompt grows from "
+        f"{number(low)} to {number(high)} tokens, and "
+    )
 
 
-def in_units(row: Row, what: str) -> str:
-    """A paired difference with its interval: "3.1 J more (+120 %; 95 % CI 2.8 to 3.4)"."""
-    scale, unit = (1000, "s") if row["unit"] == "ms" else (1, row["unit"])
+def in_units(row: Row, what: str, base: str) -> str:
+    """A paired difference with its interval: "costs 3.1 J more energy than at L0 (+120 %; 95 % CI …)"."""
+    unit, scale = UNITS.get(row["unit"], (row["unit"], 1.0))
     difference = row["mean_difference"] / scale
-    detail = [] if row["percent"] is None else [f"{row['percent']:+.0f} %"]
-    if row["ci95"]:
-        detail.append(f"95 % CI {' to '.join(f'{edge / scale:+.3g}' for edge in row['ci95'])} {unit}")
-    more = "more" if difference > 0 else "less"
     if difference == 0:
-        return f"exactly as much {what} as at"
+        return f"costs exactly as much {what} as at {printable(base)}"
+    ci95 = None if row["ci95"] is None else [edge / scale for edge in row["ci95"]]
+    places = places_beside(difference, ci95)
+    detail = [] if row["percent"] is None else [signed_percent(row["percent"])]
+    if ci95:
+        detail.append(f"95 % CI {edges_at(ci95, places, sign=True)} {unit}")
+    elif row["reason"]:
+        detail.append(f"no interval: {row['reason']}")
+    more = "more" if difference > 0 else "less"
     told = f" ({'; '.join(detail)})" if detail else ""
-    return f"{abs(difference):.3g} {unit}{told} {more} {what} than at"
+    return f"costs {at_places(abs(difference), places)} {unit} {more} {what} than at {printable(base)}{told}"
+
+
+def growth_over_models(rows: Sequence[Row]) -> str:
+    """In how many models a cost rises, and by how much."""
+    up = sum(row["mean_difference"] > 0 for row in rows)
+    text = f"rises in {up} of {len(rows)} models"
+    changes = [row["percent"] for row in rows if row["percent"] is not None]
+    if len(changes) == len(rows):
+        middle = statistics.median(changes)
+        return f"{text}, by {spread(changes, signed_percent)} (median {signed_percent(middle)})"
+    unit, scale = UNITS.get(rows[0]["unit"], (rows[0]["unit"], 1.0))
+    steps = [row["mean_difference"] / scale for row in rows]
+    places = column_places(steps, (half_of(row["ci95"]) for row in rows) if scale == 1 else ())
+    return f"{text} ({spread(steps, lambda step: at_places(step, places, sign=True))} {unit})"
 
 
 def explained(analysis: Row, row: Row) -> float:
@@ -129,8 +153,9 @@ def explained(analysis: Row, row: Row) -> float:
     return 0.0 if fit is None or fit["r_squared"] is None else float(fit["r_squared"])
 
 
-def split_clause(analysis: Row, top: str, base: str, metric: str, measured: int) -> str:
+def split_clause(analysis: Row, top: str, metric: str, measured: int) -> str:
     """How much of the extra is prompt, how much is answer; of which models, where tokens explain not all."""
+    base = analysis["settings"]["baseline"]
     parts = [
         row
         for row in analysis["cost_parts"]
@@ -139,8 +164,8 @@ def split_clause(analysis: Row, top: str, base: str, metric: str, measured: int)
     ]
     if not parts:
         return ""
-    names = [case_name(analysis, row) for row in parts]
-    whose = "" if len(parts) == measured else f"for {', '.join(names)}, "
+    names = listed(case_name(analysis, row) for row in parts)
+    whose = "" if len(parts) == measured else f"for {names}, "
     if len(parts) == 1:
         return f"; {whose}{printable(parts[0]['sentence'])}"
     shares = [row["prompt_share"] for row in parts if row["prompt_share"] is not None]
@@ -158,26 +183,41 @@ def quality_sentence(analysis: Row, top: str) -> str:
     if is_undecided(analysis):
         return undecided_sentence(analysis)
     against = settings["baseline"]
-    rows = [row for row in analysis["win_rates"] if (row["level"], row["against"]) == (top, against)]
+    rows = wins_of(analysis, top, against)
     if not rows:
         against = settings["placebo"]
-        rows = [row for row in analysis["win_rates"] if (row["level"], row["against"]) == (top, against)]
+        rows = wins_of(analysis, top, against)
     if not rows:
-        return f"The judge did not compare {top} with {settings['baseline']}."
-    rates = [row["win_rate"] for row in rows]
-    beyond = [row for row in rows if row["p_holm"] is not None and row["p_holm"] < 0.05]
-    if len(rows) == 1:
-        row = rows[0]
-        interval = f", 95 % CI {percent(row['ci95'][0])} to {percent(row['ci95'][1])}" if row["ci95"] else ""
-        text = f"The judge gives {top} a win rate of {percent(row['win_rate'])} against {against}"
-        text += f" ({counted(row['n_tasks'], 'task')}{interval}), "
-        text += "more than chance explains" if beyond else "which chance alone could explain"
-        text += f" (Holm-adjusted p {p_value(row['p_holm'])})"
-    else:
-        ahead = sum(rate > 0.5 for rate in rates)
-        text = f"The judge prefers {top} to {against} in {ahead} of {len(rows)} models"
-        text += f" (win rates {spread(rates, percent)}), beyond chance in {len(beyond) or 'none'} of them"
+        return f"The judge did not compare {printable(top)} with {printable(settings['baseline'])}."
+    text = wins_in_words(rows, top, against)
     return text + (placebo_clause(analysis, top) if against != settings["placebo"] else "") + "."
+
+
+def wins_of(analysis: Row, level: str, against: str | None) -> list[Row]:
+    """The win rates of one level against another."""
+    return [row for row in analysis["win_rates"] if (row["level"], row["against"]) == (level, against)]
+
+
+def wins_in_words(rows: Sequence[Row], top: str, against: str) -> str:
+    """The win rate of one model with its interval, or of how many models the judge prefers the level."""
+    rates = [row["win_rate"] for row in rows]
+    beyond = [row for row in rows if row["p_holm"] is not None and row["p_holm"] < CHANCE]
+    if len(rows) > 1:
+        ahead = sum(rate > 0.5 for rate in rates)
+        return (
+            f"The judge prefers {printable(top)} to {printable(against)} in {ahead} of {len(rows)} models "
+            f"(win rates {spread(rates, percent)}), beyond chance in {len(beyond) or 'none'} of them"
+        )
+    row = rows[0]
+    known = f"no interval: {row['reason']}" if row["reason"] else "no interval"
+    if row["ci95"]:
+        known = f"95 % CI {percent(row['ci95'][0])} to {percent(row['ci95'][1])}"
+    chance = "more than chance explains" if beyond else "which chance alone could explain"
+    return (
+        f"The judge gives {printable(top)} a win rate of {percent(row['win_rate'])} against "
+        f"{printable(against)} ({counted(row['n_tasks'], 'task')}, {known}), {chance} "
+        f"(Holm-adjusted p {p_value(row['p_holm'])})"
+    )
 
 
 def is_undecided(analysis: Row) -> bool:
@@ -201,11 +241,11 @@ def undecided_sentence(analysis: Row) -> str:
 def placebo_clause(analysis: Row, top: str) -> str:
     """Whether length without information was taken for quality."""
     placebo = analysis["settings"]["placebo"]
-    rows = [row for row in analysis["win_rates"] if (row["level"], row["against"]) == (placebo, top)]
+    rows = wins_of(analysis, placebo, top)
     if not rows:
         return ""
     rates = spread([row["win_rate"] for row in rows], percent)
-    return f"; the placebo {printable(placebo)} wins {rates} against {top}"
+    return f"; the placebo {printable(placebo)} wins {rates} against {printable(top)}"
 
 
 def advice_sentence(analysis: Row, top: str) -> str:
@@ -217,336 +257,128 @@ def advice_sentence(analysis: Row, top: str) -> str:
     if len(rows) == 1:
         return printable(rows[0]["statement"]) + "."
     if rows:
-        levels: dict[str, list[str]] = {}
-        for row in rows:
-            levels.setdefault(row["cheapest_level"], []).append(case_name(analysis, row))
-        named = "; ".join(f"{level} for {', '.join(levels[level])}" for level in sorted(levels))
-        unsure = sum(not row["shown"] for row in rows)
-        text = f"The cheapest level within {settings['margin']:g} of the best win rate is {named}"
-        return text + (f" (for {unsure} of {len(rows)} the tasks are too few to be sure)." if unsure else ".")
-    against = [
-        row for row in analysis["paired"] if (row["level"], row["against"]) == (top, settings["placebo"])
+        return cheapest_over_models(analysis, rows)
+    unknown = [row["reason"] for row in analysis["cheapest"] if row["reason"]]
+    if unknown and analysis["win_rates"]:
+        reasons = listed(map(printable, unknown), most=1)
+        return f"No level can be recommended: {reasons}."
+    extra = [
+        row["percent"]
+        for row in pairs_of(analysis, top, settings["placebo"])
+        if row["metric"] == "latency_ms" and row["percent"] is not None
     ]
-    extra = [row for row in against if row["metric"] == "latency_ms" and row["percent"] is not None]
     if extra:
-        change = spread([row["percent"] for row in extra], lambda value: f"{value:+.0f} %")
         placebo = printable(settings["placebo"])
-        return f"Against the placebo {placebo}, all length and no information, {top} takes {change} time."
+        return (
+            f"Against the placebo {placebo}, all length and no information, {printable(top)} takes "
+            f"{spread(extra, signed_percent)} time."
+        )
     missing = "costs" if analysis["win_rates"] else "scores"
     return f"No level can be recommended without {missing}."
 
 
-def answer(analysis: Row) -> list[str]:
-    """Exactly three sentences: cost, quality, advice."""
-    top = top_level(analysis)
-    if top is None:
-        only = analysis["settings"]["baseline"]
-        first = f"Only the level {only} was found, so there is nothing to compare."
-        return [first, "No level can be judged against another.", "Run at least two levels."]
-    mine = of_first_judge(analysis)
-    return [cost_sentence(analysis, top), quality_sentence(mine, top), advice_sentence(mine, top)]
+def cheapest_over_models(analysis: Row, rows: Sequence[Row]) -> str:
+    """The cheapest good level of each model, models with the same level together."""
+    levels: dict[str, list[str]] = {}
+    for row in rows:
+        levels.setdefault(row["cheapest_level"], []).append(case_name(analysis, row))
+    named = "; ".join(f"{printable(level)} for {listed(levels[level])}" for level in sorted(levels))
+    margin = analysis["settings"]["margin"]
+    text = f"The cheapest level within {margin:g} of the best win rate is {named}"
+    remarks = []
+    unsure = sum(not row["shown"] for row in rows)
+    if unsure:
+        remarks.append(f"for {unsure} of {len(rows)} the tasks are too few to be sure")
+    silent = len(analysis["cheapest"]) - len(rows)
+    if silent:
+        remarks.append(f"for {counted(silent, 'other')} no level can be named")
+    return text + (f" ({'; '.join(remarks)})." if remarks else ".")
 
 
-def judges(analysis: Row) -> list[str]:
-    """Who judged."""
-    return sorted({row["judge_model"] for row in analysis["win_rates"]})
+# --- the verdict lines ---
 
 
-def of_first_judge(analysis: Row) -> Row:
-    """The analysis with one judge's verdicts, the one the charts show: judges are not averaged."""
-    first = next(iter(judges(analysis)), None)
-    own = {
-        name: [row for row in analysis[name] if row["judge_model"] in (None, first)]
-        for name in ("win_rates", "cheapest")
-    }
-    return {**analysis, **own}
+def times(ratio: float, ci95: Sequence[float] | None, places: int) -> str:
+    """A ratio with half of its 95 % interval where it lies in the middle, else with the interval.
+
+    >>> times(1.7956, [1.69, 1.90], 1), times(1.8, [1.5, 3.1], 1), times(2.0, None, 2)
+    ('1.8 ± 0.1', '1.8 (1.5 to 3.1)', '2.00')
+    """
+    half = half_of(ci95)
+    if ci95 is None or half is None:
+        return at_places(ratio, places)
+    if abs(ratio - sum(ci95) / 2) <= OFF_CENTRE * half:
+        return f"{at_places(ratio, places)} ± {at_places(half, places)}"
+    return f"{at_places(ratio, places)} ({edges_at(ci95, places)})"
 
 
-# --- caveats ---
+def ratio_places(rows: Sequence[Row]) -> int:
+    """The decimals of one line's ratios: the usual uncertainty shows its first digit; without one, two."""
+    halves = [half for row in rows if (half := half_of(row["ratio_ci95"]))]
+    return places_for(statistics.median(halves), 1) if halves else 2
 
 
-def caveats(analysis: Row) -> list[dict[str, str]]:
-    """Everything a reader must know before believing a number, the grave ones first."""
-    found = [*power_caveats(analysis), *sample_caveats(analysis), *judge_caveats(analysis)]
-    found += [("mixed", "high", f"averaged together although {text}") for text in analysis["mixed"]]
-    rows = [{"key": key, "severity": severity, "text": text} for key, severity, text in found]
-    return sorted(rows, key=lambda row: row["severity"] != "high")
+def ratio_rows(analysis: Row) -> list[dict[str, Any]]:
+    """How many times the baseline's cost each level costs, of each model: the paired change as a ratio.
+
+    ratio = 1 + percent / 100, and so its interval. Levels whose change is not known are left out.
+    """
+    base, metric = analysis["settings"]["baseline"], cost_metric(analysis["level_means"])
+    rows = []
+    for row in analysis["paired"]:
+        if (row["metric"], row["against"]) != (metric, base) or row["percent"] is None:
+            continue
+        edges = row["percent_ci95"]
+        found = {name: row[name] for name in ("board", "model_id", "level", "against", "metric")}
+        found["ratio"] = 1 + row["percent"] / 100
+        found["ratio_ci95"] = None if edges is None else [1 + edge / 100 for edge in edges]
+        rows.append(found)
+    return rows
 
 
-def power_caveats(analysis: Row) -> list[tuple[str, str, str]]:
-    """Where the watts come from, and whether models and judge are real."""
-    found = []
-    models = analysis["models"]
-    if any(model["simulated_power"] for model in models):
-        text = "the power was simulated or replayed, not measured: no joule here is a finding"
-        found.append(("simulated_power", "high", text))
-    demo = [name for name in {model["model_id"] for model in models} if "demo" in name.lower()]
-    if demo:
-        names = ", ".join(printable(name) for name in sorted(demo))
-        found.append(
-            ("demo_models", "high", f"{names}: demo models have random weights, their words mean nothing")
-        )
-    if models and not any(
-        row["metric"] == "energy_joule" and row["mean"] is not None for row in analysis["level_means"]
-    ):
-        found.append(("no_energy", "high", "no run has an energy: the cost shown is latency"))
-    constant = {
-        row["model_id"]
-        for row in analysis["cost_split"]
-        if row["coefficients"]["per_output_token"]["estimate"] is None and row["n_runs"]
-    }
-    if constant:
-        names = ", ".join(printable(name) for name in sorted(constant))
-        text = f"every answer of {names} has the same length: an answer token's cost cannot be told"
-        found.append(("tokens_do_not_vary", "note", text))
-    return found
-
-
-def sample_caveats(analysis: Row) -> list[tuple[str, str, str]]:
-    """Few repeats, few tasks, runs left out, noise, drift."""
-    found, counts = [], analysis["counts"]
-    models = analysis["models"]
-    repeats = min((model["repeats_max"] for model in models), default=FEW_REPEATS)
-    if repeats < FEW_REPEATS:
-        text = f"repeats per task and level: {repeats}; the spread between them is hardly known"
-        found.append(("few_repeats", "note", text))
-    tasks = min((model["tasks"] for model in models), default=FEW_TASKS)
-    if tasks < FEW_TASKS:
-        found.append(("few_tasks", "high", f"{counted(tasks, 'task')}: intervals are wide, tests are weak"))
-    for key, word in (("errors", "an error"), ("hard_flags", "a hard flag")):
-        if counts.get(key):
-            kept = "kept" if analysis["settings"]["include_flagged"] else "left out of every mean"
-            name = "flagged_runs" if key == "hard_flags" else key
-            found.append(
-                (name, "high", f"{counts[key]} of {counts['records']} runs ended with {word} and are {kept}")
-            )
-    found += soft_flags(analysis)
-    for metric in ("energy_joule", "latency_ms"):
-        rows = [row for row in analysis["variation"] if row["metric"] == metric]
-        noisy = sum(row["cells_noisy"] for row in rows)
-        if noisy:
-            name = "energy" if metric == "energy_joule" else "latency"
-            text = f"{name} varies by 10 % or more between repeats in {noisy} of "
-            found.append(("noisy_cells", "note", f"{text}{sum(row['cells'] for row in rows)} cells"))
-    for row in analysis["drift"]:
-        if row["p"] is not None and row["p"] < 0.01:
-            slope, per = row["slope_percent_per_hour"], "per hour"
-            if row["hours"] < 1:
-                slope, per = slope * row["hours"], f"over the {60 * row['hours']:.0f} min of the campaign"
-            what = DRIFTS.get(row["metric"], row["metric"])
-            found.append(("drift", "note", f"{case_name(analysis, row)}: {what} drifts {slope:+.1f} % {per}"))
-    return found
-
-
-def soft_flags(analysis: Row) -> list[tuple[str, str, str]]:
-    """Flags that leave a run in the means but bear on what they mean, and fits that explain little."""
-    found, runs = [], analysis["counts"]["used"]
-    for flag, what in SOFT_FLAGS.items():
-        marked = sum(row["runs"] for row in analysis["flags"] if row["flag"] == flag)
-        if marked:
-            found.append(("flagged_runs", "high", f"{marked} of {runs} runs: {what}"))
-    for row in analysis["cost_split"]:
-        if row["r_squared"] is not None and row["r_squared"] < EXPLAINED:
-            what = "energy" if row["metric"] == "energy_joule" else "latency"
-            text = f"tokens explain only {percent(row['r_squared'])} of {case_name(analysis, row)}'s {what}: "
-            found.append(("weak_fit", "high", text + "its split into prompt and answer means little"))
-    return found
-
-
-def judge_caveats(analysis: Row) -> list[tuple[str, str, str]]:
-    """How far the judge can be trusted."""
-    if not analysis["win_rates"]:
-        return [("no_scores", "high", "no scores: nothing is said about quality")]
-    found = []
-    biased = [row for row in analysis["position_bias"] if row["biased"]]
-    for row in (row for row in biased if row["model_id"] is None or len(analysis["position_bias"]) == 1):
-        slot = "first" if row["first_slot_score"] > 0.5 else "second"
-        text = f"the judge {printable(row['judge_model'])} favours the {slot} answer (first-slot score "
-        text += (
-            f"{row['first_slot_score']:.2f}, McNemar p {p_value(row['mcnemar_p'])}): both orders were asked "
-        )
-        found.append(("position_bias", "high", text + "and a win counts only if they agree"))
-    if len(judges(analysis)) > 1:
-        text = f"{len(judges(analysis))} judges: the answer and the charts show the verdicts of "
-        found.append(("several_judges", "high", text + f"{printable(judges(analysis)[0])}, the tables all"))
-    for judge in judges(analysis):
-        if "demo" in judge.lower() or "stub" in judge.lower():
-            found.append(
-                (
-                    "demo_judge",
-                    "high",
-                    f"the judge {printable(judge)} is a stand-in: its verdicts mean nothing",
-                )
-            )
-    failed = analysis["judge_counts"].get("journal_failed")
-    if failed:
-        found.append(("judge_failures", "note", f"{failed} judge replies gave no verdict and are left out"))
-    tasks = min(row["n_tasks"] for row in analysis["win_rates"])
-    if tasks < FEW_TASKS <= min((model["tasks"] for model in analysis["models"]), default=FEW_TASKS):
-        found.append(("few_tasks", "high", f"some win rates rest on {counted(tasks, 'task')} only"))
-    text = "win rates compare levels of one model: they do not say which model writes better"
-    return [*found, ("quality_is_relative", "note", text)]
-
-
-# --- text for a terminal ---
-
-
-def paragraphs(lines: Iterable[str], mark: str) -> list[str]:
-    """Wrapped lines that hang behind a mark."""
-    out: list[str] = []
-    for line in lines:
-        out += textwrap.wrap(printable(line), WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark))
-    return out
-
-
-def bar(value: float | None, largest: float, block: str, columns: int) -> str:
-    """A bar of up to so many columns; nothing for a missing or negative value."""
-    if value is None or value <= 0 or largest <= 0:
-        return ""
-    return block * max(1, round(columns * value / largest))
-
-
-def model_table(analysis: Row, model: Row, block: str) -> list[str]:
-    """One line per level: tokens, energy or latency with interval and bar."""
-    own = [
-        row for row in analysis["level_means"] if all(row[key] == model[key] for key in ("board", "model_id"))
-    ]
-    means = {(row["level"], row["metric"]): row for row in own}
-    has_energy = any(row["metric"] == "energy_joule" and row["mean"] is not None for row in own)
-    metric = "energy_joule" if has_energy else "latency_ms"
-    unit = {"energy_joule": "J", "latency_ms": "s"}[metric]
-    scale = 1000 if metric == "latency_ms" else 1
-    largest = max((means[level, metric]["mean"] or 0 for level, name in means if name == metric), default=0)
-    facts = [model["quantization"], model["board"], f"{model['runs']} runs", f"{model['tasks']} tasks"]
-    facts += [f"{model['power_source']} power" if model["power_source"] else "no power source"]
-    lines = [*paragraphs([f"{model['model_id']}: " + ", ".join(str(fact) for fact in facts if fact)], "")]
-    lines.append(
-        f"  {'level':<8}{'prompt':>8}{'answer':>8}{'latency s':>11}{metric_title(metric):>10}   95 % CI"
-    )
-    ends = {
-        level: "-" if row["ci95"] is None else "..".join(number(edge / scale) for edge in row["ci95"])
-        for (level, name), row in means.items()
-        if name == metric
-    }
-    # Edges of very different size take more room: the bars then get less.
-    wide = max(13, *(len(text) + 1 for text in ends.values())) if ends else 13
-    for level in (level for level in analysis["levels"] if level in ends):
-        row = means[level, metric]
-        shown = [number(means[level, name]["mean"]) for name in ("prompt_tokens", "completion_tokens")]
-        latency = means[level, "latency_ms"]["mean"]
-        shown.append(number(None if latency is None else latency / 1000))
-        value = number(None if row["mean"] is None else row["mean"] / scale)
-        text = f"  {printable(level)[:7]:<8}{shown[0]:>8}{shown[1]:>8}{shown[2]:>11}{value + ' ' + unit:>10}"
-        drawn = bar(row["mean"], largest, block, BAR + 13 - wide)
-        lines.append(f"{text}   {ends[level]:<{wide}}{drawn}".rstrip())
+def verdicts(analysis: Row) -> list[dict[str, Any]]:
+    """One line a model in hyperfine's manner, or one line a level over many models; with the figures."""
+    rows = ratio_rows(analysis)
+    if not rows:
+        return []
+    base, what = printable(rows[0]["against"]), cost_word(analysis, rows[0]["metric"])
+    cases: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        cases.setdefault(case_name(analysis, row), []).append(row)
+    if len(cases) > CASES_ONE_BY_ONE:
+        return verdicts_over_models(analysis, rows, what)
+    lines = []
+    for name, own in cases.items():
+        places = ratio_places(own)
+        told = [times(row["ratio"], row["ratio_ci95"], places) for row in own]
+        levels = [printable(row["level"]) for row in own]
+        levels[0] += " costs"
+        each = ", ".join(f"{level} {many}" for level, many in zip(levels, told, strict=True))
+        text = f"{name}: {each} times the {what} of {base}"
+        lines.append({"model_id": own[0]["model_id"], "board": own[0]["board"], "text": text, "levels": own})
     return lines
 
 
-def metric_title(metric: str) -> str:
-    """A column's title."""
-    return "energy" if metric == "energy_joule" else "latency"
-
-
-def split_table(analysis: Row) -> list[str]:
-    """Per model and level the extra cost and the prompt's share of it; energy where it was measured, else
-    latency.
-    """
-    energy = any(row["metric"] == "energy_joule" for row in analysis["cost_parts"])
-    metric = "energy_joule" if energy else "latency_ms"
-    scale, unit = (1, "J") if energy else (1000, "s")
-    parts = [row for row in analysis["cost_parts"] if row["metric"] == metric]
-    if not parts:
-        return []
-    base = printable(analysis["settings"]["baseline"])
-    lines = [f"PROMPT OR ANSWER (extra {unit} against {base[:20]}, and whose part it is)"]
-    for row in parts:
-        extra = None if row["extra"] is None else row["extra"] / scale
-        name = case_name(analysis, row)
-        shares = f"{percent(row['prompt_share']):>6} prompt {percent(row['answer_share']):>6} answer"
-        if row["prompt_share"] is None and row["extra"] is not None:
-            halves = [number(row[part] / scale) for part in ("prompt_part", "answer_part")]
-            shares = f"{halves[0]:>6} {unit} prompt {halves[1]:>6} {unit} answer"
-        lines.append(f"  {name[:26]:<27}{printable(row['level'])[:7]:<8}{number(extra):>7} {unit} {shares}")
-    return [*lines, ""]
-
-
-def win_chart(analysis: Row, row: Row) -> str:
-    """A win rate on an axis from 0 to 100 % with its interval; the bar in the middle is chance."""
-    axis = [" "] * SCALE
-    if row["ci95"]:
-        low, high = (round(edge * (SCALE - 1)) for edge in row["ci95"])
-        axis[low : high + 1] = "-" * (high + 1 - low)
-    axis[SCALE // 2] = "|"
-    axis[round(row["win_rate"] * (SCALE - 1))] = "o"
-    name = f"{printable(row['level'])} vs {printable(row['against'])}"
-    return f"  {name[:14]:<15}{percent(row['win_rate']):>6} [{''.join(axis)}] p {p_value(row['p_holm'])}"
-
-
-def text_of(analysis: Row, block: str) -> str:
-    """The whole answer as text."""
-    lines = ["THE ANSWER", *paragraphs(analysis["answer"], "  "), ""]
-    if analysis["caveats"]:
-        marks = {"high": "! ", "note": "- "}
-        lines.append("BEFORE YOU BELIEVE IT")
-        for row in analysis["caveats"]:
-            lines += paragraphs([row["text"]], "  " + marks[row["severity"]])
-        lines.append("")
-    if analysis["models"]:
-        lines.append("COST BY LEVEL (means over tasks)")
-    for model in analysis["models"]:
-        lines += [*model_table(analysis, model, block), ""]
-    lines += split_table(analysis)
-    base = analysis["settings"]["baseline"]
-    mine = of_first_judge(analysis)
-    judged = [row for row in mine["win_rates"] if row["against"] == base]
-    if judged:
-        lines.append(f"WIN RATE AGAINST {printable(base)[:12]} (o, 95 % CI ---, chance |, Holm-adjusted p)")
-        for name in sorted({row["model_id"] for row in judged}):
-            lines.append(f"  {printable(name)[:70]}")
-            lines += [win_chart(analysis, row) for row in judged if row["model_id"] == name]
-        lines.append("")
-    advice = [f"{case_name(mine, row)}: {row['statement']}" for row in mine["cheapest"] if row["statement"]]
-    if advice:
-        lines += ["GOOD ENOUGH AND CHEAPEST", *paragraphs(advice, "  "), ""]
-    return "\n".join(lines[:-1])
+def verdicts_over_models(analysis: Row, rows: Sequence[Row], what: str) -> list[dict[str, Any]]:
+    """One line a level: the median over models and the middle half of them."""
+    lines = []
+    for level in analysis["levels"]:
+        ratios = [row["ratio"] for row in rows if row["level"] == level]
+        if not ratios:
+            continue
+        middle, low, high = (quantile(ratios, share) for share in (0.5, 0.25, 0.75))
+        over = {"level": level, "against": rows[0]["against"], "metric": rows[0]["metric"]}
+        over |= {"n_models": len(ratios), "ratio_median": middle, "ratio_middle_half": [low, high]}
+        places = max(1, places_beside(middle, [low, high]) - 1)
+        text = (
+            f"{printable(level)} costs {at_places(middle, places)} times the {what} of "
+            f"{printable(over['against'])} (median of {counted(len(ratios), 'model')}; the middle half "
+            f"{edges_at([low, high], places)})"
+        )
+        lines.append({"model_id": None, "board": None, "text": text, "levels": [over]})
+    return lines
 
 
 def in_words(analysis: Row) -> dict[str, Any]:
-    """The answer's sentences and the caveats, as analysis.json holds them."""
-    return {"answer": answer(analysis), "caveats": caveats(analysis)}
-
-
-def print_text(analysis: Row) -> None:
-    """The whole answer on stdout, in what its encoding can hold."""
-    utf8 = "utf" in (sys.stdout.encoding or "").lower()
-    text = text_of(analysis, "█" if utf8 else "#")
-    print(text if utf8 else text.encode("ascii", "replace").decode())
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--analysis", type=Path, required=True, help="analysis.json of analyze_levels.py")
-    parser.add_argument(
-        "--json", action="store_true", help="print the sentences and caveats as one JSON object"
-    )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        analysis = read_analysis(args.analysis, ("settings", "levels", "level_means", "win_rates"))
-    except UserError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    if args.json:
-        print(json.dumps(in_words(analysis)))
-    else:
-        print_text(analysis)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    """The answer's sentences, the verdict lines and the caveats, as analysis.json holds them."""
+    return {"answer": answer(analysis), "verdicts": verdicts(analysis), "caveats": caveats(analysis)}

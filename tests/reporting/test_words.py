@@ -1,18 +1,16 @@
-"""The answer in words: what the sentences say, which caveats are loud, what fits a terminal."""
+"""The answer in words: what the sentences and the verdict lines say, which caveats are loud."""
 
 from __future__ import annotations
 
 import copy
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgebench.reporting import words as show_answer
+from edgebench.reporting import caveats, terminal, words
+from tests.fakes.made_analysis import with_models
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
@@ -24,7 +22,7 @@ def analysis() -> dict[str, Any]:
 
 
 def test_three_sentences_say_what_it_cost_what_it_bought_and_what_is_enough(analysis: dict[str, Any]) -> None:
-    cost, quality, advice = show_answer.answer(analysis)
+    cost, quality, advice = words.answer(analysis)
     assert cost.startswith("From L0 to L3 the prompt grows from ") and "simulated energy" in cost
     assert "is prompt" in cost and "is longer answer" in cost
     assert quality.startswith("The judge gives L3 a win rate of ") and "the placebo P wins " in quality
@@ -50,7 +48,7 @@ def test_the_sentences_follow_the_data_when_models_disagree(analysis: dict[str, 
     for row in two["win_rates"]:
         if row["model_id"] == "other":
             row |= {"win_rate": 0.3, "p_holm": 0.9}
-    cost, quality, advice = show_answer.answer(two)
+    cost, quality, advice = words.answer(two)
     assert "rises in 1 of 2 models, by -10 % to +" in cost
     assert "prefers L3 to L0 in 1 of 2 models (win rates 30 % to " in quality
     assert "for made-demo, other" in advice
@@ -60,10 +58,10 @@ def test_a_split_that_holds_for_some_models_names_them(analysis: dict[str, Any])
     two = copy.deepcopy(analysis)
     for table in ("models", "level_means", "paired", "cost_parts", "cost_split"):
         two[table] += [row | {"model_id": "other"} for row in copy.deepcopy(analysis[table])]
-    assert "; reading the prompt is " in show_answer.answer(two)[0]
+    assert "; reading the prompt is " in words.answer(two)[0]
     for row in two["cost_split"]:
         row["r_squared"] = 0.1 if row["model_id"] == "other" else 0.9
-    assert "; for made-demo, of the extra " in show_answer.answer(two)[0]
+    assert "; for made-demo, of the extra " in words.answer(two)[0]
 
 
 def test_a_baseline_and_the_placebo_alone_are_compared(analysis: dict[str, Any]) -> None:
@@ -72,13 +70,13 @@ def test_a_baseline_and_the_placebo_alone_are_compared(analysis: dict[str, Any])
     for table in tables:
         rows = [row for row in analysis[table] if {row["level"], row.get("against", "L0")} <= kept]
         analysis[table] = rows
-    cost, quality, _ = show_answer.answer(analysis | {"levels": ["L0", "P"], "cheapest": []})
+    cost, quality, _ = words.answer(analysis | {"levels": ["L0", "P"], "cheapest": []})
     assert cost.startswith("From L0 to P the prompt grows from ")
     assert quality.startswith("The judge gives P a win rate of ") and " against L0 (" in quality
 
 
 def test_simulated_power_demo_models_and_a_leaning_judge_are_loud(analysis: dict[str, Any]) -> None:
-    high = {row["key"] for row in show_answer.caveats(analysis) if row["severity"] == "high"}
+    high = {row["key"] for row in caveats.caveats(analysis) if row["severity"] == "high"}
     assert {"simulated_power", "demo_models", "few_tasks"} <= high
     leaning = {
         "model_id": None,
@@ -88,66 +86,22 @@ def test_simulated_power_demo_models_and_a_leaning_judge_are_loud(analysis: dict
         "mcnemar_p": 0.001,
     }
     analysis["position_bias"] = [leaning]
-    texts = [row["text"] for row in show_answer.caveats(analysis)]
+    texts = [row["text"] for row in caveats.caveats(analysis)]
     assert any("favours the first answer" in text for text in texts)
     analysis["win_rates"] = []
-    assert "no_scores" in {row["key"] for row in show_answer.caveats(analysis)}
-
-
-def test_the_text_fits_80_columns_and_no_name_moves_the_cursor(analysis: dict[str, Any]) -> None:
-    name = "\x1b[31m" + "very-long-model-name-" * 5
-    text = json.dumps(analysis).replace("made-demo", json.dumps(name)[1:-1])
-    shown = show_answer.text_of(json.loads(text), "█")
-    assert max(map(len, shown.splitlines())) <= 80 and "\x1b" not in shown
-    assert "WIN RATE AGAINST L0" in shown and "█" in shown
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_it_prints_in_any_terminal(encoding: str) -> None:
-    command = [sys.executable, "-S", str(ROOT / "edgebench/reporting/words.py"), "--analysis", str(GOLDEN)]
-    done = subprocess.run(
-        command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding}, check=True
-    )
-    text = done.stdout.decode(encoding)
-    assert text.startswith("THE ANSWER") and ("█" if encoding == "utf-8" else "####") in text
-
-
-def test_win_rates_stand_where_they_belong_on_the_axis(analysis: dict[str, Any]) -> None:
-    row = {"level": "L1", "against": "L0", "win_rate": 1.0, "ci95": [0.0, 1.0], "p_holm": None}
-    chart = show_answer.win_chart(analysis, row)
-    axis = chart[chart.index("[") + 1 : chart.index("]")]
-    assert (axis[0], axis[15], axis[-1], len(axis)) == ("-", "|", "o", show_answer.SCALE)
-
-
-@pytest.mark.parametrize("content", ["{}", "no json", None])
-def test_another_file_is_a_clear_error(
-    tmp_path: Path, content: str | None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    if content is not None:
-        (tmp_path / "a.json").write_text(content)
-    assert show_answer.main(["--analysis", str(tmp_path / "a.json")]) == 1
-    assert capsys.readouterr().err.startswith("error: ")
+    assert "no_scores" in {row["key"] for row in caveats.caveats(analysis)}
 
 
 def test_several_judges_are_not_counted_as_several_models(analysis: dict[str, Any]) -> None:
-    one = show_answer.answer(analysis)
+    one = words.answer(analysis)
     for table in ("win_rates", "cheapest"):
         analysis[table] += [
             row | {"judge_model": "zz", "win_rate": 0.0, "statement": "x"} for row in analysis[table]
         ]
-    assert show_answer.answer(analysis) == one
-    told = [row["text"] for row in show_answer.caveats(analysis) if row["key"] == "several_judges"]
+    assert words.answer(analysis) == one
+    told = [row["text"] for row in caveats.caveats(analysis) if row["key"] == "several_judges"]
     assert told and told[0].startswith("2 judges: ")
-    assert " 0 % [" not in show_answer.text_of({**analysis, "answer": one, "caveats": []}, "#")
-
-
-def test_a_wide_interval_leaves_room_before_the_bar(analysis: dict[str, Any]) -> None:
-    for row in analysis["level_means"]:
-        row["ci95"] = [-0.000512345, 123456.0]
-    lines = show_answer.text_of(analysis, "#").splitlines()
-    shown = [line for line in lines if "123456" in line]
-    assert shown and all("123456 " in line or line.endswith("123456") for line in shown)
-    assert max(map(len, lines)) <= 80
+    assert " 0 % [" not in terminal.text_of({**analysis, "answer": one, "caveats": []}, "#")
 
 
 def test_a_leaning_judge_who_finds_nothing_tells_no_level_from_another(analysis: dict[str, Any]) -> None:
@@ -158,15 +112,61 @@ def test_a_leaning_judge_who_finds_nothing_tells_no_level_from_another(analysis:
     analysis["position_bias"] = [lean | {"first_slot_score": 1.0, "mcnemar_p": 0.0005}]
     for row in analysis["cheapest"]:
         row |= {"cheapest_level": None, "best_level": None, "statement": None}
-    cost, quality, advice = show_answer.answer(analysis)
+    cost, quality, advice = words.answer(analysis)
     assert cost.startswith("From L0 to L3 ")  # what was measured stays
     assert quality.startswith("By this judge no level can be told from another: ")
     assert "favours the first of two answers" in quality and "0 % of 12 pairs" in quality
     assert advice.startswith("No level can be recommended")
-    text = show_answer.text_of({**analysis, "answer": [cost, quality, advice], "caveats": []}, "#")
+    text = terminal.text_of({**analysis, "answer": [cost, quality, advice], "caveats": []}, "#")
     assert "GOOD ENOUGH" not in text and "prefers" not in text
 
 
 def test_an_analysis_from_before_the_undecided_judges_is_read(analysis: dict[str, Any]) -> None:
     analysis.pop("undecided_judges", None)
-    assert show_answer.answer(analysis)[1].startswith("The judge gives L3 ")
+    assert words.answer(analysis)[1].startswith("The judge gives L3 ")
+
+
+# --- the verdict lines
+
+
+def test_a_verdict_line_says_how_many_times_as_much(analysis: dict[str, Any]) -> None:
+    for row in analysis["paired"]:
+        row |= {"percent": 79.56, "percent_ci95": [69.5, 90.4]}
+    (line,) = words.verdicts(analysis)
+    assert "L3 costs 1.8 ± 0.1, P 1.8" in line["text"] and line["text"].endswith(
+        "times the simulated energy of L0"
+    )
+    assert [row["level"] for row in line["levels"]] == ["L3", "P"]
+    assert line["levels"][0]["ratio"] == pytest.approx(1.7956)
+    assert line["levels"][0]["ratio_ci95"] == pytest.approx([1.695, 1.904])
+
+
+def test_without_percentages_there_is_no_verdict_line(analysis: dict[str, Any]) -> None:
+    for row in analysis["paired"]:
+        row |= {"percent": None, "percent_ci95": None}
+    assert words.verdicts(analysis) == []
+
+
+def test_over_many_models_a_verdict_line_is_a_level_s(analysis: dict[str, Any]) -> None:
+    lines = words.verdicts(with_models(analysis, 40))
+    assert [line["levels"][0]["level"] for line in lines] == ["L3", "P"]
+    assert all("median of 40 models" in line["text"] for line in lines)
+
+
+@pytest.mark.parametrize("count", [4, 40, 300])
+def test_no_sentence_and_no_caveat_lists_hundreds_of_names(analysis: dict[str, Any], count: int) -> None:
+    many = with_models(analysis, count)
+    for row in many["cost_split"]:
+        row["r_squared"] = 0.1
+    for row in many["drift"]:
+        row |= {"p": 0.001, "hours": 2.0, "slope_percent_per_hour": 3.0}
+    told = words.in_words(many)
+    texts = [*told["answer"], *(row["text"] for row in (*told["verdicts"], *told["caveats"]))]
+    assert max(map(len, texts)) < 600
+    assert ("others" in " ".join(texts)) == (count > 5)
+
+
+def test_a_superlative_names_the_models_it_could_not_consider(analysis: dict[str, Any]) -> None:
+    many = with_models(analysis, 3)
+    many["cheapest"][0] |= {"cheapest_level": None, "statement": None, "reason": "no cost was measured"}
+    assert "for 1 other no level can be named" in words.answer(many)[2]
