@@ -42,7 +42,6 @@ from edgebench.records.jsonl import exclusive, write_whole
 from edgebench.shell import lifeline
 from edgebench.shell.door import Parser
 from edgebench.shell.launch import room_command
-from edgebench.speculation import summary
 from edgebench.speculation.plan import Cell, plan
 from edgebench.speculation.traffic import profile
 from edgebench.speculation.weighing import CellFailed, CellRun, run_cell
@@ -448,10 +447,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run grids, or hand over to the summary."""
+    """Run grids."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["summary"]:
-        return summary.main(words[1:])
     args = build_parser().parse_args(words)
     try:
         return sweep(args)
