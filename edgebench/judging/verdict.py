@@ -25,96 +25,146 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebench.judging.claims import (
+    CRITERION,
+    GRAMMARS,
+    HAN,
+    HANGUL,
+    KANA,
+    NOT_ENGLISH,
+    NOUN,
+    OTHER_SIDE,
+    claimed_side,
+)
 from edgebench.prompts.thinking import without_reasoning
 from edgebench.records.jsonl import append_whole
 
 # Every rule below returns a side, AMBIGUOUS (stop looking), or None (try the next rule).
 AMBIGUOUS = "?"
-NOUN = r"(?:assistant|answer|response|option|model|candidate|output|chatbot)"
-TIE = r"(?:an? )?(?:tied?|draw|equal(?:ity)?|[ée]galit[ée]|empate|unentschieden|平局|平手)"
+# In every language that claims.py reads, a letter may stand beside a noun, and a verdict behind an anchor.
+NOUNS = "|".join([NOUN, *(grammar.nouns for grammar in GRAMMARS)])
+TIE = (
+    r"(?:(?:an? |it's an? )?(?:tied?|draw|equal(?:ity)?)|[ée]galit[ée]|ex[ -]?(?:æ|ae)quo|match nul|"
+    r"(?:un )?empate"
+    r"|(?:ein )?unentschieden|gleichstand|remis|平局|平手|打平|引き分け|引分け?|同点|互角|무승부|동점|비김"
+    r"|ничья|pareggio|gelijkspel)"
+)
 LABEL = (
-    rf"(?:\[\[(?P<mark>A|B|Tie)\]\]|(?P<tie>\b{TIE}\b)|\b(?P<l>[AB])\s*(?P<op>[<>=])[<>=]?\s*(?P<r>[AB])\b"
-    rf"|\b(?:the )?(?P<noun>{NOUN}[ _]*)?\(?(?P<side>[AB])\b)"
+    rf"(?:\[\[(?P<mark>A|B|Tie)\]\]|(?P<tie>(?<![A-Za-z]){TIE}(?![A-Za-z]))"
+    r"|(?<![A-Za-z0-9])(?P<l>[AB])\s*(?P<op>[<>=])[<>=]?\s*(?P<r>[AB])(?![A-Za-z0-9])"
+    rf"|(?<![A-Za-z0-9])(?:the )?(?P<noun>(?:{NOUNS})[ _]*)?\(?(?<![A-Za-z0-9])(?P<side>[AB])"
+    rf"(?![A-Za-zÀ-ɏ0-9_]))"
 )
 # FastChat's [[C]] is a tie; so are Arena's [[A=B]] and "[Tie]". A bare C is no verdict.
-BRACKETED = re.compile(rf"(?<!\w)(?:\[\[\s*(?P<c>C)\s*\]\]|\[{{1,2}}\s*{LABEL}[\s)]*\]{{1,2}})", re.I)
+BRACKETED = re.compile(
+    rf"(?<![A-Za-z0-9])(?:\[\[\s*(?P<c>C)\s*\]\]|\[{{1,2}}\s*{LABEL}[\s)]*\]{{1,2}})", re.I
+)
 ANCHOR = (
     r"(?:\b(?:verdict|winner|decision|judge?ment|conclusion|result|choice|prefer(?:ence|red)|final|overall"
-    r"|answer|better|pick|vote)\b|结论|判定|胜者)"
+    r"|(?<!correct )(?<!right )(?<!true )answer|better|pick|vote)\b"
+    rf"|(?<![{HAN}{KANA}])(?:最终|最終|最后|最後|我的|综合|綜合|总体|整体|评判|评审|評価|総合|私の|の|的な?"
+    rf"|因此|所以|故|判定|评估|裁判){{0,4}}"
+    r"(?:判断|判斷|判定|裁决|裁決|裁定|结论|結論|结果|結果|判决|判決|胜者|勝者|获胜者|獲勝者|赢家|优胜者"
+    r"|胜出者|选择|選擇|選択|答案|答え|胜方|勝ち"
+    r"|更好的?(?:回答|答案)|更优的?(?:回答|答案)|最佳(?:回答|答案)|较好的?(?:回答|答案)|より良い回答)"
+    rf"|(?<![{HANGUL}])(?:최종\s*|종합\s*|나의\s*|제\s*)?(?:판정|결론|판단|승자|결과|정답|선택|결정|평결"
+    rf"|우승자|답변|답|더 나은 답변|더 좋은 답변)"
+    r"|\b(?:(?:der |die |das |mein |das endgültige |endgültiges )?(?:gewinner(?:in)?|sieger(?:in)?|urteil"
+    r"|endurteil|gesamturteil|fazit"
+    r"|entscheidung|ergebnis|endergebnis|wahl|schlussfolgerung|verdikt|(?:bessere |beste "
+    r"|endgültige )?antwort)"
+    r"|(?:le |la |mon )?(?:gagnante?|vainqueur|verdict|décision|résultat|(?:meilleure )?réponse|choix"
+    r"|jugement)(?: final[e]?)?"
+    r"|(?:el |la |mi )?(?:ganador[a]?|vencedor[a]?|veredicto|decisión|conclusión|resultado|"
+    r"(?:mejor )?respuesta|elección|juicio)(?: final)?"
+    r"|(?:итоговый |окончательный |мой )?(?:победитель|вердикт|решение|вывод|итог|ответ|выбор|результат"
+    r"|заключение)|лучший ответ"
+    r"|vencedor|veredito|(?:melhor )?resposta|vincitore|verdetto|(?:migliore )?risposta|risultato|winnaar"
+    r"|oordeel)\b)"
 )
 # What may stand between "verdict:" and its label; no "not" among it.
 FILLER = (
     r"(?:[^\w\[]|\b(?:is|was|are|be|that|therefore|thus|hence|the|my|our|it|this|goes|go|to|for|in|favou?r|of"
-    r"|final|overall|clearly|winner|verdict|better|preferred|best|choice|one|text|quality)\b){0,40}?"
+    r"|final|overall|clearly|winner|verdict|better|preferred|best|choice|one|text|quality"
+    r"|die|der|das|la|le|el|es|est|ist|это)\b){0,40}?"
 )
-STATED = r"(?:[\s\"'*]*[]:=|>)是–—-]|\s+(?:is|was|goes to)\b|\s*\n|\s*(?=\[\[))"
+STATED = (
+    r"(?:[\s\"'*]*[]:=|>)–—-]|\s+(?:is|was|goes to|ist|lautet|geht an|est|es|это)\b|\s*(?:是|为|為|应为|は"
+    r"|은|는|이)\s*"
+    r"|\s*\n|\s*(?=\[\[))"
+)
 ANCHORED = re.compile(ANCHOR + STATED + FILLER + LABEL, re.I)
-CRITERION = (
-    r"(?:factual|accura|correct|helpful|structur|concis|clarity|relevan|depth|detail|creativ|style)\w*"
+# Behind a label that an anchor names: its end, a mark, a reason, or praise. All else unbinds it.
+CLOSERS = r"[\"'“”»」』》)\]]*"
+COPULA = (
+    r"(?:です|だ|である|とします|とする|と(?:判断|判定|結論(?:づけ|付け)|考え)(?:し)?ます|입니다|이다"
+    r"|이에요|예요|임|(?:으로|로) (?:판단|결정)합니다"
+    r"|了|更好|更优|更佳|胜出|勝出|获胜|胜|の勝ち|の方が良い)?(?:です|だ)?"
 )
+PRAISED = (
+    r"\s*,?\s+(?:(?:because|since|as|for|due|by|over|wins?|won|with|overall|here|in (?:my|this|favou?r"
+    r"|terms of quality)"
+    r"|weil|da|denn|car|parce|porque|ya que|потому|так как)\b"
+    r"|(?:is|was|has|gives?|gave|offers?|provide[sd]?)\s+(?:an?\s|the\s|\w+ly\s|much\s|far\s|also\s"
+    r"|a bit\s){0,4}"
+    r"(?:better|superior|stronger|preferred|preferable|best|(?:overall )?winner|more|clearer|correct|right"
+    r"|most|good|great"
+    r"|answer|response|one)\b(?! (?:errors?|mistakes?|problems?|issues?|flaws?|verbose|wordy|padding"
+    r"|repetitive|than or)\b)"
+    r"|(?:much |slightly |clearly )?(?:better|superior|stronger)\b)"
+)
+NEGATED = (
+    r"(?:not|no|never|isn['’]t|worse|inferior|weaker|loses|lost|less|fails?|lacks?|nicht|kein|schlechter"
+    r"|non|pas|moins|pire"
+    r"|peor|menos|не|нет|хуже|不|没|差|劣|ない|않|못|아니|if|unless|when|only if|wenn|falls|si|если|如果"
+    r"|若|除非)"
+)
+BOUND = re.compile(
+    rf"{CLOSERS}(?:['’]s)?(?:\s*(?:{NOUNS}))?{CLOSERS}\s*{COPULA}{CLOSERS}(?:\s*(?:\Z|\n|[!;。|<]|\.(?!\.\.))"
+    rf"|(?:\s*[,(:]|\s*[–—]|\s+-)\s*(?!{NEGATED}(?![\w]))|\s*[,(–—-]\s*not (?:\[\[)?(?:the other"
+    rf"|{NOUN} )?[AB]?\b"
+    rf"|\s*(?:因为|因為|由于)|{PRAISED})",
+    re.I,
+)
+REASON = "|".join(grammar.reasons for grammar in GRAMMARS)
 CRITERION_LINE = re.compile(
-    rf"^[^\w\n]*(?:\d+\W+)?{CRITERION}\b[^:=|\n]{{0,30}}[:=|-][^\n.]{{0,40}}$", re.I | re.M
+    rf"^[^\w\n]*(?:\d+\W+)?(?:{CRITERION}|事实性?|準確性|准确性|有用性|有帮助性|结构|結構|简洁性?|簡潔性?"
+    rf"|正確性|構成|簡潔さ|사실성|유용성|구조|간결성)"
+    r"\b[^:=|\n]{0,30}[:=|-][^\n.]{0,40}$",
+    re.I | re.M,
 )
 # After a label: a choice of labels ("A or B"), a condition ("A if ...") or a denial ("A is worse").
 UNBINDS = re.compile(
-    r"[\s\"'\])]*(?:(?:[,/|]|\bor\b|\band\b|\bvs\b)[\s,]*(?:or\s+)?[\"'\[(]*"
-    rf"(?:{NOUN} )?(?:A|B|C|Tie)\b|if\b)"
+    r"[\s\"'\])]*(?:(?:[,/|&]|\b(?:or|and|vs|oder|und|ou|et|o|y|или|и)\b|或|和|または|또는)[\s,]*"
+    r"(?:or\s+)?[\"'\[(]*"
+    rf"(?:(?:{NOUNS}) ?)?(?:A|B|C|Tie)(?![A-Za-z])|if\b)"
     rf"|(?:['’]s)?(?: {NOUN})? (?:is|was|does|did)(?:n't| \w*ly)? ?(?:not|worse|inferior|weaker|less)\b",
     re.I,
 )
-# Behind a bare capital A any other lower-case word makes it an article: "A trip to Hawaii".
-VERBS = (
-    r"(?:is|was|has|wins?|won|because|over|by|since|as|for|due|provid\w+|gives?|gave|offers?|better|slightly"
-    r"|and|or|in|with)\b"
-)
-SUBJECT = (
-    rf"(?:(?:\b{NOUN}s? )?\(?(?<![A-Za-z0-9])(?-i:(?P<s>[AB]))(?![A-Za-z0-9])\)?(?:['’]s)?(?: {NOUN}| one)?"
-    rf"|\bthe (?P<nth>first|second) {NOUN}(?: \([AB]\))?)"
-)
-ADVERBS = (
-    r"(?:(?:is|was|does|did|has|provide[sd]?|gives?|gave|offer(?:s|ed)|comes? out|an?|the|much|far|also|still"
-    r"|\w+ly|as|overall)\s+){0,6}"
-)
-# "better" claims a winner, "better structure" does not.
-GOOD = (
-    r"(?:(?:better|superior|stronger|prefer(?:able|red)|best|the winner|ahead)(?=\s*(?:$|[,.;:!)\n]"
-    r"|(?:than|to|job|answer|response|choice|option|one|overall|because|since|as|for|due|here)\b"
-    r"|in (?:this|general|every|all)))|wins|won|outperforms?|更[好优佳])"
-)
-CLAIMS = [
-    re.compile(rf"{SUBJECT},?\s*{ADVERBS}(?:{GOOD}|(?P<bad>worse|inferior|weaker|loses|less \w+))", re.I),
-    re.compile(
-        rf"\b(?:prefer|choose|pick|select|favou?r|go with|vote for|in favou?r of|edge to|win to) {SUBJECT}",
-        re.I,
-    ),
-    re.compile(
-        rf"\b(?:better|best|superior|stronger|preferred|winning) {NOUN} (?:here )?(?:is|was) {SUBJECT}", re.I
-    ),
-    re.compile(rf"\b(?:so|therefore|thus|hence|ultimately|overall),? {SUBJECT}(?=\s*(?:[.!]|$))", re.I),
-]
-TIED = re.compile(
-    r"\b(?<!not )(?:it's|is|as|call it|be|are|were|a)(?: an?| considered| essentially){0,3} (?:tied?|draw)\b"
-    r"|\bno clear winner\b|\bneither \w+(?: \w+){0,3} better\b"
-    r"|\b(?:are|is|were) (?:of |about |roughly )*(?:equal(?:ly good)?|the same)(?: in)?(?: quality)?"
-    r"(?=\s*(?:$|[,.;!]))",
+# A mark that is quoted, denied, compared with or part of an instruction is not the judge's own.
+NOT_OWN = re.compile(
+    r"(?:\b(?:not|n['’]t|says?|said|outputs?|returns?|prints?|writes?|contains?|answer with|than|over"
+    r"|beats?|against|instead of"
+    r"|rather than|outperforms?|versus|vs\.?|from|nor|neither|reject(?:s|ed)?|if|unless|als|que|чем)|不如"
+    r"|比|优于)\W*"
+    rf"(?:{NOUN}\W*)?\Z",
     re.I,
 )
-DENIED = re.compile(
-    r"\b(?:not|no|never|neither|nor|cannot|hardly|if|could|might|should|whether|unless)\b|n['’]t\b", re.I
-)
-CONCLUDES = re.compile(r"\b(?:therefore|thus|hence|overall|conclusion|ultimately|so|verdict|final)\b", re.I)
-# A mark that is quoted, denied, or part of an instruction is not the judge's own.
-NOT_OWN = re.compile(
-    r"\b(?:not|says?|said|outputs?|returns?|prints?|writes?|contains?|answer with)\W*\Z", re.I
+MARK_LOST = re.compile(
+    r"[\s\"']*(?:(?:is|was|are)\s+(?:\w+\s+){0,2}?(?:not|worse|inferior|weaker|less|wrong|incorrect)\b|"
+    r"(?:loses|lost|fails)\b"
+    r"|(?:does|did|can|could|would)(?:n['’]t| not)\b|(?:isn|wasn)['’]t\b|不如|不是|并不|更差)",
+    re.I,
 )
 CONCLUDING = (
     r"\b(?:therefore|thus|hence|conclusion|ultimately|finally|but)\b[^\[]{0,200}\[\[(A|B|Tie)\]\]\W*\Z"
 )
 KEY = (
     r"(?:final_?|overall_?)?(?:winner|verdict|answer|choice|result|decision|judge?ment|preferred|preference"
-    r"|better|better_answer|pick|overall)"
+    r"|better|better_answer|pick|overall|胜者|判定|结论|勝者)"
 )
 LOOSE_JSON = re.compile(rf"[\"']{KEY}[\"']\s*:\s*[\"']([^\"'\n,}}]+)(?:[\"']\s*([|/]|or\b))?", re.I)
+QUOTED = re.compile(r"(?<![:=] )(?<![:=])[\"“«「][^\"“”«»「」\n]*[\"”»」]")
 
 
 def named(found: re.Match[str]) -> str | None:
@@ -127,12 +177,17 @@ def named(found: re.Match[str]) -> str | None:
 
 
 def clean_reply(raw: str) -> str:
-    """The reply without thinking, invisible characters, markup and end tokens; its marks made uniform."""
+    """The reply without thinking, invisible characters, markup and end tokens; its marks made uniform.
+
+    A heading gets a colon: it announces what follows, as a label that ends with one does.
+    """
     text = unicodedata.normalize("NFKC", html.unescape(raw))
     text = "".join(char for char in text if unicodedata.category(char) != "Cf")
     text = without_reasoning(text)
     text = re.sub(r"<\|[^|<>\n]*\|>|</s>|<(?:end_of_turn|eos)>", " ", text)
     text = re.sub(r"\\boxed\{(?:\\text\{)?\s*([^{}]*?)\s*\}{1,2}", r"[[\1]]", text)
+    if text.count("\n") > text.rstrip().count("\n") - 1 and "\n" in text.strip():
+        text = re.sub(r"^\s{0,3}#+\s+([^\n:]*[^\n:\s])[ \t]*$", r"\1:", text, flags=re.M)
     text = re.sub(r"^\s*(?:```|~~~)\w*\s*?$|\*\*|__|`|^\s{0,3}(?:#+|>)\s", "", text, flags=re.M)
     return BRACKETED.sub(lambda found: f"[[{named(found)}]]", text).replace("*", "").strip()
 
@@ -145,6 +200,7 @@ def whole_label(text: str) -> str | None:
     """
     bare = re.sub(r"^\W+|(?<![+-])\W+$|\s\W+$", "", text)
     bare = re.sub(r"^(?:it['’]s|it is|this is|i (?:pick|choose|prefer|vote for)) ", "", bare, flags=re.I)
+    bare = re.sub(r"(?:です|だ|입니다|이다)$", "", bare)
     found = None if re.search(r"\b[AB][+-]", text) else re.fullmatch(LABEL, bare, re.I)
     return named(found) if found else None
 
@@ -160,108 +216,163 @@ def winner_values(value: Any) -> Iterator[Any]:
             yield item
 
 
-def json_verdict(text: str) -> str | None:
-    """The winner that JSON names, whole, truncated or single-quoted; AMBIGUOUS where it names none or two."""
+def json_side(item: Any) -> str | None:
+    """The side that a winner-like key of JSON names. Numbered from 1: {"winner": 2} is the second answer."""
+    if isinstance(item, str):
+        return whole_label(item) or claimed_side(item)
+    return {1: "A", 2: "B"}.get(item) if isinstance(item, int) and not isinstance(item, bool) else None
+
+
+def json_verdict(text: str) -> tuple[str | None, str]:
+    """The winner that JSON names, whole, truncated or single-quoted, and the text outside of it.
+
+    AMBIGUOUS where it names none or two.
+    """
     values: list[Any] = []
-    start = text.find("{")
+    outside = ""
+    start, done = text.find("{"), 0
     while start >= 0:
         try:
             parsed, end = json.JSONDecoder().raw_decode(text, start)
             values += winner_values(parsed)
+            outside += text[done:start] + "\n"
+            done = end
         except (ValueError, RecursionError):
             end = start + 1
         start = text.find("{", end)
+    outside += text[done:]
     if not values:
         loose = LOOSE_JSON.findall(text)
-        values = [None if choice else value for value, choice in loose]
-    sides = {(whole_label(item) or claimed_side(item)) if isinstance(item, str) else None for item in values}
-    return (sides.pop() or AMBIGUOUS) if len(sides) == 1 else AMBIGUOUS if sides else None
+        values, outside = [None if choice else value for value, choice in loose], ""
+    sides = {json_side(item) for item in values}
+    return (sides.pop() or AMBIGUOUS) if len(sides) == 1 else AMBIGUOUS if sides else None, outside
 
 
 def anchored_label(text: str) -> str | None:
-    """The label after "verdict:", "winner is", "[RESULT]": the last one, of the strongest wording."""
-    weak, strong = None, None
+    """The label after "verdict:", "winner is", "[RESULT]": the last one, of the strongest wording.
+
+    AMBIGUOUS where two of the strongest wording differ and the last is not the end of the reply, or where
+    what follows claims the other side.
+    """
+    ranked: dict[int, list[tuple[str | None, int]]] = {1: [], 2: [], 3: []}
     for found in ANCHORED.finditer(text):
         after, side = text[found.end() :], found["side"]
-        if UNBINDS.match(after) or (
-            side and not found["noun"] and re.match(rf" +(?!{VERBS})[a-z]|\w", after)
-        ):
+        if UNBINDS.match(after) or ((side or found["mark"]) in ("A", "B") and not BOUND.match(after)):
             continue
         if side in ("a", "b") and not re.match(r"\W*(?:\n|$)", after):
             continue
-        weak = named(found) or weak
-        if re.search(r"final|verdict|overall", found[0], re.I):
-            strong = named(found) or strong
-    return strong or weak
+        words = text[max(0, found.start() - 12) : found.end()].lower()
+        rank = 3 if re.search(r"final|最终|最終|최종|endgültig|endurteil|итогов|окончательн", words) else 1
+        rank = max(
+            rank, 2 if re.search(r"verdict|overall|urteil|вердикт|veredic|判定|판정|结论|結論", words) else 1
+        )
+        if named(found):
+            ranked[rank].append((named(found), found.end()))
+    for rank in (3, 2, 1):
+        if ranked[rank]:
+            side, end = ranked[rank][-1]
+            rest = text[end:]
+            differ = len({one for one, _ in ranked[rank]}) > 1 and re.search(r"\w", rest)
+            denied = side in OTHER_SIDE and claimed_side(rest) == OTHER_SIDE[side]
+            return AMBIGUOUS if differ or denied else side
+    return None
 
 
 def marked_label(text: str) -> str | None:
     """The only [[label]] of its own, the first of "[[B]] is better than [[A]]", or a concluding one."""
-    if re.search(r"\[\[(?:A|B|Tie)\]\][\"'\s]*if\b", text):
+    if re.search(r"\[\[(?:A|B|Tie)\]\][\"'\s]*(?:if|when|unless)\b", text):
         return AMBIGUOUS  # an echo of the instructions
     marks = [
         found
         for found in re.finditer(r"\[\[(A|B|Tie)\]\]", text)
-        if not NOT_OWN.search(text[max(0, found.start() - 30) : found.start()])
+        if not NOT_OWN.search(text[max(0, found.start() - 40) : found.start()])
+        and not MARK_LOST.match(text, found.end())
     ]
     sides = {found[1] for found in marks}
     if len(sides) == 2:
-        compared = r"\[\[([AB])\]\] (?:is|was) (?:\w+ )?better than \[\[[AB]\]\]"
+        compared = r"\[\[([AB])\]\] (?:is|was) (?:\w+ly )?better than \[\[[AB]\]\]"
         found = re.search(compared, text) or re.search(CONCLUDING, text, re.I)
         return found[1] if found else AMBIGUOUS
-    return sides.pop() if len(sides) == 1 else AMBIGUOUS if sides else None
+    if len(sides) == 1:
+        side = sides.pop()
+        denied = side in OTHER_SIDE and claimed_side(text[marks[-1].end() :]) == OTHER_SIDE[side]
+        return AMBIGUOUS if denied else side
+    return AMBIGUOUS if sides else None
 
 
 def lone_line(text: str) -> str | None:
-    """The label alone on the last or the first line, or the one that opens the reply ("A: it is ...")."""
+    """The label alone on the last or the first line, or the one that opens the reply ("A: it is ...").
+
+    A label that ends with a colon heads a part of the reply and decides nothing. One with a noun on the first
+    line ("Answer A") may be such a heading without its colon: prose must claim the same.
+    """
     lines = [line for line in text.splitlines() if line.strip()] or [""]
-    sides = {side for side in map(whole_label, (lines[0], lines[-1])) if side}
-    if sides:
-        return sides.pop() if len(sides) == 1 else AMBIGUOUS
+    alone = [(place, whole_label(line)) for place, line in enumerate(lines) if not re.search(r":\W*$", line)]
+    labels = [(place, side) for place, side in alone if side]
+    sides = {side for _, side in labels}
+    last = len(lines) - 1
+    claimed = claimed_side(text)
+    if len(sides) == 1 and labels and {place for place, _ in labels} & {0, last}:
+        side = str(labels[0][1])
+        is_bare = len(re.sub(r"\W", "", lines[labels[0][0]])) == 1 or side == "Tie"
+        place = labels[-1][0]
+        if place == last or is_bare or claimed == side:
+            return AMBIGUOUS if claimed and claimed == OTHER_SIDE.get(side) and place != last else side
+        return AMBIGUOUS
+    if len(sides) > 1:
+        # Headings of both parts and then the verdict; two lone letters are no verdict.
+        before = {side for place, side in labels if place != last}
+        return labels[-1][1] if labels[-1][0] == last and {"A", "B"} <= before else AMBIGUOUS
+    return opening_label(text)
+
+
+def opening_label(text: str) -> str | None:
+    """The label that opens a reply with its reason ("B, because ..."), if the reason speaks for it."""
     opening = re.match(
-        rf"\W*(?:{NOUN} )?([ABb]|(?i:{TIE}))\s*(?:[:–—(]|-\s|\.\s|, (?:because|since|as)\b)(.*)", text, re.S
+        rf"\W*(?:{NOUN} )?([ABb]|(?i:{TIE}))\s*(?:[–—(:]|-\s|\.\s|, (?:because|since|as|weil|car|porque)\b)"
+        rf"(.*)",
+        text,
+        re.S,
     )
     if not opening or re.search(r"\b[AB]\s*[:(]|\b[AB]\s*=(?!\s*[AB])|^\W*[AB]\b[).]", opening[2], re.M):
         return None
-    return opening[1].upper() if len(opening[1]) == 1 else "Tie"
-
-
-def claimed_side(text: str) -> str | None:
-    """The winner that prose claims ("A is better than B") if its conclusions, or all its claims, agree."""
-    concluded: set[str] = set()
-    claimed: set[str] = set()
-    for sentence in re.split(r"(?<=[.!?;])\s+|\n+", text):
-        sides = {"Tie"} if TIED.search(sentence) else set()
-        for found in () if sides else (match for claim in CLAIMS for match in claim.finditer(sentence)):
-            before, after = (
-                sentence[max(0, found.start() - 25) : found.end()],
-                sentence[found.end() : found.end() + 60],
-            )
-            if DENIED.search(before) or re.match(
-                rf"[^,.;]*\b(?:in|at|on|for)\b[^,.;]{{0,20}}\b{CRITERION}\b", after, re.I
-            ):
-                continue
-            side = found["s"] or {"first": "A", "second": "B"}[found["nth"].lower()]
-            sides.add({"A": "B", "B": "A"}[side] if found.groupdict().get("bad") else side)
-        claimed |= sides
-        concluded |= sides if CONCLUDES.search(sentence) else set()
-    for chosen in (concluded, claimed):
-        if len(chosen) == 1:
-            return chosen.pop()
-    return None
+    side = opening[1].upper() if len(opening[1]) == 1 else "Tie"
+    if side == "Tie":
+        return side
+    reason = re.split(r"[.!?。\n]", opening[2].strip(), maxsplit=1)[0]
+    lost = (
+        rf"\W*(?:it |this |the answer |{NOUN} )?(?:is |was |has |does |ist |est |es )?"
+        rf"(?:\w+ly )?{NEGATED}(?!\w)|[^.]*\bthan (?:{NOUN} )?{side}\b"
+    )
+    foreign = NOT_ENGLISH.search(reason) or re.search(r"[^\W\d_A-Za-z\u00c0-\u024f]", reason)
+    doubtful = re.match(lost, reason, re.I) or (foreign and not re.match(REASON, reason, re.I))
+    return AMBIGUOUS if doubtful or claimed_side(opening[2]) == OTHER_SIDE[side] else side
 
 
 def parse_verdict(raw: str | None) -> str | None:
     """A, B or Tie as the judge's reply states it, by slot; None where it states none. There is no default."""
     text = clean_reply(raw or "")
-    found = whole_label(text) or json_verdict(text)
+    found = whole_label(text) or ("Tie" if re.fullmatch(r"neither\W*", text, re.I) else None)
     if not found:
-        # What the judge quotes (an answer that asks for [[A]]) is not what it says.
-        quoted = r"(?<![:=] )(?<![:=])[\"“][^\"“”\n]*[\"”]"
-        said = re.sub(quoted, lambda found: " " if len(found[0].split()) > 2 else found[0], text)
-        said = CRITERION_LINE.sub("", said) if said.strip() else text
-        found = anchored_label(said) or marked_label(said) or lone_line(said) or claimed_side(said)
+        found, outside = json_verdict(text)
+        spoken = stated_side(outside) if found in OTHER_SIDE and outside.strip() else None
+        if found in OTHER_SIDE and spoken == OTHER_SIDE[str(found)]:
+            return None  # JSON that is quoted, perhaps
+    if not found:
+        found = stated_side(text) or claimed_side(without_quotes(text))
     return None if found == AMBIGUOUS else found
+
+
+def without_quotes(text: str) -> str:
+    """The text without what the judge quotes (an answer that asks for [[A]]) and without single criteria."""
+    said = QUOTED.sub(lambda found: " " if len(found[0].split()) > 2 else found[0], text)
+    return CRITERION_LINE.sub("", said) if said.strip() else text
+
+
+def stated_side(text: str) -> str | None:
+    """The side that a text states as its verdict: behind an anchor, in marks, or alone on a line."""
+    said = without_quotes(text)
+    return anchored_label(said) or marked_label(said) or lone_line(said)
 
 
 def reading(line: Mapping[str, Any]) -> dict[str, Any]:

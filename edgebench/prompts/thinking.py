@@ -33,12 +33,13 @@ class Marks:
     closes_alone: bool = True
 
 
+# <think>; <seed:think>, <mm:think>, <think:opensource> and <longcat_think> are the same with a family's name.
+ANY_TAG = r"(?:\w+[:_])?(?:think|thinking|thoughts?|reasoning)(?::\w+)?"
 MARKS = (
-    # <think>; <seed:think>, <mm:think> and <think:opensource> are the same in a namespace of their own.
     Marks(
         "DeepSeek-R1, Qwen3, QwQ, GLM, Granite, SmolLM3, Nemotron, Phi-4 reasoning; Seed-OSS, MiniMax,"
-        " Hunyuan; EXAONE Deep (thought), Reka (reasoning)",
-        r"(?i:<(?P<tag>(?:\w+:)?(?:think|thinking|thought|reasoning)(?::\w+)?)>)",
+        " Hunyuan, LongCat; EXAONE Deep (thought), Reka (reasoning)",
+        rf"(?i:<(?P<tag>{ANY_TAG})>)",
         r"(?i:</{tag}>)",
     ),
     Marks("Magistral, Ministral reasoning", r"\[THINK\]", r"\[/THINK\]"),
@@ -47,13 +48,13 @@ MARKS = (
     Marks("Sky-T1, OpenThinker", r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
     Marks("Gemma 4", r"<\|channel>thought\b", r"<channel\|>"),
     Marks("MedGemma", r"<unused94>thought\b", r"<unused95>"),
+    Marks("Pangu", r"\[unused16\]", r"\[unused17\]"),
     Marks("Apertus", r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),
     Marks("Kimi K3", r"<\|open\|>think<\|sep\|>", r"<\|close\|>think<\|sep\|>"),
     # Elsewhere <|end|> ends a turn.
     Marks("Solar Open", r"<\|think\|>", r"<\|end\|>", closes_alone=False),
     Marks("Apriel", r"Here are my reasoning steps:", r"\[BEGIN FINAL RESPONSE\]"),
 )
-ANY_TAG = r"(?:\w+:)?(?:think|thinking|thought|reasoning)(?::\w+)?"
 OPENING = re.compile("|".join(f"(?:{marks.opening.replace('?P<tag>', '?:')})" for marks in MARKS))
 CLOSING_ALONE = re.compile(
     "|".join(f"(?:{marks.closing.replace('{tag}', ANY_TAG)})" for marks in MARKS if marks.closes_alone)
