@@ -29,9 +29,6 @@ VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 # The rooms of engine/ that other wings may import: the parent's side, which never loads the engine itself.
 ENGINE_FOR_OTHERS = {"edgebench.engine.client"}
 
-# Rooms outside engine/ that still import llama_cpp themselves. To be emptied, never to grow.
-ENGINE_IMPORTED_OUTSIDE = {"edgebench/judging/local_server.py"}
-
 LONGEST_BODY_THAT_MAY_STAND_TWICE = 6  # lines
 
 
@@ -154,7 +151,7 @@ def test_the_engine_is_imported_in_its_wing_alone() -> None:
         for path in [*ROOMS, *DOORS]
         if ROOT / "edgebench" / "engine" not in path.parents and imports(path, "llama_cpp")
     }
-    assert outside <= ENGINE_IMPORTED_OUTSIDE
+    assert not outside
 
 
 def test_what_other_wings_import_of_the_engine_loads_without_it(laptop: dict[str, str]) -> None:

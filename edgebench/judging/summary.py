@@ -1,109 +1,72 @@
-#!/usr/bin/env python3
 """What the judge said, and whether it can be believed: a short table from the scores and the journal.
 
 Per model and level: pairs won, tied and lost, and the win rate against the baseline level (a tie is half a
-win), with its n. Then the judge itself: how often the two orders of a pair agree, the first-slot score (mean
-score of whatever stood first; 0.5 is no lean) with an exact sign test, what was decided by rule or cut off by
-the token limit, and the tokens it took. judge_pairs.py prints this at its end; intervals and length effects
-are the business of analyze_levels.py.
-
-Example:
-    python edgebench/__main__.py edgebench.judging.summary --scores results/scores_mtbench.csv \\
-        --journal results/scores_mtbench.journal.jsonl --baseline L0
+win) with the number of tasks it rests on. Then the judge itself: how often the two orders of a pair agree,
+the first-slot score (mean score of whatever stood first; 0.5 is no lean) with an exact sign test, what was
+decided by rule or cut off by the token limit, and the tokens it took. Intervals and length effects are the
+business of analysis/. Standard library only: this is printed on a laptop.
 """
 
-import argparse
-import csv
-import sys
+from __future__ import annotations
+
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from edgebench.errors import UserError
-from edgebench.records.jsonl import read_jsonl
-from edgebench.records.judgment import SCORE_OF_SIDE, SCORE_OF_WINNER
+from edgebench.judging.pool import Prices
+from edgebench.records.judgment import SCORE_OF_SIDE, JournalLine, ScoreRow
+from edgebench.shell.text import printable, shortened, text_table
 from edgebench.stats.slots import Lean, lean_of
+from edgebench.stats.win_rate import win_rate_of
 
 LEANS_P = 0.05  # two-sided, exact
+NAME_LETTERS = 32  # of a model's name in the table, which is to fit in 80 columns
 
 
-class SummaryError(UserError):
-    """Something the user can put right: a file that is not there or is not what it should be."""
+def counting_lines(lines: Iterable[JournalLine], rows: Sequence[ScoreRow]) -> list[JournalLine]:
+    """The line that counts of each game, the last one, for the pairs that stand in the scores."""
+    scored = {(row.task_id, row.model_id, row.turn, row.pair, row.judge_model) for row in rows}
+    decided = [line for line in lines if line.winner_side and line.game[:5] in scored]
+    return list({line.game: line for line in decided}.values())
 
 
-def read_scores(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines))
-    except OSError as exc:
-        raise SummaryError(f"cannot read the scores: {exc} (--scores)") from exc
-    if rows and not {"model_id", "pair", "winner", "task_id", "turn"} <= rows[0].keys():
-        raise SummaryError(f"{path} is no scores file: it has no columns model_id, pair, winner (--scores)")
-    return rows
-
-
-def read_games(path: Path, rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """The line that counts of each game, the last one in the file, for the pairs that stand in the scores."""
-    names = ("task_id", "model_id", "turn", "pair", "judge_model")
-    scored = {tuple(row[name] for name in names) for row in rows}
-    games: dict[tuple[Any, ...], dict[str, Any]] = {}
-    try:
-        for _, line in read_jsonl(path):
-            if line and tuple(str(line.get(name)) for name in names) in scored and line.get("winner_side"):
-                key = tuple(line.get(name) for name in (*names, "repeat", "order"))
-                games.pop(key, None)
-                games[key] = line
-    except OSError as exc:
-        raise SummaryError(f"cannot read the journal: {exc} (--journal)") from exc
-    return list(games.values())
-
-
-def count_wins(rows: Sequence[Mapping[str, str]]) -> dict[tuple[str, str], Counter[str]]:
-    """(model, level) -> won, tied, lost over all reconciled pairs the level is in."""
-    wins: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+def scores_of_levels(rows: Iterable[ScoreRow]) -> dict[tuple[str, str], list[tuple[str, str, float]]]:
+    """(model, level) -> (task, level it was compared with, score: 1 won, 0.5 tied, 0 lost)."""
+    found: dict[tuple[str, str], list[tuple[str, str, float]]] = defaultdict(list)
     for row in rows:
-        left, _, right = row["pair"].partition("_vs_")
-        outcome = {"A": ("won", "lost"), "B": ("lost", "won")}.get(row["winner"], ("tied", "tied"))
-        wins[row["model_id"], left][outcome[0]] += 1
-        wins[row["model_id"], right][outcome[1]] += 1
-    return wins
+        found[row.model_id, row.left].append((row.task_id, row.right, row.score))
+        found[row.model_id, row.right].append((row.task_id, row.left, 1.0 - row.score))
+    return found
 
 
-def rates_against(rows: Sequence[Mapping[str, str]], baseline: str) -> dict[tuple[str, str], list[float]]:
-    """(model, level) -> per task the score against the baseline level: 1 won, 0.5 tied, 0 lost."""
-    scores: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in rows:
-        left, _, right = row["pair"].partition("_vs_")
-        points = SCORE_OF_WINNER.get(row["winner"], 0.5)
-        if right == baseline:
-            scores[row["model_id"], left].append(points)
-        elif left == baseline:
-            scores[row["model_id"], right].append(1.0 - points)
-    return scores
-
-
-def measure_lean(games: Sequence[Mapping[str, Any]]) -> Lean:
+def measure_lean(games: Iterable[JournalLine]) -> Lean:
     """The slots, from the games that were asked (not decided by rule) in both orders."""
     sides: dict[tuple[Any, ...], dict[str, str]] = defaultdict(dict)
     for game in games:
-        if game.get("order") in ("left_first", "right_first"):
-            names = ("task_id", "model_id", "turn", "pair", "repeat", "judge_model")
-            sides[tuple(game.get(name) for name in names)][game["order"]] = game["winner_side"]
+        if game.order and game.winner_side:
+            sides[game.game[:-1]][game.order] = game.winner_side
     both = [(found["left_first"], found["right_first"]) for found in sides.values() if len(found) == 2]
     return lean_of([(SCORE_OF_SIDE[one], 1.0 - SCORE_OF_SIDE[other]) for one, other in both])
 
 
-def table(rows: Sequence[Mapping[str, str]], baseline: str) -> list[str]:
-    wins, rates = count_wins(rows), rates_against(rows, baseline)
-    width = max([len("model"), *(len(model) for model, _ in wins)])
-    lines = [f"{'model':{width}}  level    won  tied  lost   win rate against {baseline} (n)"]
-    for model, level in sorted(wins):
-        count, scores = wins[model, level], rates.get((model, level), [])
-        rate = f"{sum(scores) / len(scores):.3f} ({len(scores)})" if scores else "-"
-        counts = f"{count['won']:5} {count['tied']:5} {count['lost']:5}"
-        lines.append(f"{model:{width}}  {level:6} {counts}   {rate}")
-    return lines
+def table(rows: Sequence[ScoreRow], baseline: str) -> list[str]:
+    """One line a model and level."""
+    cells = []
+    for (model, level), scores in sorted(scores_of_levels(rows).items()):
+        values = [score for _, _, score in scores]
+        rate = win_rate_of((task, score) for task, other, score in scores if other == baseline)
+        cells.append(
+            [
+                shortened(printable(model), NAME_LETTERS),
+                printable(level),
+                values.count(1.0),
+                values.count(0.5),
+                values.count(0.0),
+                f"{rate.rate:.3f} ({rate.tasks})" if rate else "-",
+            ]
+        )
+    heads = ["model", "level", "won", "tied", "lost", f"win rate against {printable(baseline)} (n tasks)"]
+    return text_table(heads, cells, left=2)
 
 
 def about_judge(lean: Lean) -> list[str]:
@@ -124,61 +87,31 @@ def about_judge(lean: Lean) -> list[str]:
     return lines
 
 
-def about_journal(
-    games: Sequence[Mapping[str, Any]], price_in: float | None, price_out: float | None
-) -> list[str]:
-    """What rules decided, what was cut, the tokens spent and their price per million, who replied."""
-    rules = Counter(str(game["rule"]) for game in games if game.get("rule"))
-    cut = sum(bool(game.get("left_truncated") or game.get("right_truncated")) for game in games)
-    spent = [sum(game.get(name) or 0 for game in games) for name in ("prompt_tokens", "completion_tokens")]
+def about_journal(games: Sequence[JournalLine], prices: Prices) -> list[str]:
+    """What rules decided, what was cut, the tokens spent and their price, who replied."""
+    rules = Counter(game.rule for game in games if game.rule)
+    cut = sum(bool(game.left_truncated or game.right_truncated) for game in games)
+    tokens_in = sum(game.prompt_tokens or 0 for game in games)
+    tokens_out = sum(game.completion_tokens or 0 for game in games)
     told = ", ".join(f"{count} {rule}" for rule, count in sorted(rules.items())) or "none"
     lines = [f"decided by rule: {told}; replies about an answer that the token limit cut: {cut}"]
-    if any(spent):
-        cost = (spent[0] * (price_in or 0.0) + spent[1] * (price_out or 0.0)) / 1e6
-        priced = price_in is not None or price_out is not None
-        lines.append(f"tokens {spent[0]:,} in, {spent[1]:,} out" + (f"; cost {cost:,.2f}" if priced else ""))
-    models = sorted({str(game["reply_model"]) for game in games if game.get("reply_model")})
+    if tokens_in or tokens_out:
+        cost = prices.cost(tokens_in, tokens_out)
+        spent = f"tokens {tokens_in:,} in, {tokens_out:,} out"
+        lines.append(spent + ("" if cost is None else f"; cost {cost:,.2f}"))
+    models = sorted({printable(game.reply_model) for game in games if game.reply_model})
     return [*lines, f"the judge calls itself {', '.join(models)}"] if models else lines
 
 
-def summary_of(
-    scores: Path,
-    journal: Path,
-    baseline: str = "L0",
-    price_in: float | None = None,
-    price_out: float | None = None,
-) -> str:
-    """The table of wins, and what is to be said of the judge. Raises SummaryError."""
-    rows = read_scores(scores)
-    games = read_games(journal, rows)
+def summary_lines(
+    rows: Sequence[ScoreRow], journal: Iterable[JournalLine], baseline: str, prices: Prices | None = None
+) -> list[str]:
+    """The table of wins, and what is to be said of the judge."""
     if not rows:
-        return "no pair has been judged in both orders yet"
-    lines = [*table(rows, baseline), *about_judge(measure_lean(games))]
-    return "\n".join([*lines, *about_journal(games, price_in, price_out)])
-
-
-def build_parser() -> argparse.ArgumentParser:
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
-    parser.add_argument("--scores", type=Path, required=True, help="scores_mtbench.csv")
-    parser.add_argument(
-        "--journal", type=Path, required=True, help="its journal, scores_mtbench.journal.jsonl"
-    )
-    parser.add_argument("--baseline", default="L0", help="level the others are compared with (default: L0)")
-    parser.add_argument("--price_in", type=float, help="price of a million input tokens")
-    parser.add_argument("--price_out", type=float, help="price of a million output tokens")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        print(summary_of(args.scores, args.journal, args.baseline, args.price_in, args.price_out))
-    except SummaryError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        return ["no pair has been judged in both orders yet"]
+    games = counting_lines(journal, rows)
+    return [
+        *table(rows, baseline),
+        *about_judge(measure_lean(games)),
+        *about_journal(games, prices or Prices()),
+    ]

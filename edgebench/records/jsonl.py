@@ -55,6 +55,51 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
             yield number, record if isinstance(record, dict) else None
 
 
+def first_unreadable(path: Path) -> str | None:
+    """What the first line of a file that is no record is instead, with the cure; None where all are records.
+
+    Raises one of UNREADABLE.
+    """
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            bare = line.strip(BYTE_ORDER_MARK + b" \t\r\n")
+            if bare and not is_object(line):
+                return f"line {number} is {what_is(bare)}"
+    return None
+
+
+def what_is(line: bytes) -> str:
+    """What a line is that is no JSON object, and the command that mends it.
+
+    >>> what_is(b'{"a": 1}{"a": 2}{"a": 3}')
+    '3 records glued together; jq -c . FILE puts each on a line of its own'
+    >>> what_is(b'[{"a": 1}, {"a": 2}]')
+    "a JSON array; jq -c '.[]' FILE writes one record a line"
+    >>> what_is(b'{"a": 1, "b'), what_is(b'task,L0'), what_is(b"\\xff\\xfe{")
+    ('half a record', 'no JSON', 'no UTF-8 text')
+    """
+    try:
+        text = line.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        return "no UTF-8 text"
+    if text.startswith("["):
+        return "a JSON array; jq -c '.[]' FILE writes one record a line"
+    if text == "{":
+        return "the beginning of a record over several lines; jq -c . FILE writes one record a line"
+    glued, rest = 0, text
+    try:
+        while rest.startswith("{"):
+            _, end = json.JSONDecoder().raw_decode(rest)
+            glued, rest = glued + 1, rest[end:].lstrip(", \t")
+    except (ValueError, RecursionError):
+        pass
+    if glued > 1:
+        return f"{glued} records glued together; jq -c . FILE puts each on a line of its own"
+    if glued:
+        return "a record with something behind it"
+    return "half a record" if text.startswith("{") else "no JSON"
+
+
 def records_in(path: Path) -> list[dict[str, Any]]:
     """All records of a file, without the lines that are none. Raises one of UNREADABLE."""
     return [record for _, record in read_jsonl(path) if record is not None]

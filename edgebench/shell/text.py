@@ -149,6 +149,18 @@ def printable(name: Any) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in str(name))
 
 
+def shortened(name: str, letters: int) -> str:
+    """A name of at most so many letters. The middle gives way: names of one family differ at their ends.
+
+    >>> shortened("qwen2.5-0.5b", 20), shortened("SmolLM2-135M-Instruct-Q4_1", 22)
+    ('qwen2.5-0.5b', 'SmolLM2-13…struct-Q4_1')
+    """
+    if len(name) <= letters:
+        return name
+    head = (letters - 1) // 2
+    return name[:head] + "…" + name[head + 1 - letters :]
+
+
 def encodable(value: Any) -> Any:
     """A text without lone surrogates, which UTF-8 cannot hold; other values as they are."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

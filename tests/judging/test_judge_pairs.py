@@ -1,4 +1,4 @@
-"""judge_pairs.py and the companions it runs (ask_endpoint, read_verdict, judge_summary, serve_judge).
+"""judge_pairs.py and the rooms of edgebench/judging/.
 
 As the user meets them: command line, files, and a judge behind real HTTP (tests/fakes/judge_stub.py).
 """
@@ -25,11 +25,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import judge_pairs
-from edgebench.judging import asking as ask_endpoint
-from edgebench.judging import local_server as serve_judge
-from edgebench.judging import summary as judge_summary
+from edgebench.judging import endpoint, faults, local_server, scores, summary
 from edgebench.judging import verdict as read_verdict
-from edgebench.records.judgment import SCORE_COLUMNS
+from edgebench.judging.answers import load_answers, load_questions
+from edgebench.judging.games import SCHEMA, plan_comparisons
+from edgebench.judging.pool import Prices
+from edgebench.records.judgment import SCORE_COLUMNS, JournalLine, read_journal, read_scores
 from tests.fakes.judge_stub import FAULTS, JudgeStub
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -460,7 +461,9 @@ def test_repeats_first_later_record_and_all(desk: Desk) -> None:
 def test_pairs(desk: Desk, flags: tuple[str, ...], expected: list[str]) -> None:
     desk.fill(tasks=1)
     args = judge_pairs.build_parser().parse_args(desk.command(None, *flags)[2:])
-    planned = judge_pairs.plan_comparisons(args, Counter())
+    questions = load_questions(args.questions)
+    answers = load_answers(args.runs_root, questions, Counter())
+    planned = plan_comparisons(judge_pairs.pairing_of(args), answers, questions, Counter())
     assert sorted(it.pair for it in planned) == expected
     assert {it.question for it in planned} == {"Question 0?"}
 
@@ -567,18 +570,18 @@ def test_each_fault_as_first_answer_to_every_of_200_prompts(desk: Desk, fault: s
         ("http_408", "retry"),
         ("http_500", "retry"),
         ("http_502_html", "retry"),
-        ("html_200", "retry"),
-        ("no_choices", "retry"),
-        ("error_200", "retry"),
-        ("null_content", "retry"),
-        ("json_list", "retry"),
+        ("html_200", "suspect"),
+        ("no_choices", "suspect"),
+        ("error_200", "limit"),
+        ("null_content", "suspect"),
+        ("json_list", "suspect"),
         ("quota", "quota"),
         ("daily", "quota"),
         ("paid_out", "quota"),
         ("long_wait", "quota"),
         ("bad_key", "fatal"),
-        ("forbidden", "fatal"),
-        ("no_such_model", "fatal"),
+        ("forbidden", "barred"),
+        ("no_such_model", "barred"),
         ("redirect", "fatal"),
         ("too_long", "refused"),
         ("bad_request", "refused"),
@@ -587,23 +590,22 @@ def test_each_fault_as_first_answer_to_every_of_200_prompts(desk: Desk, fault: s
 def test_what_a_response_means(name: str, kind: str) -> None:
     status, headers, body = FAULTS[name]
     data = body if isinstance(body, str) else json.dumps(body)
-    found = ask_endpoint.read_response(status, headers, data.encode())
-    assert isinstance(found, ask_endpoint.Fault) and found.kind == kind
+    found = faults.read_response(status, headers, data.encode())
+    assert isinstance(found, faults.Fault) and found.kind == kind
 
 
 def test_a_relay_that_puts_the_status_into_a_200() -> None:
     for code, kind in ((429, "limit"), (401, "fatal"), (502, "retry")):
         body = json.dumps({"error": {"message": "x", "code": code}}).encode()
-        found = ask_endpoint.read_response(200, {}, body)
-        assert isinstance(found, ask_endpoint.Fault) and found.kind == kind
+        found = faults.read_response(200, {}, body)
+        assert isinstance(found, faults.Fault) and found.kind == kind
 
 
 def test_a_judge_that_spent_its_tokens_thinking_is_not_paid_twelve_times() -> None:
     body = {"choices": [{"message": {"content": None}, "finish_reason": "length"}]}
-    reply = ask_endpoint.read_response(200, {}, json.dumps(body).encode())
-    assert (
-        isinstance(reply, dict) and reply["raw_reply"] == ""
-    )  # a reply, unparseable: asked again twice at most
+    reply = faults.read_response(200, {}, json.dumps(body).encode())
+    assert isinstance(reply, faults.Reply) and reply.text == ""  # unparseable: asked again twice at most
+    assert "--max_tokens" in str(reply.silence)
 
 
 def test_six_faults_in_a_row(desk: Desk) -> None:
@@ -656,7 +658,7 @@ def test_no_worker_sends_while_a_retry_after_runs(desk: Desk, fault: str) -> Non
     ],
 )
 def test_retry_wait(headers: dict[str, str], wait_s: float | None) -> None:
-    assert ask_endpoint.retry_wait_s(headers, now=100.0) == wait_s
+    assert faults.retry_wait_s(headers, now=100.0) == wait_s
 
 
 def test_unsupported_parameters_are_learnt_once(desk: Desk) -> None:
@@ -681,15 +683,15 @@ def test_structured_output_and_its_fallback(desk: Desk) -> None:
 
 
 def test_structured_output_where_the_server_only_says_500(desk: Desk) -> None:
-    wanted = judge_pairs.SCHEMA
+    wanted = SCHEMA
     body = {"response_format": {"type": "json_schema", "json_schema": {"schema": wanted}}}
-    first = ask_endpoint.Dialect()
-    second = ask_endpoint.adapted(first, body, 500, "Internal Server Error")
-    assert second and ask_endpoint.dressed(body, second)["response_format"] == {
+    first = endpoint.Dialect()
+    second = endpoint.adapted(first, body, 500, "Internal Server Error")
+    assert second and endpoint.dressed(body, second)["response_format"] == {
         "type": "json_object",
         "schema": wanted,
     }
-    assert ask_endpoint.adapted(first, {}, 500, "Internal Server Error") is None
+    assert endpoint.adapted(first, {}, 500, "Internal Server Error") is None
 
 
 def test_an_unparseable_reply_is_asked_again_then_counted_never_a_tie(desk: Desk) -> None:
@@ -944,12 +946,14 @@ def test_the_key_stays_where_it_belongs(desk: Desk) -> None:
     ],
 )
 def test_refused_before_anything_is_sent(
-    flags: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    flags: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KEY_FOR_TEST", KEY)
-    assert ask_endpoint.main(flags) == 4
-    told = capsys.readouterr().err
-    assert message in told and KEY not in told
+    given = dict(zip(flags[::2], flags[1::2], strict=True))
+    address = endpoint.Address(given["--api_url"], key_variable=given.get("--api_key_env"))
+    with pytest.raises(endpoint.EndpointError) as refused:
+        endpoint.Endpoint(address)
+    assert message in str(refused.value) and KEY not in str(refused.value)
 
 
 def test_a_refusal_of_the_asker_is_one_of_the_judge(desk: Desk) -> None:
@@ -975,7 +979,7 @@ def test_a_refusal_of_the_asker_is_one_of_the_judge(desk: Desk) -> None:
     ],
 )
 def test_base_and_full_urls(given: str, url: str) -> None:
-    assert ask_endpoint.chat_url(given, True, False) == url
+    assert endpoint.chat_url(given, True, False) == url
 
 
 # --- bad input
@@ -1013,16 +1017,12 @@ def test_unknown_level_and_missing_endpoint(desk: Desk) -> None:
 # --- alone, and with a model of our own
 
 
+# The engine as it is, but for its server, which is the stub: vocabularies are real, and nothing is computed.
 FAKE_ENGINE = """
-import sys
-class Llama:
-    def __init__(self, path, vocab_only=False, verbose=True):
-        if "broken" in path:
-            raise ValueError("Failed to load model from file")
-    def tokenize(self, text, **_):
-        return list(text)
-    def close(self):
-        pass
+import pathlib, sys
+real = next(p for p in map(pathlib.Path, sys.path[1:]) if (p / "llama_cpp" / "llama_cpp.py").is_file())
+__path__.append(str(real / "llama_cpp"))
+exec(compile((real / "llama_cpp" / "__init__.py").read_text(), "llama_cpp", "exec"))
 """
 FAKE_SERVER = """
 import argparse, json, os, pathlib, sys, threading, time
@@ -1042,20 +1042,18 @@ ThreadingHTTPServer((settings["host"], settings["port"]), Handler).serve_forever
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> dict[str, str]:
-    """A llama_cpp that serves the stub instead of a model: processes, ports, keys and pipes are real."""
+def engine(tmp_path: Path, tiny_model: Any, llama_cpp: Any) -> dict[str, str]:
+    """A llama_cpp that serves the stub in place of its model: processes, ports and keys are real."""
     server = tmp_path / "engine" / "llama_cpp" / "server"
     server.mkdir(parents=True)
     (server.parent / "__init__.py").write_text(FAKE_ENGINE)
     (server / "__init__.py").write_text("")
     (server / "__main__.py").write_text(FAKE_SERVER)
-    (tmp_path / "engine" / "uvicorn.py").write_text("")
-    (tmp_path / "judge.gguf").write_bytes(b"GGUF")
-    note = tmp_path / "note.json"
+    (tmp_path / "judge.gguf").symlink_to(tiny_model("llama"))
     return {
         "PYTHONPATH": str(tmp_path / "engine"),
         "STUB_FOLDER": str(ROOT / "tests" / "fakes"),
-        "STUB_NOTE": str(note),
+        "STUB_NOTE": str(tmp_path / "note.json"),
     }
 
 
@@ -1115,7 +1113,7 @@ def test_a_local_judge_that_cannot_start(desk: Desk, engine: dict[str, str], tmp
 
 @given(st.lists(st.integers(0, 100_000)), st.integers(1, 4096))
 def test_the_context_holds_the_longest_request(tokens: list[int], max_tokens: int) -> None:
-    n_ctx = serve_judge.context_tokens(tokens, max_tokens, largest=1 << 20)
+    n_ctx = local_server.context_tokens(tokens, max_tokens, largest=1 << 20)
     assert n_ctx % 256 == 0 and n_ctx >= max(tokens, default=0) + max_tokens
 
 
@@ -1135,23 +1133,23 @@ def test_the_context_holds_the_longest_request(tokens: list[int], max_tokens: in
     ],
 )
 def test_reconcile(sides: list[str | None], winner: str | None) -> None:
-    assert judge_pairs.reconcile(sides) == winner
+    assert scores.reconcile(sides) == winner
 
 
 @given(st.lists(st.sampled_from(["left", "right", "tie"]), min_size=2, max_size=2))
 def test_reconcile_knows_no_slot(sides: list[str | None]) -> None:
-    assert judge_pairs.reconcile(sides) == judge_pairs.reconcile(sides[::-1])
+    assert scores.reconcile(sides) == scores.reconcile(sides[::-1])
 
 
 def test_the_lean_of_golden_games() -> None:
     """16 pairs for the first slot against 2 for the second: exact McNemar p = 0.00131."""
     played = [("left", "right")] * 16 + [("right", "left")] * 2 + [("left", "left")] * 55
     games = [
-        {"task_id": str(n), "order": order, "winner_side": side}
+        JournalLine(task_id=str(n), order=order, winner_side=side)
         for n, pair in enumerate(played)
         for order, side in zip(("left_first", "right_first"), pair, strict=True)
     ]
-    lean = judge_summary.measure_lean(games)
+    lean = summary.measure_lean(games)
     assert (lean.pairs, lean.agree, lean.first_both, lean.second_both) == (73, 55, 16, 2)
     assert lean.p_value == pytest.approx(0.00131, abs=5e-6)
     assert lean.first_slot_score == pytest.approx((16 + 55 / 2) / 73)
@@ -1170,40 +1168,11 @@ def test_golden_files_are_still_written_like_this(desk: Desk) -> None:
 
 
 def test_summary_of_the_golden_files() -> None:
-    command = [
-        sys.executable,
-        ROOT / "edgebench/judging/summary.py",
-        "--price_in",
-        "2",
-        "--price_out",
-        "10",
-    ]
-    files = ["--scores", GOLDEN / "scores_mtbench.csv", "--journal", GOLDEN / "judge_journal.jsonl"]
-    done = subprocess.run([*command, *files], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"model-1 +P +\d+ +\d+ +\d+ +[01]\.\d{3} \(2\)", done.stdout)
-    assert "decided by rule: 2 empty_loses, 1 identical" in done.stdout and "cost" in done.stdout
-    done = subprocess.run([*command, *files[:2], "--journal", "/nowhere"], capture_output=True, text=True)
-    assert done.returncode == 1 and "--journal" in done.stderr
-
-
-def test_the_asker_by_hand() -> None:
-    with JudgeStub(lambda first, second: "A") as stub:
-        body = {"model": "m", "messages": [{"role": "system", "content": "code 0123456789abcdef"}]}
-        block = "<<<ANSWER {0} 0123456789abcdef>>>\nx\n<<<END OF ANSWER {0} 0123456789abcdef>>>"
-        body["messages"].append({"role": "user", "content": block.format("A") + "\n" + block.format("B")})  # type: ignore[attr-defined]
-        command = [sys.executable, ROOT / "edgebench/judging/asking.py", "--api_url", stub.url]
-        done = subprocess.run(
-            command, input=json.dumps({"body": body}) + "\n", capture_output=True, text=True
-        )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["raw_reply"] == "A"
-
-
-def test_the_asker_tells_a_line_that_is_no_json() -> None:
-    command = [sys.executable, ROOT / "edgebench/judging/asking.py", "--api_url", "http://127.0.0.1:9"]
-    done = subprocess.run(command, input="{torn\n", capture_output=True, text=True, timeout=20)
-    assert done.returncode == 4 and "no JSON" in done.stderr and "Traceback" not in done.stderr
+    rows = read_scores(GOLDEN / "scores_mtbench.csv").rows
+    journal = read_journal(GOLDEN / "judge_journal.jsonl").lines
+    told = "\n".join(summary.summary_lines(rows, journal, "L0", Prices(2.0, 10.0)))
+    assert re.search(r"model-1 +P +\d+ +\d+ +\d+ +[01]\.\d{3} \(2\)", told)
+    assert "decided by rule: 2 empty_loses, 1 identical" in told and "cost" in told
 
 
 def test_concurrency_is_the_bound(desk: Desk) -> None:
@@ -1221,7 +1190,7 @@ def test_the_judge_can_be_imported_where_posix_ends() -> None:
         "    delattr(signal, name)\n"
         "sys.modules['fcntl'] = None\n"
         "import judge_pairs\n"
-        "from edgebench.judging import asking, local_server\n"
+        "from edgebench.judging import local_server, pool\n"
         "judge_pairs.build_parser()"
     )
     done = subprocess.run([sys.executable, "-S", "-c", program], cwd=ROOT, capture_output=True, text=True)
