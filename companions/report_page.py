@@ -36,22 +36,43 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--trace", type=Path, help="power trace (the collector's --power_trace)")
     parser.add_argument("--out", type=Path, required=True, help="the page to write")
+    parser.add_argument(
+        "--charts", type=Path, metavar="FOLDER", help="also write each chart as an SVG file into this folder"
+    )
+    parser.add_argument(
+        "--tables",
+        type=Path,
+        metavar="FILE",
+        help="also write the tables as Markdown, for a paper",
+    )
     return parser
+
+
+def write_report(args: argparse.Namespace) -> None:
+    """The page, and the charts and tables as files where they are wanted. Raises UserError, OSError."""
+    from edgebench.records.jsonl import write_whole
+    from edgebench.reporting.charts import write_charts
+    from edgebench.reporting.page import Sources, page_of, read_report
+    from edgebench.reporting.tables import markdown, tables_of
+
+    report = read_report(args.analysis, Sources(args.runs, args.env, args.trace))
+    write_whole(args.out, page_of(report))
+    if args.charts:
+        write_charts(report.charts, args.charts)
+    if args.tables:
+        write_whole(args.tables, markdown(tables_of(report.analysis)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 1 with one line of error."""
     args = build_parser().parse_args(argv)
-    from edgebench.records.jsonl import write_whole
-    from edgebench.reporting.page import Sources, page
-
     try:
-        write_whole(args.out, page(args.analysis, Sources(args.runs, args.env, args.trace)))
+        write_report(args)
     except UserError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return exc.exit_code
     except OSError as exc:
-        print(f"error: {exc.filename}: {exc.strerror}", file=sys.stderr)
+        print(f"error: {exc.filename}: {exc.strerror}; choose another --out or --tables", file=sys.stderr)
         return 1
     print(f"{args.out}: open it in a browser", file=sys.stderr)
     return 0

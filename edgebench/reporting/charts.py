@@ -1,346 +1,208 @@
-#!/usr/bin/env python3
-"""The charts of a campaign as SVG files: quality against energy, costs by level, prompt against answer, win
-rates.
+"""The charts of a campaign as SVG: quality against cost, costs by level, prompt against answer, win rates.
 
-Reads an analysis.json and, if given, a power trace (t_s, power_mw, rail as tegrastats_sampler.py records
-it) and the run records, of which the first that the trace covers is shown. Each chart is one SVG, drawn for a
-column 400 pixels wide, whose text stays text and whose colours are CSS variables with fallbacks (--ink,
---faint, --c0 to --c7), so that a page can show it light or dark. Same input, same bytes.
-
-Output: a folder of SVG files and charts.json (name, title, description of what is to be seen). J, s, tokens,
-W.
-
-Example:
-    python edgebench/__main__.py edgebench.reporting.charts --analysis results/analysis.json \\
-        --outdir results/charts
+This room says which charts there are, what is to be seen in them and how to read them; plots.py draws. Up to
+eight models are drawn one by one, more of them as their median, their middle half and a faint mark each, in
+multiples of each model's own baseline. What lies beyond a chart's limits is said beside it. Each chart is one
+SVG, for a column 400 pixels wide, whose text stays text and whose colours are CSS variables with fallbacks
+(--ink, --faint, --c0 to --c7), so that a page can show it light or dark. Same input, same bytes.
 """
 
-import argparse
-import csv
-import json
-import math
+from __future__ import annotations
+
+import io
 import re
-import sys
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from edgebench.errors import UserError
-from edgebench.records.analysis import read_analysis
-from edgebench.records.jsonl import read_jsonl
-from edgebench.shell.text import number, printable, shortened
+from edgebench.records.jsonl import reason_of
+from edgebench.reporting import plots
+from edgebench.reporting.cases import Row, by_case, case_name, cost_word, listed, ordered_by_level
+from edgebench.reporting.limits import Limits, robust_limits
+from edgebench.reporting.plots import Axis, Bar, Group, Line, Point, Share, Strip, clean
+from edgebench.reporting.power_trace import Trace
+from edgebench.shell.decimals import at_places, places_beside
+from edgebench.shell.text import counted, number, percent
+from edgebench.stats.intervals import quantile
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Ink and series colours: each at least 4.5 to 1 on white; a page overrides them for dark.
-INK, FAINT = "#1f2933", "#8a939d"
-SERIES = ("#0b62a4", "#b3470f", "#1b7340", "#7a3fa0", "#a3264f", "#5b6400", "#00707a", "#6b5344")
-MARKERS = "osD^vPX*"  # colour is never the only difference
-DASHES = ("-", "--", "-.", ":")
-CSS = {INK: "--ink", FAINT: "--faint"} | {colour: f"--c{place}" for place, colour in enumerate(SERIES)}
-WIDTH_INCH, PIXELS_PER_INCH = 4.2, 96
-NAME_LENGTH = 22
-TRACE_POINTS = 1500
-STAMPS = ("t0_s", "first_token_s", "t1_s")
+WIDTH_INCH = 4.2
+ONE_BY_ONE = 8  # models; as many as there are colours
+NAMES_IN_WORDS = 6  # models that a description names
 PHASES = ("prompt", "answer")  # what begins at the first edges of a run
 COSTS = {
     "energy_joule": ("Energy per answer", "J", 1.0),
     "latency_ms": ("Latency per answer", "s", 1000.0),
     "completion_tokens": ("Answer length", "tokens", 1.0),
 }
-Row = Mapping[str, Any]
 NEEDED = ("models", "levels", "settings", "level_means", "cost_parts", "win_rates", "value")
-
-
-class ChartError(UserError):
-    """Something the user can put right: a missing file, a folder that cannot be written."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One drawn chart: its file name without .svg, its title, how to read it, what it shows."""
+    """One chart: its file name without .svg, its title, how to read it, what it shows, how it is drawn."""
 
     name: str
     title: str
     reading: str
     description: str
-    draw: Callable[["Figure"], None]
+    draw: Callable[[Figure], None]
     height_inch: float = 3.2
-
-
-@dataclass(frozen=True)
-class Trace:
-    """A stretch of a power trace: (seconds, milliwatt), and where a known run starts, answers and ends."""
-
-    points: Sequence[tuple[float, float]]
-    edges: tuple[float, ...] = ()  # t0_s, first_token_s, t1_s
-    run: str = ""
-
-
-# --- names, numbers, series ---
-
-
-def clean(name: Any) -> str:
-    """A name short enough for a legend, without characters a font cannot draw.
-
-    The middle gives way: models of one family differ at the end, in size or quantization.
-
-    >>> clean("SmolLM2-135M-Instruct-Q4_1")
-    'SmolLM2-13…struct-Q4_1'
-    """
-    return shortened(printable(name), NAME_LENGTH)
-
-
-def cases(analysis: Row) -> list[Row]:
-    """The models on their boards, in the order of their colours."""
-    return list(analysis["models"])
-
-
-def label(analysis: Row, case: Row) -> str:
-    """A model's name, with the board where there are several."""
-    several = len({model["board"] for model in analysis["models"]}) > 1
-    return clean(case["model_id"]) + (f" · {clean(case['board'] or 'unknown board')}" if several else "")
-
-
-def style(place: int) -> dict[str, Any]:
-    """Colour, marker and dash of the n-th series."""
-    dash = DASHES[place // len(SERIES) % len(DASHES)]
-    return {"color": SERIES[place % len(SERIES)], "marker": MARKERS[place % len(MARKERS)], "linestyle": dash}
-
-
-def of_case(rows: Iterable[Row], case: Row) -> list[Row]:
-    """The rows of one model on its board; rows about the judge have no board."""
-    return [
-        row
-        for row in rows
-        if row["model_id"] == case["model_id"] and row.get("board", case["board"]) in (None, case["board"])
-    ]
-
-
-def tidy(axes: "Axes", grid: Literal["x", "y"] = "y") -> None:
-    """Two spines, a faint grid across the values, ink for text."""
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(FAINT)
-    axes.tick_params(colors=INK, labelsize=9, length=3)
-    axes.grid(visible=True, axis=grid, color=FAINT, linewidth=0.4, alpha=0.5)
-    axes.set_axisbelow(True)
-
-
-def lines_under_names(
-    axes: "Axes", groups: Sequence[tuple[str, Sequence[Row]]]
-) -> Iterator[tuple[float, int, Row]]:
-    """(height, place of the group, row) of a chart that lists levels under their models; names the lines."""
-    ticks, names, y = [], [], 0.0
-    for place, (name, rows) in enumerate(groups):
-        axes.text(0, y, name, fontsize=9, fontweight="bold", color=INK, va="center")
-        for row in rows:
-            y += 1
-            ticks.append(y)
-            names.append(clean(row["level"]))
-            yield y, place, row
-        y += 1.4
-    axes.set_yticks(ticks, names)
-    axes.invert_yaxis()
-    tidy(axes, grid="x")
-
-
-def legend_below(figure: "Figure", axes: "Axes") -> None:
-    """A legend under the plot, where it covers nothing."""
-    handles, names = axes.get_legend_handles_labels()
-    if len(handles) > 1:
-        rows = math.ceil(len(handles) / 2)
-        figure.legend(
-            handles,
-            names,
-            loc="lower center",
-            ncols=2,
-            frameon=False,
-            fontsize=9,
-            labelcolor=INK,
-            borderpad=0.1,
-        )
-        figure.set_layout_engine("constrained", rect=(0, 0.065 * rows, 1, 1 - 0.065 * rows))
-
-
-def draw_levels(figure: "Figure", analysis: Row, metric: str) -> None:
-    """One line per model over the ordered levels, with 95 % intervals over tasks."""
-    _, unit, scale = COSTS[metric]
-    axes, levels = figure.add_subplot(), list(analysis["levels"])
-    for place, case in enumerate(cases(analysis)):
-        rows = [
-            row
-            for row in of_case(analysis["level_means"], case)
-            if row["metric"] == metric and row["mean"] is not None
-        ]
-        rows.sort(key=lambda row: levels.index(row["level"]))
-        # Side by side within a level, or intervals would hide each other.
-        nudge = (place - (len(cases(analysis)) - 1) / 2) * 0.08
-        x = [levels.index(row["level"]) + nudge for row in rows]
-        y = [row["mean"] / scale for row in rows]
-        edges = [[(edge - row["mean"]) / scale for edge in row["ci95"] or [row["mean"]] * 2] for row in rows]
-        bars = [[-low for low, _ in edges], [high for _, high in edges]]
-        axes.errorbar(
-            x,
-            y,
-            yerr=bars,
-            markersize=5,
-            linewidth=1.4,
-            elinewidth=1,
-            capsize=2,
-            label=label(analysis, case),
-            **style(place),
-        )
-    axes.set_xticks(range(len(levels)), [clean(level) for level in levels])
-    axes.set_ylabel(unit, color=INK, rotation=0, ha="right", va="top", y=1.0)
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-    tidy(axes)
-    legend_below(figure, axes)
-
-
-def draw_front(figure: "Figure", analysis: Row) -> None:
-    """Quality over cost, one point per model and level; the front of each model as a line."""
-    axes = figure.add_subplot()
-    rows = value_rows(analysis)
-    scale = 1000 if rows[0]["cost_unit"] == "ms" else 1
-    for place, case in enumerate(cases(analysis)):
-        own = sorted(of_case(rows, case), key=lambda row: row["cost_mean"])
-        look = style(place)
-        front = [row for row in own if row["on_model_front"]]
-        axes.plot(
-            [row["cost_mean"] / scale for row in front], [100 * row["quality"] for row in front],
-            color=look["color"], linestyle=look["linestyle"], linewidth=1.2,
-        )  # fmt: skip
-        for row in own:
-            filled = look["color"] if row["on_model_front"] else "none"
-            x, y = row["cost_mean"] / scale, 100 * row["quality"]
-            axes.plot(
-                [x], [y], look["marker"], markersize=6, markerfacecolor=filled, markeredgecolor=look["color"],
-                label=label(analysis, case) if row is own[0] else None,
-            )  # fmt: skip
-            axes.annotate(
-                clean(row["level"]), (x, y), (4, 4), textcoords="offset points", fontsize=8, color=INK
-            )
-    axes.axhline(50, color=FAINT, linewidth=0.8, linestyle=(0, (2, 3)))
-    name = "energy per answer, J" if rows[0]["cost_metric"] == "energy_joule" else "latency per answer, s"
-    axes.set_xlabel(name, color=INK)
-    axes.set_ylabel("win rate, %", color=INK)
-    axes.margins(x=0.12, y=0.12)
-    if axes.get_xlim()[0] < 0 <= min(row["cost_mean"] for row in rows):
-        axes.set_xlim(left=0)
-    tidy(axes)
-    legend_below(figure, axes)
-
-
-def draw_split(figure: "Figure", analysis: Row, metric: str) -> None:
-    """Stacked bars per model and level: the prompt's part and the answer's part of the extra cost."""
-    parts = [row for row in analysis["cost_parts"] if row["metric"] == metric and row["extra"] is not None]
-    axes, scale = figure.add_subplot(), COSTS[metric][2]
-    groups = [(label(analysis, case), own) for case in cases(analysis) if (own := of_case(parts, case))]
-    for y, _, row in lines_under_names(axes, groups):
-        prompt, answer = row["prompt_part"] / scale, row["answer_part"] / scale
-        # Parts of opposite sign grow to both sides of zero, others end to end.
-        start = prompt if prompt * answer > 0 else 0
-        axes.barh(y, prompt, 0.7, color=SERIES[1], hatch="////", edgecolor="white", linewidth=0)
-        axes.barh(y, answer, 0.7, left=start, color=SERIES[0])
-        axes.plot([row["extra"] / scale], [y], "|", color=INK, markersize=11, markeredgewidth=1.6)
-    axes.axvline(0, color=FAINT, linewidth=0.8)
-    unit = COSTS[metric][1]
-    axes.set_xlabel(f"extra {unit} against {clean(analysis['settings']['baseline'])}", color=INK)
-    axes.barh([math.nan], [0], color=SERIES[1], hatch="////", edgecolor="white", label="longer prompt")
-    axes.barh([math.nan], [0], color=SERIES[0], label="longer answer")
-    axes.plot([], [], "|", color=INK, markersize=11, markeredgewidth=1.6, linestyle="none", label="measured")
-    handles, texts = axes.get_legend_handles_labels()
-    figure.legend(handles, texts, loc="lower center", ncols=3, frameon=False, fontsize=9, labelcolor=INK)
-    room = 0.32 / figure.get_figheight()
-    figure.set_layout_engine("constrained", rect=(0, room, 1, 1 - room))
-
-
-def draw_wins(figure: "Figure", analysis: Row) -> None:
-    """Win rate of each level against the baseline with its interval; chance is the line at 50 %."""
-    rows, axes = win_rows(analysis), figure.add_subplot()
-    models = sorted({row["model_id"] for row in rows})
-    groups = [(clean(model), [row for row in rows if row["model_id"] == model]) for model in models]
-    for y, place, row in lines_under_names(axes, groups):
-        look = style(place)
-        if row["ci95"]:
-            axes.plot([100 * edge for edge in row["ci95"]], [y, y], color=look["color"], linewidth=1.6)
-        axes.plot([100 * row["win_rate"]], [y], look["marker"], color=look["color"], markersize=6)
-    axes.set_xlim(0, 100)
-    axes.axvline(50, color=INK, linewidth=0.9, linestyle=(0, (2, 3)))
-    axes.set_xlabel(f"win rate against {clean(analysis['settings']['baseline'])}, %", color=INK)
-
-
-def win_rows(analysis: Row) -> list[Row]:
-    """Win rates against the baseline, the first judge's where there are several."""
-    rows = [row for row in analysis["win_rates"] if row["against"] == analysis["settings"]["baseline"]]
-    judge = min((row["judge_model"] for row in rows), default=None)
-    order = {level: place for place, level in enumerate(analysis["levels"])}
-    return sorted((row for row in rows if row["judge_model"] == judge), key=lambda row: order[row["level"]])
-
-
-def draw_trace(figure: "Figure", trace: Trace) -> None:
-    """Power over time, in watt, from the start of the run, else from the first sample shown."""
-    axes, start = figure.add_subplot(), trace.edges[0] if trace.edges else trace.points[0][0]
-    seconds = [t_s - start for t_s, _ in trace.points]
-    watts = [power_mw / 1000 for _, power_mw in trace.points]
-    axes.plot(seconds, watts, color=SERIES[0], linewidth=1)
-    axes.set_xlabel("s", color=INK)
-    axes.set_ylabel("W", color=INK, rotation=0, ha="right", va="top", y=1.0)
-    axes.set_ylim(0, 1.2 * max(watts))
-    for edge, name in zip(trace.edges, PHASES, strict=False):
-        axes.axvline(edge - start, color=INK, linewidth=0.9, linestyle=(0, (2, 3)))
-        # A prompt is read in an instant: its label stands before it, where the answer's cannot cover it.
-        (x, side), y = ((-3, "right") if name == PHASES[0] else (3, "left")), 1.16 * max(watts)
-        look: dict[str, Any] = {"fontsize": 8, "color": INK, "va": "top", "ha": side}
-        axes.annotate(name, (edge - start, y), (x, 0), textcoords="offset points", **look)
-    tidy(axes)
-
-
-# --- which charts there are, and what is to be seen in them ---
 
 
 def charts(analysis: Row, trace: Trace | None) -> list[Chart]:
     """Every chart the data allows."""
-    drawn = [front_chart(analysis)] if value_rows(analysis) else []
-    for metric, (title, _, _) in COSTS.items():
-        if any(row["metric"] == metric and row["mean"] is not None for row in analysis["level_means"]):
-            draw = partial(draw_levels, analysis=analysis, metric=metric)
-            reading = "Mean over tasks; bars are 95 % intervals."
-            told = describe_levels(analysis, metric)
-            if metric in ("energy_joule", "latency_ms"):
-                title = f"{cost_word(analysis, metric).capitalize()} per answer"
-            drawn.append(Chart(metric, f"{title}, by level", reading, told, draw))
-    drawn += split_chart(analysis) + win_chart(analysis)
+    drawn = front_charts(analysis)
+    for metric in COSTS:
+        drawn += level_charts(analysis, metric)
+    drawn += split_charts(analysis) + win_charts(analysis)
     return drawn + ([trace_chart(analysis, trace)] if trace else [])
 
 
-def trace_chart(analysis: Row, trace: Trace) -> Chart:
-    """The chart of a run's power."""
-    low, high = (edge(mw for _, mw in trace.points) / 1000 for edge in (min, max))
-    span_s = trace.points[-1][0] - trace.points[0][0]
-    told = f"Power between {number(low)} and {number(high)} W over {number(span_s)} s."
-    reading = "The first busy stretch of the power trace, with two seconds around it."
-    if trace.edges:
-        reading = f"{trace.run}: the prompt is read up to the second line, the answer written up to the last."
-        told += f" The run lasts {number(trace.edges[-1] - trace.edges[0])} s."
-        told += f" The first token comes after {number(trace.edges[1] - trace.edges[0])} s."
-    title = cost_word(analysis, "energy_joule").replace("energy", "power").capitalize()
-    return Chart("trace", f"{title} over one run", reading, told, partial(draw_trace, trace=trace), 2.4)
+# --- words ---
 
 
-def cost_word(analysis: Row, metric: str) -> str:
-    """What a cost is called in a title; power that was not measured says so."""
-    if metric != "energy_joule":
-        return "latency"
-    return "simulated energy" if any(model["simulated_power"] for model in analysis["models"]) else "energy"
+def is_many(analysis: Row) -> bool:
+    """Whether there are too many models to draw one by one."""
+    return len(analysis["models"]) > ONE_BY_ONE
+
+
+def in_colours(analysis: Row, rows: Iterable[Row]) -> list[tuple[int, list[Row]]]:
+    """The rows of each model with the number of its look, which is its place among all models."""
+    found = by_case(rows)
+    ordered = []
+    for place, model in enumerate(analysis["models"]):
+        for board in (model["board"], None):  # rows about the judge have no board
+            if own := found.pop((model["model_id"], board), None):
+                ordered.append((place, own))
+    rest = len(analysis["models"])  # judged, but never run
+    return ordered + [(rest + place, own) for place, own in enumerate(found.values())]
+
+
+def sentence(parts: Iterable[str]) -> str:
+    """What is to be seen, model by model: the first few, and how many others there are."""
+    every = list(parts)
+    shown = "; ".join(every[:NAMES_IN_WORDS])
+    rest = len(every) - NAMES_IN_WORDS
+    return f"{shown}; and {rest} more." if rest > 0 else f"{shown}."
+
+
+def beyond(values: Iterable[tuple[str, float]], limits: Limits, unit: str) -> str:
+    """What is not on the axis, for the words beside the chart; "" where everything is."""
+    outside = [(name, value) for name, value in values if not limits.holds(value)]
+    if not outside:
+        return ""
+    told = listed(
+        f"{name} ({at_places(value, places_beside(value, None))} {unit})" for name, value in outside
+    )
+    return f" Beyond the axis, which an outlier does not stretch: {told}."
+
+
+def log_words(limits: Limits) -> str:
+    """That an axis is logarithmic."""
+    return " The axis is logarithmic." if limits.is_log else ""
+
+
+# --- costs by level ---
+
+
+def level_charts(analysis: Row, metric: str) -> list[Chart]:
+    """One cost over the ordered levels."""
+    rows = [row for row in analysis["level_means"] if row["metric"] == metric and row["mean"] is not None]
+    if not rows:
+        return []
+    title, _, _ = COSTS[metric]
+    if metric in ("energy_joule", "latency_ms"):
+        title = f"{cost_word(analysis, metric).capitalize()} per answer"
+    own = {place: ordered_by_level(found, analysis["levels"]) for place, found in in_colours(analysis, rows)}
+    if is_many(analysis):
+        return many_level_charts(analysis, metric, title, own)
+    return [few_level_chart(analysis, metric, title, own)]
+
+
+def few_level_chart(analysis: Row, metric: str, title: str, own: dict[int, list[Row]]) -> Chart:
+    """A line for each model with its intervals."""
+    levels, (_, unit, scale) = list(analysis["levels"]), COSTS[metric]
+    lines, told = [], []
+    for place, rows in own.items():
+        name = clean(case_name(analysis, rows[0]))
+        places = [levels.index(row["level"]) for row in rows]
+        values = [row["mean"] / scale for row in rows]
+        ends = [row["ci95"] and [edge / scale for edge in row["ci95"]] for row in rows]
+        lines.append(Line(place, name, places, values, ends))
+        shown = [f"{number(values[end])} {unit} at {rows[end]['level']}" for end in (0, -1)]
+        told.append(f"{name}: {', '.join(shown)}")
+    limits = robust_limits(
+        [value for line in lines for value in line.values],
+        [edge for line in lines for ends in line.intervals if ends for edge in ends],
+        may_be_log=True,
+    )
+    known = any(ends for line in lines for ends in line.intervals)
+    reasons = dict.fromkeys(row["reason"] for rows in own.values() for row in rows if row["reason"])
+    reading = "Mean over tasks; bars are 95 % intervals."
+    if not known:
+        reading = f"Mean over tasks, without intervals: {listed(reasons, 1) or 'none is known'}."
+    reading += log_words(limits)
+    named = [
+        (f"{line.name} {levels[int(place)]}", value)
+        for line in lines
+        for place, value in zip(line.places, line.values, strict=True)
+    ]
+    height = 2.9 + plots.LEGEND_LINE_INCH * plots.legend_rows(len(lines))
+    draw = partial(plots.draw_lines, lines=lines, levels=levels, axis=Axis(unit, limits))
+    return Chart(
+        metric, f"{title}, by level", reading + beyond(named, limits, unit), sentence(told), draw, height
+    )
+
+
+def many_level_charts(analysis: Row, metric: str, title: str, own: dict[int, list[Row]]) -> list[Chart]:
+    """Multiples of each model's own baseline: the median over models, the middle half, a faint line each."""
+    levels, base = list(analysis["levels"]), analysis["settings"]["baseline"]
+    lines = []
+    for place, rows in own.items():
+        means = {row["level"]: row["mean"] for row in rows}
+        if (means.get(base) or 0) > 0:
+            name = clean(case_name(analysis, rows[0]))
+            places = [levels.index(row["level"]) for row in rows]
+            lines.append(Line(place, name, places, [row["mean"] / means[base] for row in rows]))
+    if not lines:
+        return []
+    named = [
+        (f"{line.name} {levels[int(place)]}", value)
+        for line in lines
+        for place, value in zip(line.places, line.values, strict=True)
+    ]
+    limits = robust_limits([value for _, value in named])
+    silent = len(own) - len(lines)
+    reading = (
+        f"Times each model's own {clean(base)}: {counted(len(lines), 'model')}, their median and middle half."
+    )
+    if silent:
+        reading += f" Left out: {counted(silent, 'model')} without {clean(base)}."
+    at_level = {
+        level: [line.values[line.places.index(place)] for line in lines if place in line.places]
+        for place, level in enumerate(levels)
+    }
+    told = [
+        f"{level}: median {at_places(quantile(values, 0.5), 2)} times {base}, "
+        f"from {at_places(min(values), 2)} to {at_places(max(values), 2)}"
+        for level, values in at_level.items()
+        if values
+    ]
+    axis = Axis(f"times {clean(base)}", limits, reference=1.0)
+    draw = partial(plots.draw_many_lines, lines=lines, levels=levels, axis=axis)
+    return [
+        Chart(metric, f"{title}, by level", reading + beyond(named, limits, "times"), sentence(told), draw)
+    ]
+
+
+# --- quality against cost ---
 
 
 def value_rows(analysis: Row) -> list[Row]:
@@ -351,85 +213,261 @@ def value_rows(analysis: Row) -> list[Row]:
     return [row for row in rows if (row["cost_metric"], row["judge_model"]) == (metric, judge)]
 
 
-def front_chart(analysis: Row) -> Chart:
-    """The chart of quality against cost."""
+def front_charts(analysis: Row) -> list[Chart]:
+    """Quality against cost."""
     rows = value_rows(analysis)
-    name = cost_word(analysis, rows[0]["cost_metric"])
-    best = [f"{clean(row['model_id'])} {clean(row['level'])}" for row in rows if row["on_model_front"]]
-    told = f"No level of the same model is both cheaper and better than these: {', '.join(best)}."
-    reading = f"Filled points on a line: no level of that model is better for less {name}. Win rate against "
-    reading += f"{clean(rows[0]['quality_against'])} of the same model, so compare levels, not models."
-    return Chart(
-        "front", f"Quality against {name}", reading, told, partial(draw_front, analysis=analysis), 3.6
+    if not rows:
+        return []
+    return many_front_charts(analysis, rows) if is_many(analysis) else [few_front_chart(analysis, rows)]
+
+
+def few_front_chart(analysis: Row, rows: Sequence[Row]) -> Chart:
+    """One point per model and level; the front of each model as a line."""
+    metric = rows[0]["cost_metric"]
+    _, unit, scale = COSTS[metric]
+    name = cost_word(analysis, metric)
+    series = [
+        Group(
+            place,
+            clean(case_name(analysis, own[0])),
+            [
+                Point(row["cost_mean"] / scale, 100 * row["quality"], row["level"], row["on_model_front"])
+                for row in sorted(own, key=lambda row: row["cost_mean"])
+            ],
+        )
+        for place, own in in_colours(analysis, rows)
+    ]
+    points = [(group.name, point) for group in series for point in group.rows]
+    x_limits = robust_limits([point.x for _, point in points], zero=False, may_be_log=True)
+    y_limits = robust_limits([point.y for _, point in points], zero=False)
+    best = [f"{group_name} {clean(point.label)}" for group_name, point in points if point.is_filled]
+    reading = (
+        f"Filled points on a line: no level of that model is better for less {name}. Win rate against "
+        f"{clean(rows[0]['quality_against'])} of the same model, so compare levels, not models."
     )
+    named = [(f"{group_name} {clean(point.label)}", point.x) for group_name, point in points]
+    reading += log_words(x_limits) + beyond(named, x_limits, unit)
+    told = f"No level of the same model is both cheaper and better than these: {listed(best, 12)}."
+    draw = partial(
+        plots.draw_front,
+        series=series,
+        x_axis=Axis(f"{name} per answer, {unit}", x_limits),
+        y_axis=Axis("win rate, %", y_limits, reference=50.0),
+    )
+    height = 3.3 + plots.LEGEND_LINE_INCH * plots.legend_rows(len(series))
+    return Chart("front", f"Quality against {name}", reading, told, draw, height)
 
 
-def split_chart(analysis: Row) -> list[Chart]:
-    """The chart of prompt against answer, for energy where there is any."""
+def many_front_charts(analysis: Row, rows: Sequence[Row]) -> list[Chart]:
+    """Levels as clouds over the models: cost in multiples of each model's own baseline."""
+    base, name = analysis["settings"]["baseline"], cost_word(analysis, rows[0]["cost_metric"])
+    costs = {
+        (row["model_id"], row["board"]): row["cost_mean"]
+        for row in rows
+        if row["level"] == base and row["cost_mean"] > 0
+    }
+    clouds = []
+    for place, level in enumerate(analysis["levels"]):
+        points = [
+            Point(row["cost_mean"] / costs[case], 100 * row["quality"], level)
+            for row in rows
+            if row["level"] == level and (case := (row["model_id"], row["board"])) in costs
+        ]
+        if points and level != base:
+            clouds.append(Group(place, clean(level), points))
+    if not clouds:
+        return []
+    named = [
+        (clean(case_name(analysis, row)), row["cost_mean"] / costs[case])
+        for row in rows
+        if row["level"] != base and (case := (row["model_id"], row["board"])) in costs
+    ]
+    x_limits = robust_limits([point.x for cloud in clouds for point in cloud.rows], zero=False)
+    y_limits = robust_limits([point.y for cloud in clouds for point in cloud.rows], zero=False)
+    reading = (
+        f"Each dot is a model; a marker is the level's median, its lines the middle half of "
+        f"{counted(len(costs), 'model')}. Win rate and cost against {clean(base)} of the same model."
+    )
+    told = [
+        f"{cloud.name}: {at_places(quantile([point.x for point in cloud.rows], 0.5), 2)} times the cost, "
+        f"win rate {percent(quantile([point.y for point in cloud.rows], 0.5) / 100)}"
+        for cloud in clouds
+    ]
+    x_axis = Axis(f"{name} per answer, times {clean(base)}", x_limits, reference=1.0)
+    y_axis = Axis("win rate, %", y_limits, reference=50.0)
+    draw = partial(plots.draw_clouds, clouds=clouds, x_axis=x_axis, y_axis=y_axis)
+    reading += beyond(named, x_limits, "times")
+    return [Chart("front", f"Quality against {name}", reading, sentence(told), draw, 3.6)]
+
+
+# --- prompt against answer ---
+
+
+def split_charts(analysis: Row) -> list[Chart]:
+    """The extra cost in its parts, for energy where there is any."""
     metric = min((row["metric"] for row in analysis["cost_parts"]), default="")
     parts = [row for row in analysis["cost_parts"] if row["metric"] == metric and row["extra"] is not None]
     if not parts:
         return []
-    name = cost_word(analysis, metric)
-    told = "; ".join(f"{clean(row['model_id'])}: {row['sentence']}" for row in parts) + "."
-    reading = f"Extra {name} of a level in two parts: reading the longer prompt, writing the longer answer."
-    height = 1.1 + 0.23 * (len(parts) + 1.4 * len(analysis["models"]))
-    draw = partial(draw_split, analysis=analysis, metric=metric)
-    return [
-        Chart(
-            "split",
-            f"What the extra {name} pays for",
-            reading,
-            told,
-            draw,
-            height,
+    title = f"What the extra {cost_word(analysis, metric)} pays for"
+    if is_many(analysis):
+        return many_split_charts(analysis, parts, title)
+    return [few_split_chart(analysis, parts, title)]
+
+
+def few_split_chart(analysis: Row, parts: Sequence[Row], title: str) -> Chart:
+    """Stacked bars per model and level."""
+    metric = parts[0]["metric"]
+    _, unit, scale = COSTS[metric]
+    groups = [
+        Group(
+            place,
+            clean(case_name(analysis, own[0])),
+            [
+                Bar(
+                    row["level"],
+                    (row["prompt_part"] or 0) / scale,
+                    (row["answer_part"] or 0) / scale,
+                    row["extra"] / scale,
+                )
+                for row in own
+            ],
         )
+        for place, own in in_colours(analysis, parts)
     ]
+    bars = [(f"{group.name} {clean(bar.label)}", bar) for group in groups for bar in group.rows]
+    limits = robust_limits(
+        [bar.measured for _, bar in bars],
+        [edge for _, bar in bars for edge in (bar.prompt, bar.answer, bar.prompt + bar.answer)],
+    )
+    reading = (
+        f"Extra {cost_word(analysis, metric)} of a level in two parts: reading the longer prompt, "
+        "writing the longer answer."
+    )
+    told = [f"{clean(row['model_id'])}: {row['sentence']}" for row in parts if row["sentence"]]
+    axis = Axis(f"extra {unit} against {clean(analysis['settings']['baseline'])}", limits, reference=0.0)
+    reading += beyond([(name, bar.measured) for name, bar in bars], limits, unit)
+    draw = partial(plots.draw_bars, groups=groups, axis=axis)
+    return Chart("split", title, reading, sentence(told), draw, plots.rows_height(groups, 1.1))
 
 
-def win_chart(analysis: Row) -> list[Chart]:
-    """The chart of win rates."""
+def many_split_charts(analysis: Row, parts: Sequence[Row], title: str) -> list[Chart]:
+    """The prompt's share of the extra cost, a strip of models for each level."""
+    strips = strips_of(analysis, parts, "prompt_share")
+    if not strips:
+        return []
+    values = [value for strip in strips for value in strip.values]
+    limits = robust_limits([*values, 0.0, 100.0])
+    silent = sum(row["prompt_share"] is None for row in parts)
+    reading = f"The prompt's share; the answer's is the rest. {strip_words(strips)}"
+    if silent:
+        reading += f" Left out: {counted(silent, 'row')} whose parts have opposite signs."
+    outside = sum(not limits.holds(value) for value in values)
+    if outside:
+        reading += f" Beyond the axis, at its end: {outside}."
+    axis = Axis("share of the prompt, %", limits)
+    draw = partial(plots.draw_strips, strips=strips, axis=axis)
+    height = 0.9 + 0.5 * len(strips)
+    return [Chart("split", title, reading, sentence(map(strip_in_words, strips)), draw, height)]
+
+
+# --- win rates ---
+
+
+def win_rows(analysis: Row) -> list[Row]:
+    """Win rates against the baseline, the first judge's where there are several."""
+    rows = [row for row in analysis["win_rates"] if row["against"] == analysis["settings"]["baseline"]]
+    judge = min((row["judge_model"] for row in rows), default=None)
+    return ordered_by_level([row for row in rows if row["judge_model"] == judge], analysis["levels"])
+
+
+def win_charts(analysis: Row) -> list[Chart]:
+    """Win rate of each level against the baseline; chance is the line at 50 %."""
     rows = win_rows(analysis)
     if not rows:
         return []
     base = clean(analysis["settings"]["baseline"])
-    told = ", ".join(f"{clean(row['model_id'])} {clean(row['level'])} {row['win_rate']:.0%}" for row in rows)
+    limits = Limits(0.0, 100.0)
+    axis = Axis(f"win rate against {base}, %", limits, reference=50.0)
+    if len(by_case(rows)) > ONE_BY_ONE:
+        strips = strips_of(analysis, rows, "win_rate")
+        told = sentence(map(strip_in_words, strips))
+        reading = f"{strip_words(strips)} At 50 % a level is no better than {base}."
+        draw: Callable[[Figure], None] = partial(plots.draw_strips, strips=strips, axis=axis)
+        return [Chart("win_rates", f"Win rate against {base}", reading, told, draw, 0.9 + 0.5 * len(strips))]
+    groups = [
+        Group(
+            place,
+            clean(own[0]["model_id"]),
+            [
+                Share(
+                    row["level"], 100 * row["win_rate"], row["ci95"] and [100 * edge for edge in row["ci95"]]
+                )
+                for row in own
+            ],
+        )
+        for place, own in in_colours(analysis, rows)
+    ]
+    told = ", ".join(
+        f"{clean(row['model_id'])} {clean(row['level'])} {percent(row['win_rate'])}" for row in rows
+    )
     reading = f"Bars are 95 % intervals over tasks; at 50 % a level is no better than {base}."
-    height = 0.8 + 0.23 * (len(rows) + 1.4 * len({row["model_id"] for row in rows}))
-    draw = partial(draw_wins, analysis=analysis)
+    without = sum(row["ci95"] is None for row in rows)
+    if without:
+        reading += f" {counted(without, 'dot')} without a bar: no interval, the table says why."
+    draw = partial(plots.draw_shares, groups=groups, axis=axis)
+    height = plots.rows_height(groups, 0.8)
     return [Chart("win_rates", f"Win rate against {base}", reading, f"Win rates: {told}.", draw, height)]
 
 
-def describe_levels(analysis: Row, metric: str) -> str:
-    """From the first to the last level, per model."""
-    _, unit, scale = COSTS[metric]
-    told = []
-    for case in cases(analysis):
-        means = {
-            row["level"]: row["mean"]
-            for row in of_case(analysis["level_means"], case)
-            if row["metric"] == metric
-        }
-        known = [level for level in analysis["levels"] if means.get(level) is not None]
-        if known:
-            first, last = known[0], known[-1]
-            values = [number(means[level] / scale) for level in (first, last)]
-            told.append(
-                f"{label(analysis, case)}: {values[0]} {unit} at {first}, {values[1]} {unit} at {last}"
-            )
-    return "; ".join(told) + "."
+def strips_of(analysis: Row, rows: Sequence[Row], name: str) -> list[Strip]:
+    """The shares of many models in percent, a strip for each level."""
+    at_level: dict[str, list[float]] = {}
+    for row in ordered_by_level(rows, analysis["levels"]):
+        if row[name] is not None:
+            at_level.setdefault(row["level"], []).append(100 * row[name])
+    return [Strip(level, values) for level, values in at_level.items()]
 
 
-# --- files ---
+def strip_words(strips: Sequence[Strip]) -> str:
+    """How to read strips."""
+    most = max(len(strip.values) for strip in strips)
+    return f"Each dot is one of {counted(most, 'model')}; the line is their median, the bar the middle half."
+
+
+def strip_in_words(strip: Strip) -> str:
+    """What a strip shows."""
+    low, middle, high = (quantile(strip.values, share) / 100 for share in (0.25, 0.5, 0.75))
+    return f"{clean(strip.label)}: median {percent(middle)}, middle half {percent(low)} to {percent(high)}"
+
+
+# --- power ---
+
+
+def trace_chart(analysis: Row, trace: Trace) -> Chart:
+    """Power over one run."""
+    watts = [power_mw / 1000 for _, power_mw in trace.points]
+    span_s = trace.points[-1][0] - trace.points[0][0]
+    told = f"Power between {number(min(watts))} and {number(max(watts))} W over {number(span_s)} s."
+    reading = "The first busy stretch of the power trace, with two seconds around it."
+    if trace.edges:
+        reading = f"{trace.run}: the prompt is read up to the second line, the answer written up to the last."
+        told += f" The run lasts {number(trace.edges[-1] - trace.edges[0])} s."
+        told += f" The first token comes after {number(trace.edges[1] - trace.edges[0])} s."
+    if plots.highest_power(watts) < max(watts):
+        reading += f" A spike reaches beyond the axis, to {number(max(watts))} W."
+    title = cost_word(analysis, "energy_joule").replace("energy", "power").capitalize()
+    draw = partial(plots.draw_trace, points=trace.points, edges=trace.edges, phases=PHASES)
+    return Chart("trace", f"{title} over one run", reading, told, draw, 2.4)
+
+
+# --- SVG ---
 
 
 def svg_text(chart: Chart) -> str:
     """The chart as SVG: text as text, ids of its own, colours as CSS variables, nothing that changes by
     itself.
     """
-    import io
-    import warnings
-
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -456,124 +494,18 @@ def svg_text(chart: Chart) -> str:
     text = re.sub(r'\bid="', f'id="{chart.name}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{chart.name}-", text)
     text = text.replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans'")
-    for colour, variable in CSS.items():
+    for colour, variable in plots.CSS.items():
         text = text.replace(colour, f"var({variable}, {colour})")
     return text.replace("#ffffff", "var(--paper, #ffffff)")
 
 
-def read_trace(path: Path, runs: Sequence[Path], left_out: Sequence[Row]) -> Trace:
-    """The first rail of a power trace around the first good run that it covers, else around its first busy
-    stretch; thinned for drawing.
-    """
+def write_charts(drawn: Sequence[Chart], folder: Path) -> None:
+    """Each chart as a file of its own. Raises UserError."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            rows = [row for row in csv.DictReader(lines) if row.get("t_s") and row.get("power_mw")]
-            points = [
-                (float(row["t_s"]), float(row["power_mw"]))
-                for row in rows
-                if row.get("rail") == rows[0].get("rail")
-            ]
-        trace = covered_run(sorted(points), runs, left_out)
-    except (OSError, ValueError, EOFError) as exc:
-        raise ChartError(f"cannot read the power trace {path}: {exc}") from exc
-    if not points:
-        raise ChartError(f"{path} has no rows with t_s and power_mw: is it a power trace?")
-    trace = trace or Trace(busy_stretch(sorted(points)))
-    return replace(trace, points=trace.points[:: math.ceil(len(trace.points) / TRACE_POINTS)])
-
-
-def covered_run(
-    points: Sequence[tuple[float, float]], runs: Sequence[Path], left_out: Sequence[Row]
-) -> Trace | None:
-    """The trace with two seconds around the first good run that it covers without a gap; None without one.
-
-    Records carry t0_s, first_token_s and t1_s on the clock of the trace's t_s (monotonic seconds).
-    """
-    spoilt = {tuple(str(row[name]) for name in ("model_id", "level", "id", "repeat")) for row in left_out}
-    for _, run in (line for path in runs for line in read_jsonl(path)):
-        stamps: list[Any] = [run.get(name) if run else None for name in STAMPS]
-        if not run or run.get("error") or not all(isinstance(stamp, (int, float)) for stamp in stamps):
-            continue
-        edges = tuple(map(float, stamps))
-        if tuple(str(run.get(name)) for name in ("model_id", "level", "id", "repeat")) in spoilt:
-            continue
-        first, last = (bisect_left(points, (edge,)) for edge in (edges[0], edges[-1]))
-        inside = [t_s for t_s, _ in points[max(first - 1, 0) : last + 1]]
-        gap = max((after - before for before, after in pairwise(inside)), default=math.inf)
-        if first > 0 and last < len(points) and gap < (edges[-1] - edges[0]) / 2:
-            shown = [point for point in points if edges[0] - 2 <= point[0] <= edges[-1] + 2]
-            name = f"{clean(run.get('model_id'))}, {clean(run.get('level'))}, task {clean(run.get('id'))}"
-            return Trace(shown, edges, name)
-    return None
-
-
-def busy_stretch(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The first stretch above half of the trace's range, with two seconds around it; all of it if there is
-    none.
-    """
-    powers = sorted(power for _, power in points)
-    half = (powers[len(powers) // 20] + powers[-1 - len(powers) // 20]) / 2
-    start = next((t for t, power in points if power > half), None)
-    if start is None:
-        return points
-    # Half a second below half power ends a run: the sensor's noise does not.
-    last = start
-    for t, power in points:
-        if t < start:
-            continue
-        if power > half:
-            last = t
-        elif t - last > 0.5:
-            break
-    return [(t, power) for t, power in points if start - 2 <= t <= last + 2]
-
-
-def words_of(chart: Chart) -> dict[str, str]:
-    """What stands beside a chart."""
-    return {
-        "name": chart.name,
-        "title": chart.title,
-        "reading": chart.reading,
-        "description": chart.description,
-    }
-
-
-def write_charts(drawn: Sequence[Chart], outdir: Path) -> None:
-    """The SVG files and their table of contents."""
-    contents = []
-    try:
-        outdir.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for chart in drawn:
-            (outdir / f"{chart.name}.svg").write_text(svg_text(chart), encoding="utf-8")
-            contents.append(words_of(chart))
-        (outdir / "charts.json").write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
-    except OSError as exc:
-        raise ChartError(f"cannot write into {outdir}: {exc.strerror}; choose another --outdir") from exc
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--analysis", type=Path, required=True, help="analysis.json of analyze_levels.py")
-    parser.add_argument("--trace", type=Path, help="a power trace (CSV with t_s, power_mw, rail)")
-    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="run records, for the trace's run")
-    parser.add_argument("--outdir", type=Path, required=True, help="folder for the SVG files and charts.json")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        analysis = read_analysis(args.analysis, NEEDED)
-        left_out = analysis.get("left_out", [])
-        trace = read_trace(args.trace, args.runs, left_out) if args.trace else None
-        write_charts(charts(analysis, trace), args.outdir)
-    except UserError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            (folder / f"{chart.name}.svg").write_text(svg_text(chart), encoding="utf-8")
+    except OSError as problem:
+        raise UserError(
+            f"cannot write into {folder}: {reason_of(problem)}; choose another --charts"
+        ) from problem

@@ -1,102 +1,38 @@
 """One page that says what the longer prompt bought: self-contained, light and dark, fit to print.
 
 The answer in three sentences, every caveat, the charts, the tables, one task's answers side by side, the
-method and where each number comes from. No network, no script: it opens from a USB stick. All text of models
-and files is escaped.
+method and where each number comes from. No network, no script: it opens from a USB stick. The markup stands
+in page.html.j2 and the style in page.css; this room says what is in them. All text of models and files is
+escaped by the template.
 """
 
 from __future__ import annotations
 
-import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from edgebench.errors import UserError
 from edgebench.records.analysis import read_analysis
-from edgebench.records.jsonl import read_jsonl, sha256_of
+from edgebench.records.jsonl import UNREADABLE, read_jsonl, reason_of, records_in, sha256_of
 from edgebench.records.run import task_of
 from edgebench.reporting import charts, tables
+from edgebench.reporting.cases import Row
+from edgebench.reporting.power_trace import read_trace
+from edgebench.shell.decimals import at_places, places_beside
+from edgebench.shell.text import counted
 
+HERE = Path(__file__).parent
 ANSWER_LENGTH = 1200  # characters of an answer shown
-SECTIONS = ("Levels", "Prompt or answer", "The judge", "Quality and cost")
-DATA_SECTION = "How good the data are"
-Row = Mapping[str, Any]
-# Ink on paper and each series colour on its paper: 4.5 to 1 or more, in both schemes.
-STYLE = """
-:root { color-scheme: light dark;
-  --paper: #fdfdfc; --panel: #f3f4f2; --ink: #1f2933; --soft: #4b5763; --faint: #8a939d; --line: #d5d9d6;
-  --alert: #8c1d18; --alert-paper: #fdecea; --link: #0b5394;
-  --c0: #0b62a4; --c1: #b3470f; --c2: #1b7340; --c3: #7a3fa0; --c4: #a3264f; --c5: #5b6400; --c6: #00707a;
-  --c7: #6b5344; }
-@media (prefers-color-scheme: dark) { :root {
-  --paper: #14181c; --panel: #1d2329; --ink: #e8eaec; --soft: #b4bdc6; --faint: #7c8793; --line: #37414b;
-  --alert: #ffb4ab; --alert-paper: #3b1512; --link: #8ec5ff;
-  --c0: #6cb6ff; --c1: #ffa05c; --c2: #5fd08f; --c3: #cfa4f5; --c4: #ff93b3; --c5: #c9d352; --c6: #4fd0dc;
-  --c7: #d3b8a3; } }
-* { box-sizing: border-box; }
-html { -webkit-text-size-adjust: 100%; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; }
-main, header, footer { max-width: 74rem; margin: 0 auto; padding: 0 1.1rem; }
-header { padding-top: 2rem; }
-h1 { font-size: clamp(1.5rem, 4.5vw, 2.1rem); line-height: 1.2; margin: 0 0 .3rem; }
-h2 { font-size: 1.3rem; margin: 2.6rem 0 .6rem; padding-top: .7rem; border-top: 1px solid var(--line); }
-h3 { font-size: 1.02rem; margin: 1.6rem 0 .4rem; }
-p, li { max-width: 46rem; overflow-wrap: anywhere; }
-a { color: var(--link); }
-.facts, figcaption, .note, footer { color: var(--soft); font-size: .92rem; }
-.answer { font-size: clamp(1.08rem, 2.6vw, 1.28rem); line-height: 1.5; padding: 0; margin: 1.2rem 0;
-list-style: none; } .answer li { margin: 0 0 .8rem; padding-left: .9rem; border-left: 4px solid var(--c0);
-max-width: 50rem; } .answer li:nth-child(2) { border-color: var(--c2); }
-.answer li:nth-child(3) { border-color: var(--c1); }
-.alert { background: var(--alert-paper); color: var(--alert); border: 1px solid currentColor; border-radius:
-.4rem;
-  padding: .7rem 1rem; margin: 1rem 0; }
-.alert p, .alert li { margin: .25rem 0; max-width: none; }
-.alert ul { margin: .3rem 0; padding-left: 1.2rem; }
-.charts { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); }
-figure { margin: 0; padding: .9rem; background: var(--panel); border-radius: .5rem; break-inside: avoid; }
-figure h3 { margin: 0 0 .4rem; }
-figure svg { display: block; width: 100%; height: auto; max-width: 31rem; margin: 0 auto; }
-figcaption { margin-top: .5rem; }
-.scroll { overflow-x: auto; margin: .6rem 0 1rem; }
-.scroll:focus-visible { outline: 2px solid var(--link); }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
-th:first-child, td:first-child, .text { text-align: left; }
-th { white-space: normal; }
-td.long { white-space: normal; min-width: 15rem; overflow-wrap: anywhere; }
-tr.group td { border-top: 2px solid var(--faint); }
-.answers { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
-.answers article { background: var(--panel); border-radius: .5rem; padding: .8rem 1rem; }
-.answers h3 { margin: 0 0 .3rem; }
-blockquote { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .9rem; max-height: 22rem;
-  overflow-y: auto; }
-code { font-size: .86em; overflow-wrap: anywhere; }
-footer { padding: 2rem 1.1rem 3rem; }
-@media (max-width: 40rem) {
-  table { font-size: .82rem; }
-  th, td { padding: .25rem .4rem; }
-  td.long { min-width: 19rem; }
-}
-@media print {
-  :root { color-scheme: light; --paper: #fff; --panel: #fff; --ink: #000; --soft: #333; --faint: #777;
-  --line: #bbb;
-    --alert: #8c1d18; --alert-paper: #fff; --link: #000; --c0: #0b62a4; --c1: #b3470f; --c2: #1b7340;
-    --c3: #7a3fa0; --c4: #a3264f; --c5: #5b6400; --c6: #00707a; --c7: #6b5344; }
-  body { font-size: 10pt; }
-  main, header, footer { max-width: none; padding-left: 0; padding-right: 0; }
-  .charts { grid-template-columns: 1fr 1fr; }
-  figure { border: 1px solid var(--line); }
-  .scroll, blockquote { overflow: visible; max-height: none; }
-  table { font-size: 8pt; }
-  th, td { padding: .15rem .35rem; }
-  tr, article { break-inside: avoid; }
-  h2, h3 { break-after: avoid; }
-}
-"""
+FACT_LENGTH = 200  # of an environment record's value
+SHORT_TABLE, HUGE_TABLE = 20, 200  # rows: up to the first open on the page, beyond the second not printed
+MODELS_IN_HEAD = 6  # by name in the line under the title
+SECTIONS = (tables.LEVELS, tables.SPLIT, tables.JUDGE, tables.VALUE)
 METHOD = (
     "Levels are compared within the same task: a level's difference is the mean over tasks of the task's "
     "own difference, after its repeats were averaged. Intervals of differences resample tasks with "
@@ -127,178 +63,201 @@ class Sources:
     trace: Path | None = None
 
 
-# --- numbers and cells ---
+@dataclass(frozen=True)
+class ShownRow:
+    """A row's cells; a name that repeats is left empty, a new one starts a group."""
+
+    cells: tuple[str, ...]
+    starts_group: bool
 
 
-def esc(value: Any) -> str:
-    """Text for HTML: escaped, lone surrogates and control characters made visible."""
-    text = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(value))
-    return html.escape(text)
+@dataclass(frozen=True)
+class ShownTable:
+    """A table as the template wants it. size: short (open), long (folded) or huge (folded, not printed)."""
+
+    caption: str
+    columns: Sequence[tables.Column]
+    rows: Sequence[ShownRow]
+    note: str
+    size: str
 
 
-def table_html(table: Row) -> str:
-    """A table that scrolls by itself on a phone. A repeated first cell is left empty, a new one starts a
-    group.
+@dataclass(frozen=True)
+class ShownChart:
+    """A drawn chart and the words beside it."""
+
+    name: str
+    title: str
+    reading: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Card:
+    """The answer at one level."""
+
+    level: str
+    facts: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One task as one model answered it."""
+
+    task: str
+    model: str
+    cards: Sequence[Card]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page is made of: the analysis, the charts it allows, and what the files beside it say."""
+
+    analysis: Row
+    charts: Sequence[charts.Chart]
+    environments: Sequence[Row]
+    warnings: Sequence[str]  # runs that are not those of the analysis
+    example: Example | None
+
+
+# --- text ---
+
+
+def visible(value: Any) -> Any:
+    """Text without control characters and lone surrogates, which would be invisible or no UTF-8.
+
+    Markup of ours is left as it is; everything else is escaped after this.
     """
-    words, body, before = set(table["text_columns"]), [], None
-    for row in table["rows"]:
-        cells = []
-        for place, value in enumerate(row):
-            shown = "" if place == 0 and value == before else esc(value)
-            look = ' class="text long"' if len(value) > 40 else ' class="text"'
-            cells.append(f"<td{look if place in words else ''}>{shown}</td>")
-        group = ' class="group"' if before not in (None, row[0]) else ""
-        body.append(f"<tr{group}>{''.join(cells)}</tr>")
-        before = row[0]
-    looks = [' class="text"' if place in words else "" for place in range(len(table["heads"]))]
-    heads = "".join(
-        f'<th scope="col"{look}>{esc(head)}</th>' for look, head in zip(looks, table["heads"], strict=True)
-    )
-    caption = esc(table["caption"])
-    return (
-        f'<h3>{caption}</h3><div class="scroll" role="region" tabindex="0" aria-label="{caption}">'
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-    )
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in value)
 
 
-def tables_of(tables: Sequence[Row], name: str) -> str:
-    """The tables of one section."""
-    return "".join(table_html(table) for table in tables if table["section"] == name)
+# --- tables ---
 
 
-def section(title: str, *parts: str) -> str:
-    """A section with a heading; "" if it would be empty."""
-    content = "\n".join(part for part in parts if part)
-    return f"<section>\n<h2>{esc(title)}</h2>\n{content}\n</section>" if content else ""
+def shown_table(table: tables.Table) -> ShownTable:
+    """A table with the first column's repeated names left empty."""
+    rows, before = [], None
+    names = table.columns[0].cells
+    is_grouped = table.columns[0].is_words and len(set(names)) < len(names)
+    for cells in table.rows:
+        repeats = is_grouped and cells[0] == before
+        starts_group = is_grouped and before is not None and not repeats
+        rows.append(ShownRow(("", *cells[1:]) if repeats else cells, starts_group))
+        before = cells[0]
+    size = "short" if len(rows) <= SHORT_TABLE else "long" if len(rows) <= HUGE_TABLE else "huge"
+    return ShownTable(table.caption, table.columns, rows, table.note, size)
 
 
-# --- sections ---
+def tables_by_section(analysis: Row, environments: Iterable[Row]) -> dict[str, list[ShownTable]]:
+    """Every table under its section; the environment's facts are the last of the sources."""
+    sections: dict[str, list[ShownTable]] = {name: [] for name in (*SECTIONS, tables.DATA, tables.SOURCES)}
+    for table in (*tables.tables_of(analysis), *environment_table(environments)):
+        sections[table.section].append(shown_table(table))
+    return sections
 
 
-def head(analysis: Row) -> str:
-    """Title and what was measured."""
-    models = analysis["models"]
-    boards = sorted({model["board"] for model in models if model["board"]})
-    facts = [", ".join(sorted({model["model_id"] for model in models})), ", ".join(boards)]
-    facts.append(f"{len(analysis['levels'])} prompt levels ({', '.join(analysis['levels'])})")
-    if models:
-        facts.append(f"{max(model['tasks'] for model in models)} tasks")
-        facts.append(f"{analysis['counts']['used']} runs")
-    line = " · ".join(esc(fact) for fact in facts if fact)
-    return f'<header>\n<h1>What does a longer prompt buy?</h1>\n<p class="facts">{line}</p>\n</header>'
-
-
-def answer_section(analysis: Row, warnings: Sequence[str]) -> str:
-    """Three sentences, then what must be known before believing them."""
-    sentences = "".join(f"<li>{esc(sentence)}</li>" for sentence in analysis["answer"])
-    high = [row["text"] for row in analysis["caveats"] if row["severity"] == "high"] + list(warnings)
-    notes = [row["text"] for row in analysis["caveats"] if row["severity"] != "high"]
-    alert = ""
-    if high:
-        items = "".join(f"<li>{esc(text)}</li>" for text in high)
-        title = "<p><strong>Before you believe it</strong></p>"
-        alert = f'<div class="alert" role="note">{title}<ul>{items}</ul></div>'
-    rest = "".join(f"<li>{esc(text)}</li>" for text in notes)
-    rest = f'<ul class="note">{rest}</ul>' if rest else ""
-    return section("The answer", f'<ol class="answer">{sentences}</ol>', alert, rest)
-
-
-def chart_section(charts: Sequence[tuple[Row, str]]) -> str:
-    """All charts, each with its title, how to read it, and for those who cannot see it what it shows."""
-    figures = []
-    for chart, svg in charts:
-        name, title, told, reading = (esc(chart[key]) for key in ("name", "title", "description", "reading"))
-        # Without width and height the view box alone decides: the chart fills its column.
-        drawn = re.sub(r'^<svg([^>]*?) height="[^"]*"', r"<svg\1", svg)
-        drawn = re.sub(
-            r'^<svg([^>]*?) width="[^"]*"', rf'<svg role="img" aria-label="{title}. {told}"\1', drawn
-        )
-        figures.append(
-            f'<figure id="{name}"><h3>{title}</h3>{drawn}<figcaption>{reading}</figcaption></figure>'
-        )
-    return section("The charts", f'<div class="charts">{"".join(figures)}</div>') if figures else ""
-
-
-def example_section(analysis: Row, runs: Sequence[Path]) -> str:
-    """One task answered at every level by one model: what the numbers are about."""
-    if not analysis["models"]:
-        return ""
-    model, levels = analysis["models"][0]["model_id"], analysis["levels"]
-    found: dict[str, dict[str, Row]] = {}
-    for path in runs:
-        for _, record in read_jsonl(path):
-            if (
-                not record
-                or record.get("model_id") != model
-                or record.get("error")
-                or record.get("level") not in levels
-            ):
-                continue
-            task = str(task_of(record))
-            answers = found.setdefault(task, {})
-            answers.setdefault(str(record["level"]), record)
-            if len(answers) == len(levels):
-                return show_example(model, task, answers, levels)
-    return show_example(model, *max(found.items(), key=lambda item: len(item[1])), levels) if found else ""
-
-
-def show_example(model: str, task: str, answers: Mapping[str, Row], levels: Sequence[str]) -> str:
-    """The answers as cards, shortened, escaped."""
-    cards = []
-    for level in (level for level in levels if level in answers):
-        record = answers[level]
-        text = str(record.get("output_text") or "(empty)")
-        text = text[:ANSWER_LENGTH] + (" …" if len(text) > ANSWER_LENGTH else "")
-        counts = [str(record.get(name, "–")) for name in ("prompt_tokens", "completion_tokens")]
-        energy = record.get("energy_joule")
-        facts = f"{counts[0]} tokens read, {counts[1]} written"
-        facts += f", {energy:.3g} J" if isinstance(energy, (int, float)) else ""
-        quote = f'<blockquote tabindex="0">{esc(text)}</blockquote>'
-        cards.append(f'<article><h3>{esc(level)}</h3><p class="note">{esc(facts)}</p>{quote}</article>')
-    return section(f"Task {task} as {model} answered it", f'<div class="answers">{"".join(cards)}</div>')
-
-
-def method_section(analysis: Row, sources: str, environments: Sequence[Row]) -> str:
-    """How it was computed, on what, from which files."""
-    settings = analysis["settings"]
-    text = "".join(f"<p>{esc(part.format(**settings))}</p>" for part in METHOD)
-    facts = [
-        [str(env.get("env_id") or "–"), key, str(value)]
-        for env in environments
-        for key, value in scalars(env)
+def environment_table(environments: Iterable[Row]) -> list[tables.Table]:
+    """What the environment records say of the machine."""
+    facts = [(str(env.get("env_id") or "–"), *fact) for env in environments for fact in scalars(env)]
+    columns = [
+        tables.words(head, (fact[place] for fact in facts))
+        for place, head in enumerate(("Record", "What", "Value"))
     ]
-    table = {
-        "caption": "Environment",
-        "heads": ["Record", "What", "Value"],
-        "rows": facts,
-        "text_columns": [0, 1, 2],
-    }
-    used = ", ".join(f"{key} {value}" for key, value in sorted(settings.items()))
-    note = f'<p class="note">Settings: {esc(used)}.</p>'
-    return section("Method and sources", text, sources, table_html(table) if facts else "", note)
+    return tables.table(tables.SOURCES, "Environment", columns)
 
 
-def scalars(env: Row) -> list[tuple[str, Any]]:
-    """The plain values of an environment record, nested ones by a dotted name; long ones and lists left
+def scalars(env: Row) -> Iterator[tuple[str, Any]]:
+    """The plain values of an environment record, nested ones by a dotted name; long ones and lists are left
     out.
     """
-    found: list[tuple[str, Any]] = []
     for key, value in env.items():
         if isinstance(value, Mapping):
-            found += [(f"{key}.{name}", inner) for name, inner in scalars(value)]
-        elif value is not None and not isinstance(value, list) and len(str(value)) <= 200 and key != "env_id":
-            found.append((key, value))
-    return found
+            yield from ((f"{key}.{name}", inner) for name, inner in scalars(value))
+        elif value is None or isinstance(value, list) or key == "env_id":
+            continue
+        elif len(str(value)) <= FACT_LENGTH:
+            yield key, value
 
 
-# --- files ---
+# --- charts ---
 
 
-def draw(analysis: Row, sources: Sources) -> list[tuple[Row, str]]:
-    """The charts with what stands beside them, as SVG."""
-    left_out = analysis.get("left_out", [])
-    trace = charts.read_trace(sources.trace, sources.runs, left_out) if sources.trace else None
-    return [(charts.words_of(chart), charts.svg_text(chart)) for chart in charts.charts(analysis, trace)]
+def shown_chart(chart: charts.Chart) -> ShownChart:
+    """Without width and height the view box alone decides: the chart fills its column."""
+    svg = re.sub(r'^<svg([^>]*?) height="[^"]*"', r"<svg\1", charts.svg_text(chart))
+    told = Markup('<svg role="img" aria-label="{}. {}"').format(
+        visible(chart.title), visible(chart.description)
+    )
+    svg = re.sub(r'^<svg([^>]*?) width="[^"]*"', lambda match: f"{told}{match[1]}", svg)
+    return ShownChart(chart.name, chart.title, chart.reading, Markup(svg))
+
+
+# --- one task's answers ---
+
+
+def example_of(analysis: Row, runs: Sequence[Path]) -> Example | None:
+    """One task answered at every level by the first model, else the one with the most levels."""
+    if not analysis["models"]:
+        return None
+    model, levels = analysis["models"][0]["model_id"], analysis["levels"]
+    found: dict[str, dict[str, Row]] = {}
+    for record in good_records(runs, model, levels):
+        task = str(task_of(record))
+        answers = found.setdefault(task, {})
+        answers.setdefault(str(record["level"]), record)
+        if len(answers) == len(levels):
+            return Example(task, model, cards(answers, levels))
+    if not found:
+        return None
+    task, answers = max(found.items(), key=lambda item: len(item[1]))
+    return Example(task, model, cards(answers, levels))
+
+
+def good_records(runs: Sequence[Path], model: str, levels: Sequence[str]) -> Iterator[Row]:
+    """The runs of one model that ended without an error."""
+    for path in runs:
+        for _, record in read_jsonl(path):
+            if not record or record.get("error") or record.get("model_id") != model:
+                continue
+            if record.get("level") in levels:
+                yield record
+
+
+def cards(answers: Mapping[str, Row], levels: Sequence[str]) -> list[Card]:
+    """The answers by level, shortened."""
+    return [card(level, answers[level]) for level in levels if level in answers]
+
+
+def card(level: str, record: Row) -> Card:
+    """One answer, its tokens and its energy with the digits of its uncertainty."""
+    text = str(record.get("output_text") or "(empty)")
+    read, written = (record.get(name, "–") for name in ("prompt_tokens", "completion_tokens"))
+    facts = f"{read} tokens read, {written} written"
+    energy, doubt = record.get("energy_joule"), record.get("energy_uncertainty_joule")
+    if isinstance(energy, (int, float)):
+        edges = [energy - doubt, energy + doubt] if isinstance(doubt, (int, float)) else None
+        places = places_beside(energy, edges)
+        facts += f", {at_places(energy, places)}"
+        facts += f" ± {at_places(doubt, places)} J" if edges else " J"
+    return Card(level, facts, text[:ANSWER_LENGTH] + (" …" if len(text) > ANSWER_LENGTH else ""))
+
+
+# --- the page ---
+
+
+def facts_of(analysis: Row, models: Sequence[str]) -> list[str]:
+    """What was measured, for the line under the title."""
+    boards = sorted({model["board"] for model in analysis["models"] if model["board"]})
+    levels = analysis["levels"]
+    named = ", ".join(models) if len(models) <= MODELS_IN_HEAD else counted(len(models), "model")
+    facts = [named, ", ".join(boards), f"{counted(len(levels), 'prompt level')} ({', '.join(levels)})"]
+    if models:
+        facts.append(counted(max(model["tasks"] for model in analysis["models"]), "task"))
+        facts.append(counted(analysis["counts"]["used"], "run"))
+    return [fact for fact in facts if fact]
 
 
 def environment_files(sources: Sources) -> list[Path]:
@@ -318,26 +277,58 @@ def stale(analysis: Row, runs: Sequence[Path]) -> list[str]:
     ]
 
 
-def page(analysis_file: Path, sources: Sources) -> str:
-    """The whole document."""
+def template() -> Any:
+    """The page's template: everything that is not our own markup is cleaned and escaped."""
+    return Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        finalize=visible,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    ).get_template("page.html.j2")
+
+
+def read_report(analysis_file: Path, sources: Sources) -> Report:
+    """Everything the page shows, read once. Raises UserError for a file that cannot be used."""
     analysis = read_analysis(analysis_file, charts.NEEDED)
-    all_tables = tables.tables_of(analysis)
-    environments = [record for path in environment_files(sources) for _, record in read_jsonl(path) if record]
-    body = [
-        answer_section(analysis, stale(analysis, sources.runs)),
-        chart_section(draw(analysis, sources)),
-        *(section(name, tables_of(all_tables, name)) for name in SECTIONS),
-        example_section(analysis, sources.runs),
-        section(DATA_SECTION, tables_of(all_tables, DATA_SECTION)),
-        method_section(analysis, tables_of(all_tables, "Method and sources"), environments),
-    ]
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        f"<title>What does a longer prompt buy?</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"{head(analysis)}\n<main>\n" + "\n".join(part for part in body if part) + "\n</main>\n"
-        "<footer><p>Made by report_page.py from analysis.json. A dash is a value that was not measured "
-        "or cannot be computed; the reason stands in analysis.json.</p></footer>\n</body>\n</html>\n"
+    try:
+        trace = None
+        if sources.trace:
+            trace = read_trace(sources.trace, sources.runs, analysis.get("left_out", []))
+        environments = [record for path in environment_files(sources) for record in records_in(path)]
+        warnings = stale(analysis, sources.runs)
+        example = example_of(analysis, sources.runs)
+    except UNREADABLE as problem:
+        name = getattr(problem, "filename", None) or "a file of --runs or --env"
+        raise UserError(f"cannot read {name}: {reason_of(problem)}; check --runs and --env") from problem
+    return Report(analysis, charts.charts(analysis, trace), environments, warnings, example)
+
+
+def page_of(report: Report) -> str:
+    """The whole document."""
+    analysis = report.analysis
+    caveats, settings = analysis["caveats"], analysis["settings"]
+    models = sorted({model["model_id"] for model in analysis["models"]})
+    grave = [row["text"] for row in caveats if row["severity"] == "high"]
+    return str(
+        template().render(
+            style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+            facts=facts_of(analysis, models),
+            models=models,
+            models_in_head=MODELS_IN_HEAD,
+            answer=analysis["answer"],
+            verdicts=[row["text"] for row in analysis.get("verdicts", [])],
+            warnings=[*grave, *report.warnings],
+            notes=[row["text"] for row in caveats if row["severity"] != "high"],
+            charts=[shown_chart(chart) for chart in report.charts],
+            tables=tables_by_section(analysis, report.environments),
+            sections=SECTIONS,
+            data_section=tables.DATA,
+            source_section=tables.SOURCES,
+            example=report.example,
+            method=[part.format(**settings) for part in METHOD],
+            settings=", ".join(f"{key} {value}" for key, value in sorted(settings.items())),
+        )
     )

@@ -1,49 +1,79 @@
-#!/usr/bin/env python3
-"""The tables of an analysis.json, ready to paste into a paper or an issue, as Markdown or JSON.
+"""The tables of an analysis as columns of text: what the page shows and --tables writes as Markdown.
 
-Levels, differences within tasks, prompt against answer, the judge, quality against cost, how good the data
-are, where they come from. Numbers have three significant digits; a dash was not measured or cannot be
-computed. J, s, tokens, mJ or ms per token, win rates in percent.
-
-Output: Markdown on stdout, or with --json a list of tables (section, caption, heads, rows of texts,
-text_columns). report_page.py shows these tables.
-
-Example:
-    python edgebench/__main__.py edgebench.reporting.tables \\
-        --analysis results/analysis.json > results/tables.md
+A column has one number of decimals, found from the uncertainties of its figures; the interval beside it has
+the same. A dash was not measured or cannot be computed, and the row's remark says why. J, s, tokens, mJ or ms
+per token, win rates in percent.
 """
 
-import argparse
-import json
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from edgebench.errors import UserError
-from edgebench.records.analysis import read_analysis
-from edgebench.shell.text import DASH, fixed, p_value, percent
-from edgebench.shell.text import interval as interval_text
-from edgebench.shell.text import typeset as num
+from edgebench.reporting.cases import Row, case_name, is_simulated
+from edgebench.reporting.caveats import METRICS
+from edgebench.shell.decimals import at_places, column_places, edges_at, half_of
+from edgebench.shell.text import DASH, p_value, percent
 
 ROWS_SHOWN = 60  # of the runs left out
-Row = Mapping[str, Any]
-Table = dict[str, Any]
+FINGERPRINT = 16  # characters of a SHA-256
+Edges = Sequence[float] | None
+
+LEVELS, SPLIT, JUDGE = "Levels", "Prompt or answer", "The judge"
+VALUE, DATA, SOURCES = "Quality and cost", "How good the data are", "Method and sources"
 
 
-def between(interval: Sequence[float] | None, scale: float = 1.0, sign: bool = False) -> str:
-    """An interval in another unit: each edge times `scale`."""
-    return interval_text(interval, lambda edge: num(edge * scale, sign))
+@dataclass(frozen=True)
+class Column:
+    """A head and one cell a row; words stand left, figures right."""
+
+    head: str
+    cells: list[str]
+    is_words: bool = False
 
 
-pct = partial(percent, dash=DASH)
-p_text = partial(p_value, dash=DASH)
+@dataclass(frozen=True)
+class Table:
+    """Columns of equal length under a caption, in a section of the page; `note` says how to read them."""
+
+    section: str
+    caption: str
+    columns: list[Column]
+    note: str = ""
+
+    @property
+    def heads(self) -> list[str]:
+        """The columns' heads."""
+        return [column.head for column in self.columns]
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells, row by row."""
+        return list(zip(*(column.cells for column in self.columns), strict=True))
 
 
-def pct_between(interval: Sequence[float] | None) -> str:
-    """An interval of shares in percent, without digits that tasks cannot carry."""
-    return interval_text(interval, lambda edge: fixed(100 * edge, 0))
+# --- columns ---
+
+
+def document(text: str) -> str:
+    """A figure for a document: a real minus sign, and a dash for what is missing."""
+    return DASH if text == "-" else text.replace("-", "−")
+
+
+def words(head: str, values: Iterable[Any]) -> Column:
+    """A column of names; nothing is an empty cell."""
+    return Column(head, ["" if value is None else str(value) for value in values], is_words=True)
+
+
+def names(head: str, values: Iterable[Any]) -> Column:
+    """A column of facts; a fact nobody knows is a dash."""
+    return Column(head, [DASH if value is None or value == "" else str(value) for value in values], True)
+
+
+def counts(head: str, values: Iterable[Any]) -> Column:
+    """A column of whole numbers, or of texts made of them."""
+    return Column(head, [DASH if value is None else document(str(value)) for value in values])
 
 
 def scaled(value: float | None, scale: float) -> float | None:
@@ -51,374 +81,499 @@ def scaled(value: float | None, scale: float) -> float | None:
     return None if value is None else value / scale
 
 
-def name_of(analysis: Row, row: Row) -> str:
-    """The model, with its board where there are several."""
-    several = len({model["board"] for model in analysis["models"]}) > 1
-    name = row["model_id"] or "all models"
-    return f"{name} on {row['board'] or 'unknown board'}" if several and "board" in row else str(name)
+def scaled_edges(ci95: Edges, scale: float) -> Edges:
+    """The interval in another unit."""
+    return None if ci95 is None else [edge / scale for edge in ci95]
+
+
+def figures(
+    head: str,
+    values: Iterable[float | None],
+    halves: Iterable[float | None] = (),
+    sign: bool = False,
+    scale: float = 1.0,
+) -> Column:
+    """Figures with the same decimals; `halves`: their uncertainties, in the same unit."""
+    column = [scaled(value, scale) for value in values]
+    places = column_places(column, [scaled(half, scale) for half in halves])
+    return Column(head, [document(at_places(value, places, sign)) for value in column])
+
+
+def estimates(
+    head: str,
+    values: Iterable[float | None],
+    intervals: Iterable[Edges],
+    sign: bool = False,
+    scale: float = 1,
+) -> list[Column]:
+    """Figures and, in the next column, their 95 % intervals with the same decimals."""
+    column = [scaled(value, scale) for value in values]
+    edges = [scaled_edges(ci95, scale) for ci95 in intervals]
+    places = column_places(column, map(half_of, edges))
+    return [
+        Column(head, [document(at_places(value, places, sign)) for value in column]),
+        Column("95 % CI", [document(edges_at(ci95, places, sign)) for ci95 in edges]),
+    ]
+
+
+def percents(head: str, shares: Iterable[float | None]) -> Column:
+    """Shares in whole percent."""
+    return Column(head, [document(percent(share, DASH)) for share in shares])
+
+
+def percent_intervals(head: str, intervals: Iterable[Edges]) -> Column:
+    """Intervals of shares in whole percent."""
+    return Column(head, [document(edges_at(scaled_edges(ci95, 0.01), 0)) for ci95 in intervals])
+
+
+def p_values(head: str, values: Iterable[float | None]) -> Column:
+    """p as people print it."""
+    return Column(head, [p_value(value, DASH) for value in values])
+
+
+def remarks(rows: Iterable[str | None]) -> list[Column]:
+    """A column of reasons, or none where no row has any."""
+    column = words("Remark", rows)
+    return [column] if any(column.cells) else []
+
+
+def of(rows: Iterable[Row], name: str) -> list[Any]:
+    """One field of every row; nothing where a row does not have it."""
+    return [row.get(name) for row in rows]
+
+
+def table(section: str, caption: str, columns: Sequence[Column], note: str = "") -> list[Table]:
+    """One table, or none without rows."""
+    return [Table(section, caption, list(columns), note)] if columns and columns[0].cells else []
+
+
+def model_column(analysis: Row, rows: Iterable[Row]) -> Column:
+    """The model of each row."""
+    return words("Model", (case_name(analysis, row) for row in rows))
 
 
 def simulated(analysis: Row) -> str:
-    """What to put behind every energy that was not measured."""
-    return " (simulated)" if any(model["simulated_power"] for model in analysis["models"]) else ""
+    """What a head adds where watts were not measured."""
+    return " (simulated)" if is_simulated(analysis) else ""
 
 
-def table(
-    section: str, caption: str, heads: Sequence[str], rows: Iterable[Sequence[Any]], texts: Sequence[int] = ()
-) -> list[Table]:
-    """One table, or none without rows; texts: columns that hold words."""
-    cells = [[str(value) for value in row] for row in rows]
-    content = {"section": section, "caption": caption, "heads": list(heads), "rows": cells}
-    return [content | {"text_columns": [0, *texts]}] if cells else []
-
-
-# --- sections ---
+# --- levels ---
 
 
 def level_tables(analysis: Row) -> list[Table]:
     """Tokens, latency, energy and win rate by model and level."""
-    base, rows = analysis["settings"]["baseline"], []
-    means = {
+    base = analysis["settings"]["baseline"]
+    nothing: Row = dict.fromkeys(("mean", "ci95", "std_within", "reason"))
+    found: dict[tuple[Any, ...], Row] = {
         (row["board"], row["model_id"], row["level"], row["metric"]): row for row in analysis["level_means"]
     }
-    wins = {(row["model_id"], row["level"]): row for row in analysis["win_rates"] if row["against"] == base}
-    nothing = dict.fromkeys(("mean", "ci95", "std_within", "win_rate"))
-    for model in analysis["models"]:
-        for level in analysis["levels"]:
-            names = ("prompt_tokens", "completion_tokens", "latency_ms", "energy_joule")
-            own = [means.get((model["board"], model["model_id"], level, name), nothing) for name in names]
-            if all(row["mean"] is None for row in own):
-                continue
-            latency, energy = own[2:]
-            win = wins.get((model["model_id"], level), nothing)
-            cells = [name_of(analysis, model), level, num(own[0]["mean"]), num(own[1]["mean"])]
-            cells += [
-                num(scaled(latency["mean"], 1000)),
-                between(latency["ci95"], 0.001),
-                num(energy["mean"]),
-            ]
-            cells += [between(energy["ci95"]), num(energy["std_within"])]
-            rows.append([*cells, pct(win["win_rate"]), pct_between(win["ci95"])])
-    heads = [
-        "Model",
-        "Level",
-        "Prompt tokens",
-        "Answer tokens",
-        "Latency s",
-        "95 % CI",
-        f"Energy J{simulated(analysis)}",
-        "95 % CI",
+    cases = [
+        {"board": model["board"], "model_id": model["model_id"], "level": level}
+        for model in analysis["models"]
+        for level in analysis["levels"]
     ]
-    heads += ["± repeats J", f"Win rate against {base}", "95 % CI %"]
-    return table("Levels", "Means over tasks, by model and level", heads, rows)
+
+    def metric_of(row: Row, metric: str) -> Row:
+        return found.get((row["board"], row["model_id"], row["level"], metric), nothing)
+
+    metrics = ("prompt_tokens", "completion_tokens", "latency_ms", "energy_joule")
+    cases = [row for row in cases if any(metric_of(row, name)["mean"] is not None for name in metrics)]
+    prompt, answer, latency, energy = ([metric_of(row, name) for row in cases] for name in metrics)
+    won = {(row["model_id"], row["level"]): row for row in analysis["win_rates"] if row["against"] == base}
+    wins = [won.get((row["model_id"], row["level"]), {}) for row in cases]
+    has_repeats = any(row["std_within"] is not None for row in energy)
+    spread = figures("± repeats J", of(energy, "std_within"))
+    columns = [
+        model_column(analysis, cases),
+        words("Level", of(cases, "level")),
+        figures("Prompt tokens", of(prompt, "mean")),
+        figures("Answer tokens", of(answer, "mean")),
+        *estimates("Latency s", of(latency, "mean"), of(latency, "ci95"), scale=1000),
+        *estimates(f"Energy J{simulated(analysis)}", of(energy, "mean"), of(energy, "ci95")),
+        *([spread] if has_repeats else []),
+        percents(f"Win rate against {base}", of(wins, "win_rate")),
+        percent_intervals("95 % CI %", of(wins, "ci95")),
+        *remarks(
+            without_doubles(reasons) for reasons in zip(*map(missing, (latency, energy, wins)), strict=True)
+        ),
+    ]
+    note = "Means over tasks, after repeats were averaged."
+    if has_repeats:
+        note += " ± repeats: standard deviation between repeats of one task."
+    return table(LEVELS, "Means over tasks, by model and level", columns, note)
+
+
+def missing(rows: Iterable[Row]) -> list[str | None]:
+    """Why a row has no interval, where it has none."""
+    return [row.get("reason") if row and row["ci95"] is None else None for row in rows]
+
+
+def without_doubles(reasons: Iterable[str | None]) -> str:
+    """Different reasons in one cell."""
+    return "; ".join(dict.fromkeys(reason for reason in reasons if reason))
+
+
+def waiting_tables(analysis: Row) -> list[Table]:
+    """Time to first token and time per token: mean, median and 95th percentile over runs, where known."""
+    by_metric = {
+        metric: [
+            row for row in analysis["level_means"] if row["metric"] == metric and row["mean"] is not None
+        ]
+        for metric in ("ttft_ms", "tpot_ms")
+    }
+    titles = {
+        "ttft_ms": ("Time to first token by model and level", "s", 1000.0),
+        "tpot_ms": ("Time per answer token by model and level", "ms", 1.0),
+    }
+    found = []
+    for metric, rows in by_metric.items():
+        caption, unit, scale = titles[metric]
+        columns = [
+            model_column(analysis, rows),
+            words("Level", of(rows, "level")),
+            counts("Runs", of(rows, "n_runs")),
+            *estimates(f"Mean {unit}", of(rows, "mean"), of(rows, "ci95"), scale=scale),
+        ]
+        for name in ("p50", "p95"):
+            if any(row.get(name) is not None for row in rows):
+                columns.append(figures(f"{name} {unit}", of(rows, name), map(half_width, rows), scale=scale))
+        note = "p50 and p95: half and 95 % of all runs are not slower; the mean is over tasks."
+        has_quantiles = any(column.head.startswith("p50") for column in columns)
+        found += table(LEVELS, caption, columns, note if has_quantiles else "")
+    return found
+
+
+def half_width(row: Row) -> float | None:
+    """Half of a row's interval."""
+    return half_of(row["ci95"])
 
 
 def paired_tables(analysis: Row) -> list[Table]:
     """Differences within tasks against the baseline, one table per metric."""
-    titles = {"energy_joule": (f"Energy{simulated(analysis)}, J", 1), "latency_ms": ("Latency, s", 1000)}
-    titles["completion_tokens"] = ("Answer length, tokens", 1)
+    titles = {
+        "energy_joule": (f"Energy{simulated(analysis)}, J", 1.0),
+        "latency_ms": ("Latency, s", 1000.0),
+        "completion_tokens": ("Answer length, tokens", 1.0),
+    }
     base, tables = analysis["settings"]["baseline"], []
-    heads = ["Model", "Level", "Tasks", "Difference", "95 % CI", "Change %", "p", "p, Holm"]
     for metric, (title, scale) in titles.items():
-        rows = []
-        for row in analysis["paired"]:
-            if row["metric"] == metric and row["against"] == base and row["mean_difference"] is not None:
-                cells = [name_of(analysis, row), row["level"], row["n_tasks"]]
-                cells += [
-                    num(row["mean_difference"] / scale, sign=True),
-                    between(row["ci95"], 1 / scale, sign=True),
-                ]
-                cells += [
-                    num(row["percent"], sign=True),
-                    p_text(row["wilcoxon_p"]),
-                    p_text(row["p_holm"]),
-                ]
-                rows.append(cells)
-        tables += table("Levels", f"{title}: difference to {base} within tasks", heads, rows)
+        every = [row for row in analysis["paired"] if (row["metric"], row["against"]) == (metric, base)]
+        rows = [row for row in every if row["mean_difference"] is not None]
+        columns = [
+            model_column(analysis, rows),
+            words("Level", of(rows, "level")),
+            counts("Tasks", of(rows, "n_tasks")),
+            *estimates("Difference", of(rows, "mean_difference"), of(rows, "ci95"), sign=True, scale=scale),
+            *estimates("Change %", of(rows, "percent"), of(rows, "percent_ci95"), sign=True),
+            p_values("p", of(rows, "wilcoxon_p")),
+            p_values("p, Holm", of(rows, "p_holm")),
+            *remarks(of(rows, "reason")),
+        ]
+        note = ""
+        if len(rows) < len(every):
+            note = f"Left out: {len(every) - len(rows)} rows of levels without a task in common."
+        tables += table(LEVELS, f"{title}: difference to {base} within tasks", columns, note)
     return tables
+
+
+# --- prompt or answer ---
 
 
 def split_tables(analysis: Row) -> list[Table]:
     """What a token costs, and the parts of the extra cost."""
-    rates = []
-    for row in analysis["cost_split"]:
-        # Per thousand tokens J is mJ a token; a token's ms need no other unit.
-        scale, cost = (
-            (0.001, f"energy{simulated(analysis)}, mJ") if row["unit"] == "J" else (1, "latency, ms")
-        )
-        cells = [name_of(analysis, row), cost]
-        for name in ("per_prompt_token", "per_output_token"):
-            rate = row["coefficients"][name]
-            cells += [num(scaled(rate["estimate"], scale)), between(rate["ci95"], 1 / scale)]
-        rates.append([*cells, num(row["r_squared"]), row["reason"] or ""])
-    heads = ["Model", "Cost", "Per prompt token", "95 % CI", "Per answer token", "95 % CI", "R²", "Remark"]
-    parts = [
-        [
-            name_of(analysis, row),
-            row["level"],
-            "energy" if row["unit"] == "J" else "latency",
-            pct(row["prompt_share"]),
-            pct_between(row["prompt_share_ci95"]),
-            row["sentence"],
-        ]
-        for row in analysis["cost_parts"]
-        if row["sentence"]
+    tables = []
+    # Per thousand tokens J is mJ a token; a token's ms need no other unit.
+    titles = {"energy_joule": (f"energy{simulated(analysis)}, mJ", 0.001), "latency_ms": ("latency, ms", 1.0)}
+    for metric, (title, scale) in titles.items():
+        rows = [row for row in analysis["cost_split"] if row["metric"] == metric]
+        columns = [model_column(analysis, rows)]
+        for head, name in (
+            ("Per prompt token", "per_prompt_token"),
+            ("Per answer token", "per_output_token"),
+        ):
+            rates = [row["coefficients"][name] for row in rows]
+            columns += estimates(head, of(rates, "estimate"), of(rates, "ci95"), scale=scale)
+        columns += [figures("R²", of(rows, "r_squared")), *remarks(of(rows, "reason"))]
+        tables += table(SPLIT, f"What one token costs: {title}", columns)
+    rows = [row for row in analysis["cost_parts"] if row["sentence"]]
+    columns = [
+        model_column(analysis, rows),
+        words("Level", of(rows, "level")),
+        words("Cost", (METRICS[row["metric"]] for row in rows)),
+        percents("Prompt's share", of(rows, "prompt_share")),
+        percent_intervals("95 % CI %", of(rows, "prompt_share_ci95")),
+        words("In words", of(rows, "sentence")),
     ]
-    title, names = "Prompt or answer", ["Model", "Level", "Cost", "Prompt's share", "95 % CI %", "In words"]
-    words = table(title, "The extra cost in its parts", names, parts, [2, 5])
-    return table(title, "What one token costs", heads, rates, [1, 7]) + words
+    return tables + table(SPLIT, "The extra cost in its parts", columns)
+
+
+# --- the judge ---
 
 
 def at_equal_length(row: Row) -> str:
     """The length-controlled win rate with its interval; one beyond the data is marked."""
     rate = row["length_controlled_win_rate"]
     if rate is None:
-        return DASH
+        return "-"
+    interval = edges_at(scaled_edges(row["length_controlled_ci95"], 0.01), 0)
     mark = "*" if row["length_extrapolated"] else ""
-    return f"{pct(rate)} ({pct_between(row['length_controlled_ci95'])}){mark}"
+    return f"{percent(rate)} ({interval}){mark}"
 
 
 def win_tables(analysis: Row) -> list[Table]:
     """Win rates against the baseline and the placebo, and strengths."""
-    base, placebo, wins = analysis["settings"]["baseline"], analysis["settings"]["placebo"], []
-    for row in analysis["win_rates"]:
-        if row["against"] == base or (row["against"] == placebo and row["level"] != base):
-            cells = [row["model_id"], f"{row['level']} against {row['against']}", row["judge_model"]]
-            cells += [f"{row['wins']} / {row['ties']} / {row['losses']}", pct(row["win_rate"])]
-            cells += [pct_between(row["ci95"]), p_text(row["sign_p"]), p_text(row["p_holm"])]
-            wins.append([*cells, pct(row["win_rate_averaged"]), at_equal_length(row)])
-    heads = ["Model", "Levels", "Judge", "Won / tied / lost", "Win rate", "95 % CI %", "p", "p, Holm"]
-    heads += ["Both orders averaged", "At equal length (* never seen)"]
-    strengths = [
-        [
-            row["model_id"],
-            row["level"],
-            num(row["beta"], sign=True),
-            num(row["se"]),
-            num(row["elo"]),
-            row["reason"] or "",
-        ]
-        for row in analysis["bradley_terry"]
+    base, placebo = analysis["settings"]["baseline"], analysis["settings"]["placebo"]
+    rows = [
+        row
+        for row in analysis["win_rates"]
+        if row["against"] == base or (row["against"] == placebo and row["level"] != base)
     ]
-    zero = ", ".join(sorted({row["reference"] for row in analysis["bradley_terry"]}))
-    title, names = (
-        f"Bradley-Terry strength (log-odds; {zero} is 0)",
-        ["Model", "Level", "Strength", "SE", "Elo"],
-    )
-    tables = table("The judge", "Win rates", heads, wins, [1, 2])
-    return tables + table("The judge", title, [*names, "Remark"], strengths, [5])
+    columns = [
+        words("Model", of(rows, "model_id")),
+        words("Levels", (f"{row['level']} against {row['against']}" for row in rows)),
+        words("Judge", of(rows, "judge_model")),
+        counts("Won / tied / lost", (f"{row['wins']} / {row['ties']} / {row['losses']}" for row in rows)),
+        percents("Win rate", of(rows, "win_rate")),
+        percent_intervals("95 % CI %", of(rows, "ci95")),
+        p_values("p", of(rows, "sign_p")),
+        p_values("p, Holm", of(rows, "p_holm")),
+        percents("Both orders averaged", of(rows, "win_rate_averaged")),
+        counts("At equal length", map(at_equal_length, rows)),
+        *remarks(of(rows, "reason")),
+    ]
+    note = "A tie is half a win. At equal length: * means that equal lengths were never seen."
+    return table(JUDGE, "Win rates", columns, note) + strength_tables(analysis)
+
+
+def strength_tables(analysis: Row) -> list[Table]:
+    """Bradley-Terry strengths."""
+    rows = analysis["bradley_terry"]
+    zero = ", ".join(sorted({row["reference"] for row in rows}))
+    columns = [
+        words("Model", of(rows, "model_id")),
+        words("Level", of(rows, "level")),
+        figures("Strength", of(rows, "beta"), of(rows, "se"), sign=True),
+        figures("SE", of(rows, "se")),
+        figures("Elo", of(rows, "elo")),
+        *remarks(of(rows, "reason")),
+    ]
+    return table(JUDGE, f"Bradley-Terry strength (log-odds; {zero} is 0)", columns)
 
 
 def judge_tables(analysis: Row) -> list[Table]:
     """How far the judge can be trusted."""
-    bias = [
+    bias = [row for row in analysis["position_bias"] if row["pairs"]]
+    tables = table(
+        JUDGE,
+        "Does the judge favour a slot? (0.5 is none)",
         [
-            name_of(analysis, row),
-            row["judge_model"],
-            row["pairs"],
-            pct(row["consistency"]),
-            num(row["first_slot_score"]),
-            f"{row['first_first']} / {row['second_second']}",
-            p_text(row["mcnemar_p"]),
-        ]
-        for row in analysis["position_bias"]
-        if row["pairs"]
-    ]
-    heads = ["Model", "Judge", "Pairs", "Same verdict in both orders", "First-slot score"]
-    heads += ["First / second both times", "p, McNemar"]
-    tables = table("The judge", "Does the judge favour a slot? (0.5 is none)", heads, bias, [1])
-    longer = [
+            model_column(analysis, bias),
+            words("Judge", of(bias, "judge_model")),
+            counts("Pairs", of(bias, "pairs")),
+            percents("Same verdict in both orders", of(bias, "consistency")),
+            figures("First-slot score", of(bias, "first_slot_score")),
+            counts(
+                "First / second both times",
+                (f"{row['first_first']} / {row['second_second']}" for row in bias),
+            ),
+            p_values("p, McNemar", of(bias, "mcnemar_p")),
+        ],
+    )
+    longer = [row for row in analysis["length_effect"] if row["decisive"]]
+    tables += table(
+        JUDGE,
+        "Does the longer answer win?",
         [
-            name_of(analysis, row),
-            row["decisive"],
-            pct(row["longer_share"]),
-            pct_between(row["wilson95"]),
-            num(row["spearman"], sign=True),
-        ]
-        for row in analysis["length_effect"]
-        if row["decisive"]
-    ]
-    heads = ["Model", "Decided pairs", "Won by the longer answer", "95 % CI %", "Rank correlation"]
-    tables += table("The judge", "Does the longer answer win?", heads, longer)
-    noise = [
+            model_column(analysis, longer),
+            counts("Decided pairs", of(longer, "decisive")),
+            percents("Won by the longer answer", of(longer, "longer_share")),
+            percent_intervals("95 % CI %", of(longer, "wilson95")),
+            figures("Rank correlation", of(longer, "spearman"), sign=True),
+        ],
+    )
+    noise = [row for row in analysis["judge_noise"] if row["compared"]]
+    return tables + table(
+        JUDGE,
+        "Does the judge repeat itself?",
         [
-            row["judge_model"],
-            row["kind"].replace("_", " "),
-            row["compared"],
-            pct(row["agreement"]),
-            row["flips"],
-            num(row["kappa"]),
-        ]
-        for row in analysis["judge_noise"]
-        if row["compared"]
-    ]
-    heads = ["Judge", "Asked again", "Compared", "Same verdict", "A-B flips", "Cohen's kappa"]
-    return tables + table("The judge", "Does the judge repeat itself?", heads, noise, [1])
+            words("Judge", of(noise, "judge_model")),
+            words("Asked again", (row["kind"].replace("_", " ") for row in noise)),
+            counts("Compared", of(noise, "compared")),
+            percents("Same verdict", of(noise, "agreement")),
+            counts("A-B flips", of(noise, "flips")),
+            figures("Cohen's kappa", of(noise, "kappa")),
+        ],
+    )
+
+
+# --- quality and cost ---
 
 
 def value_tables(analysis: Row) -> list[Table]:
-    """Quality per cost and the cheapest level that is good enough."""
-    rows = []
-    for row in analysis["value"]:
-        if row["cost_mean"] is not None:
-            scale = 1000 if row["cost_unit"] == "ms" else 1
-            cells = [
-                name_of(analysis, row),
-                row["level"],
-                pct(row["quality"]),
-                num(row["cost_mean"] / scale),
-            ]
-            for ratio in (row["quality_per_cost"], row["gain_per_extra_cost"]):
-                cells.append(
-                    num(
-                        None if ratio is None else 100 * ratio * scale,
-                        sign=ratio is not row["quality_per_cost"],
-                    )
-                )
-            rows.append([*cells, "yes" if row["on_model_front"] else ""])
-    unit = f"J{simulated(analysis)}" if any(row["cost_unit"] == "J" for row in analysis["value"]) else "s"
-    heads = [
-        "Model",
-        "Level",
-        "Win rate",
-        f"Cost {unit}",
-        f"Win rate % per {unit}",
-        f"Gain % per extra {unit}",
+    """Quality per cost and the cheapest level that is good enough, a table for each unit of cost."""
+    tables = []
+    for metric, (unit, scale) in {"energy_joule": ("J", 1.0), "latency_ms": ("s", 1000.0)}.items():
+        rows = [
+            row for row in analysis["value"] if row["cost_metric"] == metric and row["cost_mean"] is not None
+        ]
+        named = f"{unit}{simulated(analysis)}" if unit == "J" else unit
+        # A share per ms is so many percent per s: 100 times the seconds' scale.
+        per = 1 / (100 * scale)
+        columns = [
+            model_column(analysis, rows),
+            words("Level", of(rows, "level")),
+            percents("Win rate", of(rows, "quality")),
+            figures(f"Cost {named}", of(rows, "cost_mean"), scale=scale),
+            figures(f"Win rate % per {named}", of(rows, "quality_per_cost"), scale=per),
+            figures(f"Gain % per extra {named}", of(rows, "gain_per_extra_cost"), sign=True, scale=per),
+            words("On its model's front", ("yes" if row["on_model_front"] else "" for row in rows)),
+            *remarks(of(rows, "reason")),
+        ]
+        tables += table(VALUE, f"Quality for {METRICS[metric]}", columns)
+    rows = analysis["cheapest"]
+    findings = [row["statement"] or f"none named: {row['reason']}" for row in rows]
+    caption = f"The cheapest level within {analysis['settings']['margin']:g} of the best win rate"
+    columns = [
+        model_column(analysis, rows),
+        words("Judge", of(rows, "judge_model")),
+        words("Finding", findings),
     ]
-    cheap = [[name_of(analysis, row), row["statement"]] for row in analysis["cheapest"] if row["statement"]]
-    title = f"The cheapest level within {analysis['settings']['margin']:g} of the best win rate"
-    tables = table("Quality and cost", "Quality for the money", [*heads, "On its model's front"], rows)
-    return tables + table("Quality and cost", title, ["Model", "Finding"], cheap, [1])
+    return tables + table(VALUE, caption, columns)
+
+
+# --- how good the data are ---
 
 
 def spread_tables(analysis: Row) -> list[Table]:
     """Trend, drift, spread between repeats."""
-    section = "How good the data are"
-    trend = [
+    trend = [row for row in analysis["trend"] if row["p"] is not None]
+    tables = table(
+        DATA,
+        "Trend over the ordered levels, placebo left out",
         [
-            name_of(analysis, row),
-            row["metric"],
-            row["n_tasks"],
-            num(row["spearman"], sign=True),
-            p_text(row["p"]),
-        ]
-        for row in analysis["trend"]
-        if row["p"] is not None
-    ]
-    heads = ["Model", "Metric", "Tasks", "Rank correlation", "p (Page, increase)"]
-    tables = table(section, "Trend over the ordered levels, placebo left out", heads, trend, [1])
-    drift = [
+            model_column(analysis, trend),
+            words("Metric", (METRICS.get(row["metric"], row["metric"]) for row in trend)),
+            counts("Tasks", of(trend, "n_tasks")),
+            figures("Rank correlation", of(trend, "spearman"), sign=True),
+            p_values("p (Page, increase)", of(trend, "p")),
+        ],
+    )
+    drift = [row for row in analysis["drift"] if row["p"] is not None]
+    tables += table(
+        DATA,
+        "Drift over the campaign, within task and level",
         [
-            name_of(analysis, row),
-            row["metric"],
-            num(row["slope_percent_per_hour"], sign=True),
-            between(row["ci95"], sign=True),
-            p_text(row["p"]),
-        ]
-        for row in analysis["drift"]
-        if row["p"] is not None
-    ]
-    heads = ["Model", "Metric", "% per hour", "95 % CI", "p"]
-    tables += table(section, "Drift over the campaign, within task and level", heads, drift, [1])
-    noise = [
+            model_column(analysis, drift),
+            words("Metric", (METRICS.get(row["metric"], row["metric"]) for row in drift)),
+            *estimates("% per hour", of(drift, "slope_percent_per_hour"), of(drift, "ci95"), sign=True),
+            figures("Over hours", of(drift, "hours")),
+            p_values("p", of(drift, "p")),
+        ],
+    )
+    noise = [row for row in analysis["variation"] if row["cells"] and row["metric"] != "prompt_tokens"]
+    return tables + table(
+        DATA,
+        "Spread between repeats of one task and level",
         [
-            name_of(analysis, row),
-            row["metric"],
-            row["cells"],
-            row["cells_noisy"],
-            pct(row["cv_median"]),
-            pct(row["cv_max"]),
-        ]
-        for row in analysis["variation"]
-        if row["cells"] and row["metric"] != "prompt_tokens"
-    ]
-    heads = ["Model", "Metric", "Cells", "Noisy (10 % or more)", "Median std / mean", "Largest"]
-    return tables + table(section, "Spread between repeats of one task and level", heads, noise, [1])
+            model_column(analysis, noise),
+            words("Metric", (METRICS.get(row["metric"], row["metric"]) for row in noise)),
+            counts("Cells", of(noise, "cells")),
+            counts("Noisy (10 % or more)", of(noise, "cells_noisy")),
+            percents("Median std / mean", of(noise, "cv_median")),
+            percents("Largest", of(noise, "cv_max")),
+        ],
+    )
+
+
+def flag_tables(analysis: Row) -> list[Table]:
+    """Flags and the runs left out."""
+    flags, out = analysis["flags"], analysis["left_out"]
+    tables = table(
+        DATA,
+        "Flags of the runs",
+        [
+            model_column(analysis, flags),
+            words("Flag", of(flags, "flag")),
+            counts("Runs", of(flags, "runs")),
+            words("In the means", ("left out" if row["hard"] else "kept" for row in flags)),
+        ],
+    )
+    shown = out[:ROWS_SHOWN]
+    caption = f"Runs left out ({len(out)}{', the first shown' if len(out) > len(shown) else ''})"
+    return tables + table(
+        DATA,
+        caption,
+        [
+            model_column(analysis, shown),
+            words("Level", of(shown, "level")),
+            names("Task", of(shown, "id")),
+            names("Repeat", of(shown, "repeat")),
+            words("Why", of(shown, "why")),
+        ],
+    )
+
+
+# --- where it comes from ---
 
 
 def source_tables(analysis: Row) -> list[Table]:
-    """Flags, runs left out, boards and files."""
-    section = "How good the data are"
-    flags = [
-        [name_of(analysis, row), row["flag"], row["runs"], "left out" if row["hard"] else "kept"]
-        for row in analysis["flags"]
-    ]
-    tables = table(section, "Flags of the runs", ["Model", "Flag", "Runs", "In the means"], flags, [1])
-    out = [
-        [name_of(analysis, row), row["level"], row["id"], row["repeat"] or DASH, row["why"]]
-        for row in analysis["left_out"]
-    ]
-    title = f"Runs left out ({len(out)}{', the first shown' if len(out) > ROWS_SHOWN else ''})"
-    tables += table(section, title, ["Model", "Level", "Task", "Repeat", "Why"], out[:ROWS_SHOWN], [4])
-    names = (
-        "board",
-        "model_id",
-        "quantization",
-        "power_source",
-        "power_scope",
-        "power_mode",
-        "runs",
-        "tasks",
-    )
-    models = [
-        [model[name] if model[name] is not None else DASH for name in names] for model in analysis["models"]
-    ]
-    heads = ["Board", "Model", "Quantization", "Power source", "Scope", "Power mode", "Runs", "Tasks"]
-    tables += table("Method and sources", "Where the numbers were measured", heads, models, [1, 2, 3, 4, 5])
-    files = [[row["path"], row["kind"], row["sha256"][:16]] for row in analysis["inputs"]]
-    return tables + table(
-        "Method and sources", "Files", ["File", "Kind", "SHA-256, beginning"], files, [1, 2]
+    """Boards and files."""
+    facts = {
+        "Board": "board",
+        "Model": "model_id",
+        "Quantization": "quantization",
+        "Power source": "power_source",
+        "Scope": "power_scope",
+        "Power mode": "power_mode",
+    }
+    models = analysis["models"]
+    columns = [names(head, of(models, name)) for head, name in facts.items()]
+    columns += [counts("Runs", of(models, "runs")), counts("Tasks", of(models, "tasks"))]
+    files = analysis["inputs"]
+    return table(SOURCES, "Where the numbers were measured", columns) + table(
+        SOURCES,
+        "Files",
+        [
+            words("File", of(files, "path")),
+            words("Kind", of(files, "kind")),
+            words("SHA-256, beginning", (row["sha256"][:FINGERPRINT] for row in files)),
+        ],
     )
 
 
-SECTIONS = (level_tables, paired_tables, split_tables, win_tables, judge_tables, value_tables, spread_tables)
+BUILDERS: tuple[Callable[[Row], list[Table]], ...] = (
+    level_tables,
+    waiting_tables,
+    paired_tables,
+    split_tables,
+    win_tables,
+    judge_tables,
+    value_tables,
+    spread_tables,
+    flag_tables,
+    source_tables,
+)
 
 
 def tables_of(analysis: Row) -> list[Table]:
     """Every table that has rows."""
-    return [one for build in (*SECTIONS, source_tables) for one in build(analysis)]
+    return [one for build in BUILDERS for one in build(analysis)]
 
 
 def markdown(tables: Iterable[Table]) -> str:
     """Tables under their sections; a bar or line break in a cell cannot break its row."""
-    lines, section = [], None
+    lines: list[str] = []
+    section = None
     for content in tables:
-        if content["section"] != section:
-            section = content["section"]
+        if content.section != section:
+            section = content.section
             lines += [f"## {section}", ""]
-        align = [
-            ":--" if place in content["text_columns"] else "--:" for place in range(len(content["heads"]))
-        ]
-        grid = [content["heads"], align, *content["rows"]]
-        lines += [f"**{content['caption']}**", ""]
+        align = [":--" if column.is_words else "--:" for column in content.columns]
+        grid = [content.heads, align, *content.rows]
+        lines += [f"**{content.caption}**", ""]
         lines += [
             "| " + " | ".join(" ".join(cell.replace("|", r"\|").split()) for cell in row) + " |"
             for row in grid
         ]
-        lines.append("")
+        lines += ["", content.note, ""] if content.note else [""]
     return "\n".join(lines)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--analysis", type=Path, required=True, help="analysis.json of analyze_levels.py")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        tables = tables_of(read_analysis(args.analysis))
-    except UserError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    text = json.dumps(tables) if args.json else markdown(tables)
-    sys.stdout.buffer.write(text.encode("utf-8", "replace") + b"\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

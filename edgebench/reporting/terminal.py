@@ -20,7 +20,7 @@ from edgebench.reporting.cases import (
     of_first_judge,
 )
 from edgebench.shell.decimals import at_places, column_places, edges_at, half_of, in_column
-from edgebench.shell.text import counted, p_value, percent, printable, text_table
+from edgebench.shell.text import counted, p_value, percent, printable, shortened, text_table
 
 WIDTH = 79
 BAR = 16
@@ -49,7 +49,9 @@ def print_text(analysis: Row) -> None:
     """The whole answer on stdout, in what its encoding can hold."""
     utf8 = "utf" in (sys.stdout.encoding or "").lower()
     text = text_of(analysis, "█" if utf8 else "#")
-    print(text if utf8 else text.replace("±", "+-").encode("ascii", "replace").decode())
+    if not utf8:
+        text = text.replace("±", "+-").replace("…", "~").encode("ascii", "replace").decode()
+    print(text)
 
 
 # --- pieces ---
@@ -63,17 +65,9 @@ def paragraphs(lines: Iterable[str], mark: str) -> list[str]:
     return out
 
 
-def shortened(name: str, columns: int) -> str:
-    """A name in so many columns: the middle gives way, since models of one family differ at the end.
-
-    >>> shortened("SmolLM2-135M-Instruct-Q4_1", 16)
-    'SmolLM2..ct-Q4_1'
-    """
-    text = printable(name)
-    if len(text) <= columns:
-        return text
-    head = (columns - 2) // 2
-    return f"{text[:head]}..{text[head + 2 - columns :]}"
+def fitted(name: str, columns: int) -> str:
+    """A name that fits so many columns and moves no cursor."""
+    return shortened(printable(name), columns)
 
 
 def bar(value: float | None, largest: float, block: str, columns: int) -> str:
@@ -152,7 +146,7 @@ def model_table(analysis: Row, model: Row, own: Sequence[Row], block: str) -> li
     if metric == "energy_joule":
         columns["energy J"] = cost
     columns["95 % CI"] = edges
-    names = [shortened(level, LEVEL_NAME) for level in levels]
+    names = [fitted(level, LEVEL_NAME) for level in levels]
     rows = zip(names, *columns.values(), strict=True)
     lines = text_table(["  level", *columns], [[f"  {name}", *cells] for name, *cells in rows])
     values = [means[level, metric]["mean"] for level in levels]
@@ -190,18 +184,18 @@ def split_table(analysis: Row) -> list[str]:
     shown = first_models(parts)
     if not shown:
         return []
-    base = shortened(analysis["settings"]["baseline"], LEVEL_NAME)
+    base = fitted(analysis["settings"]["baseline"], LEVEL_NAME)
     amounts = [
         [scaled(row[name], scale) for row in shown] for name in ("extra", "prompt_part", "answer_part")
     ]
     places = column_places(value for column in amounts for value in column)
-    levels = [shortened(row["level"], LEVEL_NAME) for row in shown]
+    levels = [fitted(row["level"], LEVEL_NAME) for row in shown]
     shares = [percent(row["prompt_share"]) for row in shown]
     texts = [[at_places(value, places) for value in column] for column in amounts]
     heads = ["level", f"extra {unit}", f"prompt {unit}", f"answer {unit}", "prompt %"]
     figures = text_table(heads, zip(levels, *texts, shares, strict=True))
     room = min(MODEL_NAME, WIDTH - max(map(len, figures)) - 4)
-    names = ["model", *(shortened(case_name(analysis, row), room) for row in shown)]
+    names = ["model", *(fitted(case_name(analysis, row), room) for row in shown)]
     widest = max(map(len, names))
     lines = [f"  {name:<{widest}}  {line}" for name, line in zip(names, figures, strict=True)]
     rest = rest_line(parts, shown)
@@ -226,9 +220,9 @@ def win_section(analysis: Row) -> list[str]:
     shown = first_models(judged)
     if not shown:
         return []
-    lines = [f"WIN RATE AGAINST {shortened(base, LEVEL_NAME)} (o, 95 % CI ---, chance |, Holm-adjusted p)"]
+    lines = [f"WIN RATE AGAINST {fitted(base, LEVEL_NAME)} (o, 95 % CI ---, chance |, Holm-adjusted p)"]
     for own in by_case(shown).values():
-        lines.append(f"  {shortened(own[0]['model_id'], WIDTH - 2)}")
+        lines.append(f"  {fitted(own[0]['model_id'], WIDTH - 2)}")
         lines += [win_chart(row) for row in own]
         lines += paragraphs(missing_intervals(own), "    ")
     return [*lines, *rest_line(judged, shown)]
@@ -251,7 +245,7 @@ def win_chart(row: Row) -> str:
         axis[low : high + 1] = "-" * (high + 1 - low)
     axis[SCALE // 2] = "|"
     axis[round(row["win_rate"] * (SCALE - 1))] = "o"
-    name, rate = shortened(row["level"], LEVEL_NAME), percent(row["win_rate"])
+    name, rate = fitted(row["level"], LEVEL_NAME), percent(row["win_rate"])
     return f"    {name:<{LEVEL_NAME}} {rate:>5}  [{''.join(axis)}]  p {p_value(row['p_holm'])}"
 
 

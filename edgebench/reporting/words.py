@@ -213,10 +213,10 @@ def wins_in_words(rows: Sequence[Row], top: str, against: str) -> str:
     if row["ci95"]:
         known = f"95 % CI {percent(row['ci95'][0])} to {percent(row['ci95'][1])}"
     chance = "more than chance explains" if beyond else "which chance alone could explain"
+    tested = f" (Holm-adjusted p {p_value(row['p_holm'])})" if row["p_holm"] is not None else ""
     return (
         f"The judge gives {printable(top)} a win rate of {percent(row['win_rate'])} against "
-        f"{printable(against)} ({counted(row['n_tasks'], 'task')}, {known}), {chance} "
-        f"(Holm-adjusted p {p_value(row['p_holm'])})"
+        f"{printable(against)} ({counted(row['n_tasks'], 'task')}, {known}), {chance}{tested}"
     )
 
 
@@ -282,7 +282,11 @@ def cheapest_over_models(analysis: Row, rows: Sequence[Row]) -> str:
     levels: dict[str, list[str]] = {}
     for row in rows:
         levels.setdefault(row["cheapest_level"], []).append(case_name(analysis, row))
-    named = "; ".join(f"{printable(level)} for {listed(levels[level])}" for level in sorted(levels))
+    by_name = len(rows) <= CASES_ONE_BY_ONE
+    named = "; ".join(
+        f"{printable(level)} for {listed(names) if by_name else counted(len(names), 'model')}"
+        for level, names in sorted(levels.items())
+    )
     margin = analysis["settings"]["margin"]
     text = f"The cheapest level within {margin:g} of the best win rate is {named}"
     remarks = []
@@ -369,11 +373,10 @@ def verdicts_over_models(analysis: Row, rows: Sequence[Row], what: str) -> list[
         middle, low, high = (quantile(ratios, share) for share in (0.5, 0.25, 0.75))
         over = {"level": level, "against": rows[0]["against"], "metric": rows[0]["metric"]}
         over |= {"n_models": len(ratios), "ratio_median": middle, "ratio_middle_half": [low, high]}
-        places = max(1, places_beside(middle, [low, high]) - 1)
         text = (
-            f"{printable(level)} costs {at_places(middle, places)} times the {what} of "
+            f"{printable(level)} costs {at_places(middle, 2)} times the {what} of "
             f"{printable(over['against'])} (median of {counted(len(ratios), 'model')}; the middle half "
-            f"{edges_at([low, high], places)})"
+            f"{edges_at([low, high], 2)})"
         )
         lines.append({"model_id": None, "board": None, "text": text, "levels": [over]})
     return lines

@@ -39,21 +39,28 @@ def with_models(analysis: Mapping[str, Any], count: int, seed: int = 1) -> dict[
 
 
 def of_model(row: Mapping[str, Any], number: int, size: float, lean: float) -> dict[str, Any]:
-    """A row of the first model as the row of the n-th."""
+    """A row of the first model as the row of the n-th; `lean` is how much more each further level costs."""
     new = copy.deepcopy(dict(row))
+    growth = (1 + lean / 2) ** (ord(str(new.get("level", "L0"))[-1]) % 4)
     new["model_id"] = f"family-{number % 7}-{1 + number // 7}b-instruct-Q4_K_M-{number:03d}"
     if new.get("unit", "J") not in COUNTED:
         for name in COSTS + COSTS_BY_VALUE:
             if isinstance(new.get(name), (int, float)):
-                new[name] *= size
+                new[name] *= size * growth
         for name in INTERVALS:
             if "win_rate" not in new and new.get(name):
-                new[name] = [edge * size for edge in new[name]]
+                new[name] = [edge * size * growth for edge in new[name]]
     if new.get("percent") is not None:
-        new["percent"] *= 1 + lean
-        new["percent_ci95"] = [edge * (1 + lean) for edge in new["percent_ci95"]]
-    if new.get("win_rate") is not None:
-        new["win_rate"] = min(max(new["win_rate"] + lean, 0.0), 1.0)
-        if new["ci95"]:
-            new["ci95"] = [min(max(edge + lean, 0.0), 1.0) for edge in new["ci95"]]
+        new["percent"] *= growth
+        new["percent_ci95"] = [edge * growth for edge in new["percent_ci95"]]
+    for name in ("win_rate", "quality", "prompt_share"):
+        if new.get(name) is not None and new.get("level") != new.get("quality_against"):
+            new[name] = as_share(new[name] - lean / 2)
+    if new.get("win_rate") is not None and new["ci95"]:
+        new["ci95"] = [as_share(edge - lean / 2) for edge in new["ci95"]]
     return new
+
+
+def as_share(value: float) -> float:
+    """The value, or the nearest share."""
+    return min(max(value, 0.0), 1.0)

@@ -12,7 +12,10 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from edgebench.reporting import charts as draw_charts
+from edgebench.errors import UserError
+from edgebench.reporting import charts, power_trace
+from edgebench.reporting.cases import Row
+from tests.fakes.made_analysis import with_models
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
@@ -29,18 +32,20 @@ def write_trace(path: Path) -> Path:
     return path
 
 
-def draw(folder: Path, analysis: Any, *options: Any) -> dict[str, str]:
-    (folder / "a.json").write_text(json.dumps(analysis))
-    files = ("--analysis", folder / "a.json", "--outdir", folder / "charts", *options)
-    assert draw_charts.main([str(part) for part in files]) == 0
-    return {path.stem: path.read_text() for path in sorted((folder / "charts").glob("*.svg"))}
+def draw(analysis: Row, trace: Path | None = None) -> dict[str, str]:
+    shown = power_trace.read_trace(trace, [], []) if trace else None
+    return {chart.name: charts.svg_text(chart) for chart in charts.charts(analysis, shown)}
+
+
+def golden() -> dict[str, Any]:
+    return dict(json.loads(GOLDEN.read_text()))
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("charts")
     hostile = GOLDEN.read_text().replace("made-demo", "<script>alert(1)</script>$x_1$")
-    return draw(folder, json.loads(hostile), "--trace", write_trace(folder / "trace.csv"))
+    return draw(json.loads(hostile), write_trace(folder / "trace.csv"))
 
 
 def test_every_chart_is_drawn_and_listed(drawn: dict[str, str]) -> None:
@@ -81,12 +86,12 @@ def test_colours_follow_the_page_and_ids_do_not_collide(drawn: dict[str, str]) -
 
 def test_same_input_same_bytes(drawn: dict[str, str], tmp_path: Path) -> None:
     hostile = GOLDEN.read_text().replace("made-demo", "<script>alert(1)</script>$x_1$")
-    assert draw(tmp_path, json.loads(hostile), "--trace", write_trace(tmp_path / "t.csv")) == drawn
+    assert draw(json.loads(hostile), write_trace(tmp_path / "t.csv")) == drawn
 
 
 def test_without_stamps_the_trace_is_cut_to_its_first_busy_stretch(tmp_path: Path) -> None:
     (tmp_path / "runs.jsonl").write_text('{"id": 1, "model_id": "m", "level": "L0", "latency_ms": 8000}\n')
-    trace = draw_charts.read_trace(write_trace(tmp_path / "trace.csv"), [tmp_path / "runs.jsonl"], [])
+    trace = power_trace.read_trace(write_trace(tmp_path / "trace.csv"), [tmp_path / "runs.jsonl"], [])
     assert trace.points[0][0] == pytest.approx(158.0) and trace.points[-1][0] == pytest.approx(169.9)
     assert {round(power / 1000) for _, power in trace.points} == {5, 9} and trace.edges == ()
 
@@ -100,12 +105,12 @@ def test_the_first_good_run_that_the_trace_covers_is_shown_with_its_edges(tmp_pa
     runs = tmp_path / "runs.jsonl"
     runs.write_text("".join(json.dumps(one) + "\n" for one in (before, failed, spoilt, run)))
     left_out = [{"model_id": "m", "level": "L2", "id": "4", "repeat": "1", "why": "flag: warm_cache"}]
-    trace = draw_charts.read_trace(write_trace(tmp_path / "trace.csv"), [runs], left_out)
+    trace = power_trace.read_trace(write_trace(tmp_path / "trace.csv"), [runs], left_out)
     assert trace.edges == (198.0, 199.5, 210.0) and trace.run == "m, L2, task 7"
     assert trace.points[0][0] == pytest.approx(196.0) and trace.points[-1][0] == pytest.approx(212.0)
-    chart = draw_charts.trace_chart(json.loads(GOLDEN.read_text()), trace)
+    chart = charts.trace_chart(golden(), trace)
     assert "The first token comes after 1.5 s" in chart.description and "task 7" in chart.reading
-    texts = re.findall(r">([^<>]+)</text>", draw_charts.svg_text(chart))
+    texts = re.findall(r">([^<>]+)</text>", charts.svg_text(chart))
     assert {"prompt", "answer"} <= set(texts)
 
 
@@ -113,22 +118,76 @@ def test_a_run_in_a_gap_of_the_trace_is_not_shown(tmp_path: Path) -> None:
     points = [(t, 5000.0) for t in (*range(100), *range(200, 300))]
     run = {"id": 1, "model_id": "m", "level": "L0", "t0_s": 90.5, "first_token_s": 91.0, "t1_s": 210.5}
     (tmp_path / "runs.jsonl").write_text(json.dumps(run) + "\n")
-    assert draw_charts.covered_run(points, [tmp_path / "runs.jsonl"], []) is None
+    assert power_trace.covered_run(points, [tmp_path / "runs.jsonl"], []) is None
 
 
-def test_charts_that_the_data_do_not_allow_are_left_out(tmp_path: Path) -> None:
-    analysis = json.loads(GOLDEN.read_text())
+def test_charts_that_the_data_do_not_allow_are_left_out() -> None:
+    analysis = golden()
     analysis |= {"value": [], "win_rates": [], "cost_parts": []}
     for row in analysis["level_means"]:
         row["mean"] = None if row["metric"] == "energy_joule" else row["mean"]
-    assert set(draw(tmp_path, analysis)) == {"latency_ms", "completion_tokens"}
+    assert set(draw(analysis)) == {"latency_ms", "completion_tokens"}
 
 
-@pytest.mark.parametrize(("name", "content"), [("--trace", "a,b\n1,2\n"), ("--analysis", "{}")])
-def test_another_file_is_a_clear_error(
-    tmp_path: Path, name: str, content: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "x").write_text(content)
-    files = {"--analysis": GOLDEN, "--outdir": tmp_path / "charts"} | {name: tmp_path / "x"}
-    assert draw_charts.main([str(part) for pair in files.items() for part in pair]) == 1
-    assert capsys.readouterr().err.startswith("error: ")
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", None])
+def test_another_file_is_a_clear_error(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "x").write_text(content)
+    with pytest.raises(UserError, match="--trace") as caught:
+        power_trace.read_trace(tmp_path / "x", [], [])
+    assert "Errno" not in str(caught.value) and str(caught.value).count(str(tmp_path / "x")) == 1
+
+
+# --- any number of models, and values far from the rest
+
+
+@pytest.mark.parametrize("count", [1, 4, 8, 9, 31, 300])
+def test_any_number_of_models_is_drawn(count: int) -> None:
+    drawn = charts.charts(with_models(golden(), count), None)
+    assert [chart.name for chart in drawn] == [
+        *("front", "energy_joule", "latency_ms", "completion_tokens", "split", "win_rates")
+    ]
+    for chart in drawn:
+        assert chart.height_inch < 13 and len(chart.description) < 1500 and len(chart.reading) < 600
+        ElementTree.fromstring(charts.svg_text(chart))
+        assert (f"{count} models" in chart.reading) == (count > charts.ONE_BY_ONE), chart.name
+
+
+def test_a_model_has_the_same_colour_in_every_chart() -> None:
+    analysis = with_models(golden(), 3)
+    names = [charts.clean(model["model_id"]) for model in analysis["models"]]
+    for table in ("win_rates", "value", "cost_parts"):
+        analysis[table] = [
+            row for row in analysis[table] if row["model_id"] != analysis["models"][1]["model_id"]
+        ]
+    for chart in charts.charts(analysis, None):
+        words = chart.draw.keywords  # type: ignore[attr-defined]
+        for series in words.get("lines") or words.get("series") or words["groups"]:
+            assert names[series.number] == series.name, chart.name
+
+
+def test_an_outlier_does_not_flatten_the_chart_and_is_said() -> None:
+    analysis = with_models(golden(), 4)
+    row = next(
+        row for row in analysis["level_means"] if row["metric"] == "energy_joule" and row["level"] == "L3"
+    )
+    before = {chart.name: chart for chart in charts.charts(analysis, None)}
+    values = [r["mean"] for r in analysis["level_means"] if r["metric"] == "energy_joule"]
+    row |= {"mean": 50_000.0, "ci95": [49_000.0, 51_000.0]}
+    after = {chart.name: chart for chart in charts.charts(analysis, None)}
+    axis = after["energy_joule"].draw.keywords["axis"]  # type: ignore[attr-defined]
+    assert axis.limits.high < 3 * max(values)
+    assert (
+        "Beyond the axis" in after["energy_joule"].reading and "L3 (50000 J)" in after["energy_joule"].reading
+    )
+    assert "Beyond the axis" not in before["energy_joule"].reading
+    assert ">50000</text>" in charts.svg_text(after["energy_joule"])
+
+
+def test_a_spike_of_the_sensor_does_not_flatten_the_trace() -> None:
+    points = [(step / 10, 5000.0 + 3000 * (step > 500)) for step in range(1000)]
+    points[700] = (70.0, 500_000.0)
+    chart = charts.trace_chart(golden(), power_trace.Trace(points))
+    assert "spike" in chart.reading and "500 W" in chart.reading
+    calm = charts.trace_chart(golden(), power_trace.Trace([*points[:700], *points[701:]]))
+    assert "spike" not in calm.reading
