@@ -34,7 +34,7 @@ from edgebench.errors import UserError
 from edgebench.power.session import PowerSession
 from edgebench.records.jsonl import exclusive, reason_of
 from edgebench.shell.door import Parser, open_door
-from edgebench.shell.progress import say
+from edgebench.shell.progress import advise, say
 from edgebench.shell.signals import Interrupted, ending_signals
 from edgebench.shell.text import counted, let_file_names_through
 
@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except Interrupted as interrupted:
         # --fresh would set aside what is finished.
-        say(f"stopped; every finished run is kept. Go on with:\n  {command_again('--fresh')}")
+        advise(f"stopped; every finished run is kept. Go on with:\n  {command_again('--fresh')}")
         return interrupted.exit_code
 
 

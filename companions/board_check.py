@@ -38,7 +38,7 @@ from edgebench.board.facts import board_facts
 from edgebench.errors import UserError
 from edgebench.gguf import facts as gguf_facts
 from edgebench.gguf.header import one_path_a_model
-from edgebench.shell.door import Parser, open_door
+from edgebench.shell.door import Parser, at_least, open_door
 from edgebench.shell.text import let_file_names_through
 
 MACHINE = Path("/")
@@ -80,20 +80,12 @@ no usable model has the reason in `error`, and the exit code is 1.
 """
 
 
-def tokens(text: str) -> int:
-    """A command-line number of tokens."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
 def build_parser() -> argparse.ArgumentParser:
     """All flags. Those of a command are absent from its result where they are not given."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--models", nargs="+", type=Path, default=[], metavar="GGUF", help="models that must fit into memory")
-    add("--n_ctx", type=tokens, default=4096, metavar="N", help="their context (default %(default)s)")
+    add("--n_ctx", type=at_least(1), default=4096, metavar="N", help="their context (default %(default)s)")
     add(
         "--root", type=Path, default=MACHINE, metavar="DIR", help="judge a recorded copy of /etc, /sys, /proc"
     )
@@ -115,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("files", nargs="+", type=Path, metavar="GGUF", help="model files; of a split model the first part")
     add(
         "--n_ctx",
-        type=tokens,
+        type=at_least(1),
         default=argparse.SUPPRESS,
         metavar="N",
         help="context in tokens (default 4096)",

@@ -4,6 +4,7 @@
 SOURCE is a file or a name:
   *.csv *.jsonl *.json *.parquet   rows; a file with level columns (L0 L1 L2 L3 P) keeps them all
   *.txt                            one prompt per line
+  a folder                         of save_to_disk, or of Parquet shards; --split chooses
   alpaca gsm8k mmlu sharegpt       from a hub, through the optional package `datasets`
   owner/name                       any other set of that hub
 
@@ -24,14 +25,13 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgebench.errors import UserError
-from edgebench.prompts.sources import SETS, Wish, format_sets, load, write_prompts
-from edgebench.shell.door import Parser, open_door
+from edgebench.prompts.sources import Wish, format_sets, load, sets_as_records, write_prompts
+from edgebench.shell.door import Parser, at_least, open_door
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--column", metavar="NAME", help="column to read (default: found by itself)")
     add("--split", metavar="NAME", help="of a set on the hub (default: see --list)")
     add("--subset", metavar="NAME", help="of a set on the hub")
-    add("--sample_size", type=int, metavar="N", help="prompts to take (default: all)")
+    add("--sample_size", type=at_least(1), metavar="N", help="prompts to take (default: all)")
     add("--shuffle", action="store_true", help="draw them instead of taking the first")
     add("--seed", type=int, default=42, help="of the draw (default: 42)")
     add("--list", action="store_true", help="show the named sets")
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.list:
-        print(json.dumps([asdict(one) for one in SETS.values()]) if args.json else format_sets())
+        print(json.dumps(sets_as_records()) if args.json else format_sets())
         return 0
     if args.source is None or args.out is None:
         parser.error("give a SOURCE and --out, or --list")

@@ -32,8 +32,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgebench.errors import UserError
-from edgebench.shell.door import Parser, open_door
-from edgebench.shell.progress import say
+from edgebench.shell.door import Parser, at_least, open_door
+from edgebench.shell.progress import advise, say
 from edgebench.shell.signals import Interrupted, catch_ending_signals
 from edgebench.throughput.campaign import measure_all
 from edgebench.throughput.plan import batch_sizes
@@ -59,20 +59,36 @@ def build_parser() -> argparse.ArgumentParser:
     add("--prompts", nargs="+", required=True, metavar="FILE", help="CSV or JSONL, one column per level")
     add("--out_jsonl", type=Path, required=True, metavar="FILE", help="where the records go")
     add("--levels", nargs="+", default=["L0"], metavar="NAME", help="columns to run (default: L0)")
-    add("--limit", type=int, metavar="N", help="the first N tasks (default: as the largest batch needs)")
+    add(
+        "--limit",
+        type=at_least(1),
+        metavar="N",
+        help="the first N tasks (default: as the largest batch needs)",
+    )
     add("--batch_sizes", type=sizes, default=[1, 2, 4, 8], metavar="N,N", help="(default: 1,2,4,8)")
-    add("--repeats", type=int, default=3, metavar="N", help="of each batch size (default: 3)")
+    add("--repeats", type=at_least(1), default=3, metavar="N", help="of each batch size (default: 3)")
     add = parser.add_argument_group("generation").add_argument
     add("--prompt_format", choices=("chat", "raw"), default="chat", help="chat template or bare text")
-    add("--max_tokens", type=int, default=128, metavar="N", help="length of answers (default: 128)")
-    add("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    add("--max_tokens", type=at_least(1), default=128, metavar="N", help="length of answers (default: 128)")
+    add("--temperature", type=at_least(0, float), default=0.0, help="0 is greedy (default)")
     add("--seed", type=int, default=0, help="of draws above temperature 0")
     add = parser.add_argument_group("engine").add_argument
     add("--n_gpu_layers", type=int, default=-1, metavar="N", help="layers on the GPU (default: -1, all)")
-    add("--n_ctx", type=int, metavar="N", help="context of each sequence (default: as the prompts need)")
-    add("--n_batch", type=int, default=2048, metavar="N", help="prompt tokens per call (default: 2048)")
-    add("--n_ubatch", type=int, default=512, metavar="N", help="of these at once (default: 512)")
-    add("--n_threads", type=int, default=cores, metavar="N", help="on the CPU (default: cores - 1)")
+    add(
+        "--n_ctx",
+        type=at_least(1),
+        metavar="N",
+        help="context of each sequence (default: as the prompts need)",
+    )
+    add(
+        "--n_batch",
+        type=at_least(1),
+        default=2048,
+        metavar="N",
+        help="prompt tokens per call (default: 2048)",
+    )
+    add("--n_ubatch", type=at_least(1), default=512, metavar="N", help="of these at once (default: 512)")
+    add("--n_threads", type=at_least(1), default=cores, metavar="N", help="on the CPU (default: cores - 1)")
     add("--flash_attn", choices=("auto", "on", "off"), default="auto", help="(default: auto)")
     add("--kv_type", choices=("f16", "q8_0", "f32"), default="f16", help="key/value cache (default: f16)")
     add("--kv_unified", action="store_true", help="one cache for all sequences instead of one each")
@@ -87,15 +103,27 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--interval",
         "--interval_ms",
-        type=int,
+        type=at_least(1),
         default=100,
         metavar="MS",
         help="between samples (default: 100)",
     )
-    add("--idle_seconds", type=float, default=10.0, metavar="S", help="of idle baseline (default: 10)")
+    add(
+        "--idle_seconds",
+        type=at_least(0, float),
+        default=10.0,
+        metavar="S",
+        help="of idle baseline (default: 10)",
+    )
     add("--power_trace", type=Path, metavar="FILE", help="keep every power sample in this CSV")
     add = parser.add_argument_group("course").add_argument
-    add("--run_timeout", type=float, default=900.0, metavar="S", help="of one measurement (default: 900)")
+    add(
+        "--run_timeout",
+        type=at_least(0, float),
+        default=900.0,
+        metavar="S",
+        help="of one measurement (default: 900)",
+    )
     add("--retry_errors", action="store_true", help="do failed measurements again")
     return parser
 
@@ -113,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except Interrupted as exc:
         again = shlex.join([sys.executable, *sys.argv])
-        say(f"stopped; every finished measurement is kept. Go on with:\n  {again}")
+        advise(f"stopped; every finished measurement is kept. Go on with:\n  {again}")
         return exc.exit_code
     return 1 if failures else 0
 

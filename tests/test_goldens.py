@@ -91,8 +91,9 @@ SUBCOMMANDS = {
     "companions/analyze_levels": (),
     "companions/report_page": (),
     "companions/run_experiment": (
-        *("run", "batch", "results", "aggregate", "config", "config show", "config validate", "config new"),
-        *("config grid", "presets", "datasets", "devices", "plan", "status", "follow", "stop"),
+        *("run", "batch", "results", "results list", "results show", "aggregate", "config", "config show"),
+        *("config validate", "config new", "config grid", "config values", "presets", "datasets", "devices"),
+        *("plan", "status", "follow", "stop"),
     ),
     "companions/throughput": (),
     "companions/compare_backends": ("run", "table", "parse", "show-commands"),
@@ -125,7 +126,9 @@ def same_in_every_python(text: str) -> str:
             continue
         indent = line[: len(line) - len(line.lstrip())]
         lines.append(indent + re.sub(r" {2,}", " ", line.strip()))
-    once = [re.sub(r"^( +--?[\w-]+) (\S+)(?=, --?[\w-]+ \2\b)", r"\1", line) for line in lines]
+    once = [
+        re.sub(r"^( +--?[\w-]+) (\S+(?: \[\S+ \.\.\.\])?)(?=, --?[\w-]+ \2)", r"\1", line) for line in lines
+    ]
     return "\n".join(once) + "\n"
 
 

@@ -47,6 +47,7 @@ from edgebench.engine.client import (
 )
 from edgebench.errors import UserError
 from edgebench.gguf import identity
+from edgebench.gguf.cache import kv_type_problem
 from edgebench.power.feeds import find_feed
 from edgebench.prompts.orders import ordered_cells
 from edgebench.prompts.tasks import LEVELS, Task, wanted_tasks
@@ -387,9 +388,16 @@ def levels_skipped(tasks: Sequence[Task], settings: Settings) -> int:
 
 
 def identify_models(settings: Settings, before: Earlier) -> list[PlannedModel]:
-    """Who each model file is; what is no usable model has its error."""
+    """Who each model file is; what is no usable model, or cannot take the cache asked for, has its error."""
     entries = identity.make_entries([Path(name) for name in settings.models], before.known_models)
-    return [PlannedModel(facts=entry, error=entry["error"]) for entry in entries]
+    models = []
+    for entry in entries:
+        error = entry["error"]
+        if error is None:
+            problem = kv_type_problem(Path(entry["path"]), settings.kv_type, settings.flash_attn)
+            error = problem and f"{entry['path']}: {problem}"
+        models.append(PlannedModel(facts=entry, error=error))
+    return models
 
 
 def watch_board() -> Facts:

@@ -1,6 +1,6 @@
 """Measure an experiment's cycles, one process of the collector per cycle, until all are done or enough.
 
-FOLDER is one that commands.py has prepared: effective_config.json and
+FOLDER is one that starting.py has prepared: effective_config.json and
 state.json. Every cycle's records go to its own cycle_N.jsonl, as the collector
 writes them. Between cycles the board cools down; after each, summary.py
 sums up, and until_ci may end the experiment early. A cycle that fails is kept as
@@ -24,7 +24,6 @@ Example:
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import datetime
 import json
@@ -41,18 +40,27 @@ from typing import Any
 from edgebench.board.thermal import read_hottest_c
 from edgebench.errors import UserError
 from edgebench.experiments import summary
-from edgebench.experiments.folder import cycle_files, identity, is_alive, read_json, runs_in, write_json
+from edgebench.experiments.folder import (
+    DOOR,
+    command_for,
+    identity,
+    is_alive,
+    read_json,
+    runs_in,
+    write_json,
+)
+from edgebench.experiments.preflight import runs_per_cycle
+from edgebench.experiments.results import workbooks_command
+from edgebench.experiments.watch import end_work
 from edgebench.prompts.sources import Wish, load, write_prompts
 from edgebench.prompts.table import read_table
 from edgebench.records.jsonl import exclusive, records_in
 from edgebench.shell import lifeline
-from edgebench.shell.door import Parser
-from edgebench.shell.progress import say
+from edgebench.shell.progress import CONDUCTED, say
 from edgebench.shell.signals import ENDING_SIGNALS
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.2
-END_SECONDS = 60  # a collector that was told to stop ends its engine and its feed
 COLLECTOR_ORDER = {"sequential": "sequential", "interleaved": "balanced", "shuffled": "shuffled"}
 Json = Mapping[str, Any]
 
@@ -192,7 +200,7 @@ class Conductor:
             self.config = read_json(folder / "effective_config.json")
             self.state = read_json(folder / "state.json")
         except UserError as exc:
-            raise UserError(f"{exc}; start one with run_experiment.py run") from None
+            raise UserError(f"{exc}; start one with: {DOOR} run FILE") from None
         self.signum: int | None = None
         self.log = (folder / "run.log").open("a", encoding="utf-8")
         # Detached, stderr is the log already.
@@ -233,6 +241,7 @@ class Conductor:
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             start_new_session=True,
+            env={**os.environ, CONDUCTED: "1"},
         )
         self.save(collector=identity(child.pid))
         told = False
@@ -253,12 +262,7 @@ class Conductor:
         if orphan is None or not is_alive(orphan):
             return
         self.say(f"waiting for the collector of an earlier start to end (process {orphan['pid']})")
-        os.kill(orphan["pid"], signal.SIGINT)
-        until = time.monotonic() + END_SECONDS
-        while is_alive(orphan) and time.monotonic() < until:
-            time.sleep(POLL_SECONDS)
-        if is_alive(orphan):
-            raise UserError(f"process {orphan['pid']} does not end; end it with: kill -9 {orphan['pid']}")
+        end_work(orphan, at_once=False)
 
     # --- Between cycles ---
 
@@ -303,9 +307,10 @@ class Conductor:
                 except (UserError, OSError) as problem:
                     print(f"error: {problem}", file=sys.stderr)
                     raise UserError(f"no prompts from {dataset['source']}; the line above says why") from None
-            self.config |= {"prompts": [str(made)]}
+            self.config |= {"prompts": [str(made)], "dataset": None}
             if not self.config["levels"]:
                 self.config["levels"] = levels_of(made)
+            self.save(runs_per_cycle=runs_per_cycle(self.config))  # of a set on a hub it was not known before
         if self.config["warm_up"] and not self.state.get("warmed_up"):
             self.say(f"warm-up, {self.config['warm_up']} runs that do not count")
             code = self.run_child(warm_up_command(self.config, self.folder), self.folder / "warm_up.jsonl")
@@ -411,13 +416,8 @@ class Conductor:
         scores = self.folder / "scores_mtbench.csv"
         judge_code = self.judge(scores)
         if self.config["aggregate"] and not self.state.get("no_aggregate"):
-            given = ["--scores", str(scores)] if scores.exists() else []
-            command = [*door("aggregate_to_excels.py"), "--runs", *map(str, cycle_files(self.folder)), *given]
             done = lifeline.run(
-                [*command, "--outdir", str(self.folder)],
-                stdout=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
+                workbooks_command(self.folder), stdout=subprocess.PIPE, text=True, start_new_session=True
             )
             code, said = done.returncode, done.stdout
             print(said, end="", file=self.log, flush=True)
@@ -458,7 +458,7 @@ def start(folder: Path, detached: bool) -> int:
             signal.signal(signum, signal.SIG_IGN)
         else:
             signal.signal(signum, conductor.interrupt)
-    busy = f"it is running already; see it with: run_experiment.py status {folder.name}"
+    busy = f"it is running already; see it with: {command_for('status', folder)}"
     with exclusive(folder / "conductor", busy):
         (folder / "stop").unlink(missing_ok=True)
         conductor.end_orphan()
@@ -470,29 +470,19 @@ def start(folder: Path, detached: bool) -> int:
             if any(cycle["runs"] for cycle in conductor.state["cycles"]):
                 conductor.summarize()
             conductor.save(status=status, ended_at=now())
-            again = f"python companions/run_experiment.py run --resume {folder.name}"
-            output = "" if folder.parent == Path("results/experiments") else f" --output {folder.parent}"
-            conductor.say(f"{status}; every finished run is kept. Go on with:\n  {again}{output}")
+            again = command_for("run --resume", folder)
+            conductor.say(f"{status}; every finished run is kept. Go on with:\n  {again}")
             return int(code)
         except (UserError, OSError) as exc:
             conductor.save(status="failed", ended_at=now(), why=str(exc))
             raise
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Flags."""
-    parser = Parser(description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the experiment's folder")
-    parser.add_argument("--detached", action="store_true", help="outlive the terminal")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    args = build_parser().parse_args(argv)
+def main() -> int:
+    """FOLDER, and --detached to outlive the terminal."""
+    folder, *more = sys.argv[1:]
     try:
-        return start(args.folder, args.detached)
+        return start(Path(folder), "--detached" in more)
     except (UserError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1

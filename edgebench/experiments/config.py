@@ -1,41 +1,29 @@
 """A written experiment, checked: files, presets and flags -> one effective configuration.
 
-An experiment file is YAML or JSON. What it may say is the class Experiment below;
-batch.py writes one to begin with. A key that does not exist is an error, with the
-nearest one that does. Later beats earlier, key by key, and every change is told:
+An experiment file is YAML or JSON. What it may say is the class Experiment below, and the words of other
+tools that vocabulary.py knows. A key that does not exist is a fault, with the nearest one that does. Later
+beats earlier, key by key, and every change is told:
 
-  defaults < preset < file (its _extends first) < --set KEY=VALUE
+  defaults < preset < file (its _extends first) < flags
 
-  show      the effective configuration as JSON: id, hash, config, overrides
-            [{key, from, to, by}]
-  validate  check files
-  presets   what the presets set
-  values    KEY=A,B,C as typed values, for a grid
-
-A KEY is generation.max_tokens, or max_tokens where only one section has it; VALUE
-is written as in YAML: 0.7, 1e-3, true, [L0, P]. The id is the name and a hash of
-all that is measured; where results go and how they are judged is not in it.
-
-Example:
-  python companions/run_experiment.py config show data/demo/experiment.yaml --set max_tokens=64
+A KEY is generation.max_tokens, or max_tokens where only one section has it; VALUE is written as in YAML: 0.7,
+1e-3, true, [L0, P]. The id is the name and a hash of all that is measured; where results go and how they are
+judged is not in it.
 """
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from edgebench.errors import UserError
-from edgebench.prompts.tasks import wanted_tasks
-from edgebench.shell.door import Parser
+from edgebench.experiments.vocabulary import BATCH, SAMPLE, WORD_FOR, WORDS, cannot_vary, settle, translate
 
 NOT_MEASURED = ("name", "output", "judge", "aggregate")  # a change of these is no new experiment
 CYCLES_MOST = 10
@@ -155,6 +143,39 @@ class Experiment:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
 
 
+class ConfigError(UserError):
+    """An experiment file or its flags are wrong: all faults, of which the message tells the first."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        more = f" ({len(faults) - 1} more faults: config validate tells them all)" if len(faults) > 1 else ""
+        super().__init__(faults[0] + more)
+        self.faults = list(faults)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The effective configuration of a file, a preset and flags."""
+
+    id: str  # NAME-HASH
+    hash: str  # twelve hex digits of all that is measured
+    preset: str | None
+    config: dict[str, Any]  # every key of Experiment
+    overrides: list[dict[str, Any]]  # {key, from, to, by} of every change of a value
+    notes: tuple[str, ...] = ()  # words without a meaning here, and what stands for them
+
+    def as_record(self) -> dict[str, Any]:
+        """As JSON shows it."""
+        return {**asdict(self), "notes": list(self.notes)}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one file, preset or command line says."""
+
+    by: str
+    content: dict[str, Any]
+
+
 SECTIONS: Mapping[str, type[Any]] = {
     "dataset": Dataset, "generation": Generation, "engine": Engine, "power": Power, "cool_down": CoolDown,
     "judge": Judge,
@@ -252,12 +273,38 @@ def parse(text: str, where: str) -> Any:
         raise UserError(f"{where}: {' '.join(str(exc).split())}") from None
 
 
-def read_layers(path: Path, below: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
-    """(name, content) of a file and, before it, of all that it extends."""
-    real = path.resolve()
-    if real in below:
-        circle = " -> ".join(one.name for one in (*below[below.index(real) :], real))
-        raise UserError(f"{path}: _extends goes in a circle: {circle}")
+class Reading:
+    """What is read on the way: notes for the user, and faults, which do not stop the reading."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.faults: list[str] = []
+
+    def layer(self, by: str, content: Mapping[str, Any], where: str) -> Layer:
+        """A layer in the words of here, without the keys that do not exist."""
+        said, notes, faults = translate(content)
+        self.notes += notes
+        self.faults += [f"{where}: {fault}" for fault in faults]
+        known, unknown = split_by_known(said)
+        self.faults += [f"{where}: unknown key {key}{nearest(key)}" for key in unknown]
+        return Layer(by, known)
+
+    def files(self, path: Path, below: tuple[Path, ...] = ()) -> list[Layer]:
+        """The layer of a file and, before it, those of all that it extends. Raises UserError."""
+        real = path.resolve()
+        if real in below:
+            circle = " -> ".join(one.name for one in (*below[below.index(real) :], real))
+            raise UserError(f"{path}: _extends goes in a circle: {circle}")
+        content = read_content(path, below)
+        base = content.pop("_extends", None)
+        if base is not None and not isinstance(base, str):
+            raise UserError(f"{path}: _extends takes the path of one file")
+        layers = self.files(path.parent / base, (*below, real)) if base else []
+        return [*layers, self.layer(f"file {path.name}", content, str(path))]
+
+
+def read_content(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
+    """The keys of one file; `below`: the files that extend it. Raises UserError."""
     try:
         content = parse(path.read_text(encoding="utf-8-sig"), str(path))
     except FileNotFoundError:
@@ -268,12 +315,7 @@ def read_layers(path: Path, below: tuple[Path, ...] = ()) -> list[tuple[str, dic
         raise UserError(f"{path}: {exc}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: an experiment file has keys, as in name: my_experiment")
-    base = content.pop("_extends", None)
-    if base is not None and not isinstance(base, str):
-        raise UserError(f"{path}: _extends takes the path of one file")
-    check_keys(content, str(path))
-    layers = read_layers(path.parent / base, (*below, real)) if base else []
-    return [*layers, (f"file {path.name}", content)]
+    return content
 
 
 def paths_of_keys() -> list[str]:
@@ -284,6 +326,8 @@ def paths_of_keys() -> list[str]:
 
 def nearest(key: str) -> str:
     """The key that was probably meant: the same name in another place, or one that looks like it."""
+    if key in WORD_FOR:
+        return f"; the word for it is {WORD_FOR[key]}"
     known = paths_of_keys()
     last = key.rpartition(".")[2]
     same = [SHORT[key]] if key in SHORT else [one for one in known if one.rpartition(".")[2] == last]
@@ -294,21 +338,27 @@ def nearest(key: str) -> str:
     return f"; did you mean {close[0]}?" if close else "; config new writes a file with all of them"
 
 
-def check_keys(content: Json, where: str) -> None:
-    """UserError for the first key that does not exist, with the nearest that does."""
-    known = {*paths_of_keys(), "preset"}
+def split_by_known(content: Json) -> tuple[dict[str, Any], list[str]]:
+    """(what is said under keys that exist, the keys that do not)."""
+    exist = {*paths_of_keys(), "preset", BATCH, SAMPLE}
+    known: dict[str, Any] = {}
+    unknown = []
     for key, value in content.items():
-        if key not in known or "." in str(key):
-            raise UserError(f"{where}: unknown key {key}{nearest(str(key))}")
-        if key in SECTIONS and isinstance(value, dict):
-            for inner in value:
-                if f"{key}.{inner}" not in known:
-                    raise UserError(f"{where}: unknown key {key}.{inner}{nearest(f'{key}.{inner}')}")
+        if key not in exist or "." in str(key):
+            unknown.append(str(key))
+        elif key in SECTIONS and isinstance(value, dict):
+            known[key] = {inner: one for inner, one in value.items() if f"{key}.{inner}" in exist}
+            unknown += [f"{key}.{inner}" for inner in value if inner not in known[key]]
+        else:
+            known[key] = value
+    return known, unknown
 
 
 def full_key(key: str) -> str:
     """generation.max_tokens for max_tokens."""
     known = paths_of_keys()
+    if key in WORDS:
+        return key
     if key in SHORT or key in known:
         return SHORT.get(key, key)
     inner = [one for one in known if one.rpartition(".")[2] == key]
@@ -352,6 +402,10 @@ def grid_values(vary: Sequence[str]) -> dict[str, list[Any]]:
         if not found:
             raise UserError(f"--vary {one}: write KEY=VALUE,VALUE")
         name = full_key(key.strip())
+        why_not = cannot_vary(name)
+        if why_not:
+            raise UserError(f"--vary {why_not}")
+        name = {BATCH: "batch_sizes", "max_output_tokens": "generation.max_tokens"}.get(name, name)
         if name in values:
             raise UserError(f"--vary {one}: {name} is varied twice; give all its values at once")
         lists = [value if isinstance(value, list) or not is_list(name) else [value] for value in found]
@@ -399,18 +453,18 @@ def exclude_other_prompts(low: Json, high: Json) -> dict[str, Any]:
     return given
 
 
-def merge_layers(layers: Sequence[tuple[str, Json]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def merge_layers(layers: Sequence[Layer]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(what the layers set together, every change of a value as {key, from, to, by})."""
     start = json.loads(json.dumps(asdict(Experiment())))
     merged: dict[str, Any] = {}
     overrides = []
-    for by, content in layers:
-        given = exclude_other_prompts(merged, content)
+    for layer in layers:
+        given = exclude_other_prompts(merged, settle(merged, layer.content))
         before = deep_merge(start, merged)
         for key, value in leaves(given):
             old = look_up(before, key)
             if old != value:
-                overrides.append({"key": key, "from": old, "to": value, "by": by})
+                overrides.append({"key": key, "from": old, "to": value, "by": layer.by})
         merged = deep_merge(merged, given)
     return merged, overrides
 
@@ -418,26 +472,25 @@ def merge_layers(layers: Sequence[tuple[str, Json]]) -> tuple[dict[str, Any], li
 # --- Checking ---
 
 
-def build(merged: Json, where: str) -> dict[str, Any]:
-    """The effective configuration: every key, checked in type and range."""
+def build(merged: Json) -> tuple[dict[str, Any], list[str]]:
+    """(the effective configuration with every key, all faults); {} where something has a wrong type."""
     import pydantic
 
     try:
         # Strict, as JSON: a word is no number, and true is no 1.
         checked = pydantic.TypeAdapter(Experiment).validate_json(json.dumps(merged, default=str), strict=True)
     except pydantic.ValidationError as exc:
-        first = exc.errors()[0]
-        key = ".".join(str(part) for part in first["loc"] if part not in ("str", "int"))
-        raise UserError(f"{where}: {key}: {first['msg']}, not {first['input']!r}") from None
+        faults = []
+        for one in exc.errors():
+            key = ".".join(str(part) for part in one["loc"] if part not in ("str", "int"))
+            faults.append(f"{key}: {one['msg']}, not {one['input']!r}")
+        return {}, faults
     config: dict[str, Any] = json.loads(json.dumps(asdict(checked)))
     if config["until_ci"] and "cycles" not in merged:
         config["cycles"] = CYCLES_MOST
     if not config["prompts"] and not config["dataset"]:
         config["prompts"] = list(DEFAULT_PROMPTS)
-    problems = list(misfits(config))
-    if problems:
-        raise UserError(f"{where}: {problems[0]}")
-    return config
+    return config, list(misfits(config))
 
 
 def out_of_range(config: Json) -> Iterator[str]:
@@ -501,106 +554,51 @@ def config_hash(config: Json) -> str:
     return hashlib.sha256(json.dumps(measured, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def effective(file: Path | None, preset: str | None, assignments: Sequence[str]) -> dict[str, Any]:
-    """{id, hash, preset, config, overrides} of a file, a preset and --set."""
-    layers = read_layers(file) if file else []
-    named = [content["preset"] for _, content in layers if content.get("preset") is not None]
+def effective(file: Path | None, preset: str | None, assignments: Sequence[str]) -> Chosen:
+    """The effective configuration of a file, a preset and KEY=VALUE. Raises ConfigError with all faults."""
+    reading = Reading()
+    layers = reading.files(file) if file else []
+    named = [one.content["preset"] for one in layers if one.content.get("preset") is not None]
     chosen = preset or (named[-1] if named else None)
     if chosen is not None and chosen not in PRESETS:
-        close = difflib.get_close_matches(str(chosen), PRESETS, 1)
-        raise UserError(
-            f"no preset {chosen}; there are {', '.join(PRESETS)}"
-            + (f"; did you mean {close[0]}?" if close else "")
-        )
-    layers = [(by, {key: value for key, value in one.items() if key != "preset"}) for by, one in layers]
+        raise UserError(no_preset(str(chosen)))
+    for layer in layers:
+        layer.content.pop("preset", None)
     if chosen:
-        layers.insert(0, (f"preset {chosen}", PRESETS[chosen]))
+        layers.insert(0, Layer(f"preset {chosen}", PRESETS[chosen]))
+    where = str(file or chosen or "flags")
     if assignments:
-        layers.append(("flag", flag_layer(assignments)))
+        layers.append(reading.layer("flag", flag_layer(assignments), "flags"))
     merged, overrides = merge_layers(layers)
     if "name" not in merged:
         merged["name"] = file.stem if file else chosen or "experiment"
-    config = build(merged, str(file or chosen or "flags"))
+    config, faults = build(merged)
+    faults = [*reading.faults, *(f"{where}: {fault}" for fault in faults)]
+    if faults:
+        raise ConfigError(faults)
     stamp = config_hash(config)
-    return {
-        "id": f"{config['name']}-{stamp}",
-        "hash": stamp,
-        "preset": chosen,
-        "config": config,
-        "overrides": overrides,
-    }
+    return Chosen(f"{config['name']}-{stamp}", stamp, chosen, config, overrides, tuple(reading.notes))
 
 
-# --- What it takes ---
+def no_preset(name: str) -> str:
+    """What is wrong with a preset's name."""
+    close = difflib.get_close_matches(name, PRESETS, 1)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return f"no preset {name}; there are {', '.join(PRESETS)}{meant}"
 
 
-def check_inputs(config: Json) -> None:
-    """What must be there before anything is made. Raises UserError."""
-    if not config["models"]:
-        raise UserError("no model; name one with --model PATH.gguf or in the file under models")
-    for kind in ("models", "prompts"):
-        for path in config[kind]:
-            if not Path(path).is_file():
-                raise UserError(f"{kind}: {path} does not exist; paths are relative to {Path.cwd()}")
+# --- Presets ---
 
 
-def runs_per_cycle(config: Json) -> int | None:
-    """Runs a cycle will take; None for a dataset, whose prompts are not there yet. Raises UserError."""
-    if config["mode"] == "throughput":
-        return len(config["models"]) * len(set(config["batch_sizes"])) * int(config["repeats"])
-    if config["dataset"]:
-        return None
-    levels = [str(one) for one in config["levels"]] or None
-    ids = [str(one) for one in config["ids"]] or None
-    tasks = wanted_tasks(list(map(Path, config["prompts"])), levels, ids, config["limit"] or None)
-    prompts = sum(len(task.levels) for task in tasks)
-    return prompts * len(config["models"]) * int(config["repeats"]) * int(config["turns"])
+def presets_as_text() -> str:
+    """What the presets are for, and what they set."""
+    lines = []
+    for name, content in PRESETS.items():
+        lines.append(f"{name}: {ABOUT[name]}")
+        lines += [f"  {key} = {json.dumps(value)}" for key, value in leaves(content)]
+    return "\n".join(lines)
 
 
-# --- Command line ---
-
-
-def run_command(args: argparse.Namespace) -> int:
-    """The chosen command."""
-    if args.command == "show":
-        print(json.dumps(effective(args.file, args.preset, args.set), indent=2))
-    elif args.command == "validate":
-        for file in args.files:
-            print(f"{file}: valid, id {effective(file, None, [])['id']}")
-    elif args.command == "values":
-        print(json.dumps(grid_values(args.vary)))
-    elif args.json:
-        print(json.dumps({name: {"about": ABOUT[name], "sets": PRESETS[name]} for name in PRESETS}, indent=2))
-    else:
-        for name, content in PRESETS.items():
-            print(f"{name}: {ABOUT[name]}")
-            print(*(f"  {key} = {json.dumps(value)}" for key, value in leaves(content)), sep="\n")
-    return 0
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Flags."""
-    parser = Parser(prog="run_experiment.py config", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    show = commands.add_parser("show", help="the effective configuration as JSON")
-    show.add_argument("file", nargs="?", type=Path, metavar="FILE")
-    show.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="beats the file")
-    validate = commands.add_parser("validate", help="check files")
-    validate.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    values = commands.add_parser("values", help="typed values, as JSON")
-    values.add_argument("vary", nargs="+", metavar="KEY=A,B", help="as of --vary")
-    show.add_argument("--preset", metavar="NAME", help=", ".join(PRESETS))
-    presets = commands.add_parser("presets", help="what the presets set")
-    presets.add_argument("--json", action="store_true", help="as JSON")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    args = build_parser().parse_args(argv)
-    try:
-        return run_command(args)
-    except (UserError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
+def presets_as_record() -> dict[str, Any]:
+    """The same, as JSON shows it."""
+    return {name: {"about": ABOUT[name], "sets": PRESETS[name]} for name in PRESETS}

@@ -2,25 +2,17 @@
 
 Two ways to know:
 
-  a pilot           the experiment itself with its first tasks, one cycle, kept in
-                    OUTPUT/pilot-HASH, so that a second look costs nothing. Every level
-                    of every model is taken to go on as the pilot's runs did; low and
-                    high are its shortest and longest run of each level
-  --trained NAME    a model of token2metrics.py: nothing is run, and its intervals
-                    are used
+  a pilot          the experiment itself with its first tasks, one cycle, kept in OUTPUT/pilot-HASH, so that a
+                   second look costs nothing. Every level of every model is taken to go on as the pilot's runs
+                   did; low and high are its shortest and longest run of each level
+  a trained model  of token2metrics.py: nothing is run, and its intervals are used
 
-To the runs themselves come, with a pilot, loading, idle baselines, and the pauses
-that are set in seconds; waiting for a temperature cannot be known. Energy is net of
-idle, and null where nothing measures it.
-
-Example:
-  python companions/run_experiment.py plan data/demo/experiment.yaml --pilot_tasks 1
-  python companions/run_experiment.py plan data/demo/experiment.yaml --trained demo-llama --model_path outputs
+To the runs themselves come, with a pilot, loading, idle baselines, and the pauses that are set in seconds;
+waiting for a temperature cannot be known. Energy is net of idle, and null where nothing measures it.
 """
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import math
@@ -30,16 +22,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgebench.errors import UserError
-from edgebench.experiments.config import check_inputs, effective, runs_per_cycle
+from edgebench.experiments.config import Chosen, effective
+from edgebench.experiments.preflight import refuse_unready, runs_per_cycle
+from edgebench.experiments.starting import Start, check, conductor, is_left, prepare, remember
 from edgebench.forecasting.budget import Budget, make_plan
 from edgebench.records.jsonl import records_in
 from edgebench.shell import lifeline
-from edgebench.shell.door import Parser
-from edgebench.shell.launch import room_command
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTLE_SECONDS = 1.0  # the collector waits this long before an idle baseline
@@ -48,28 +41,48 @@ FIGURES = ("low", "mean", "high")
 Json = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is to be reckoned, and how."""
+
+    file: Path
+    preset: str | None = None
+    assignments: Sequence[str] = ()
+    pilot_tasks: int = 2  # of each prompts file
+    trained: str | None = None  # a trained model's name, instead of a pilot
+    model_path: Path = Path("outputs")  # where it lies
+    output_tokens: int | None = None  # with a trained model: length of answers
+    price_in: float | None = None  # of a million tokens to the judge
+    price_out: float | None = None
+
+    def chosen(self, more: Sequence[str] = ()) -> Chosen:
+        """The experiment's effective configuration; `more` beats it."""
+        return effective(self.file, self.preset, [*self.assignments, *more])
+
+
 # --- The pilot ---
 
 
-def run_pilot(args: argparse.Namespace, chosen: Json) -> tuple[Path, list[dict[str, Any]]]:
+def run_pilot(asked: Asked, chosen: Chosen) -> tuple[Path, list[dict[str, Any]]]:
     """Records of the experiment's first tasks, from an experiment of their own."""
-    output = str(chosen["config"]["output"])
-    given = [f"name=pilot-{chosen['hash']}", "cycles=1", "until_ci=null", "repeats=1", "warm_up=0"]
+    given = [f"name=pilot-{chosen.hash}", "cycles=1", "until_ci=null", "repeats=1", "warm_up=0"]
     given += ["judge=null", "aggregate=false"]
-    if chosen["config"]["mode"] == "collect":
-        given += ["ids=[]", f"limit={args.pilot_tasks}"]
+    if chosen.config["mode"] == "collect":
+        given += ["ids=[]", f"limit={asked.pilot_tasks}"]
     else:
         given += ["limit=null"]
-    sets = [*args.set, *given]
-    pilot = effective(args.file, args.preset, sets)
-    words = [str(args.file), *(f"--set={one}" for one in sets)]
-    words += ["--preset", args.preset] if args.preset else []
-    command = room_command("edgebench.experiments.commands", "run", *words)
-    code = lifeline.run(command, death_signal=signal.SIGTERM, stdout=subprocess.DEVNULL).returncode
-    path = Path(output) / pilot["id"] / "cycle_1.jsonl"
+    pilot = asked.chosen(given)
+    check(pilot, fresh=False)
+    folder = prepare(pilot, fresh=False)
+    code = 0
+    if is_left(folder, Start(retry_failed=True)):
+        remember(folder, Start(retry_failed=True, no_aggregate=True))
+        command = conductor(folder, detached=False)
+        code = lifeline.run(command, death_signal=signal.SIGTERM, stdout=subprocess.DEVNULL).returncode
+    path = folder / "cycle_1.jsonl"
     good = [one for one in records_in(path) if one.get("error") is None] if path.exists() else []
     if not good:
-        raise UserError(f"the pilot measured nothing (exit code {code}); the lines above say why")
+        raise UserError(f"the pilot measured nothing (exit code {code}); {folder}/run.log says more")
     return path, good
 
 
@@ -146,7 +159,7 @@ def overhead_s(config: Json, records: Sequence[Json], runs: int) -> float:
 # --- A trained model ---
 
 
-def from_trained(config: Json, args: argparse.Namespace) -> dict[str, Any]:
+def from_trained(config: Json, asked: Asked) -> dict[str, Any]:
     """The plan of token2metrics.py, for one model file at a time."""
     if config["mode"] != "collect" or config["dataset"]:
         raise UserError("a trained model plans prompts files at batch 1; leave out --trained for a pilot")
@@ -157,11 +170,11 @@ def from_trained(config: Json, args: argparse.Namespace) -> dict[str, Any]:
                 Budget(
                     prompts=Path(prompts),
                     gguf=Path(model),
-                    model=args.trained,
-                    model_path=args.model_path or Path("outputs"),
+                    model=str(asked.trained),
+                    model_path=asked.model_path,
                     levels=config["levels"] or None,
                     limit=config["limit"],
-                    output_tokens=args.output_tokens or config["generation"]["max_tokens"],
+                    output_tokens=asked.output_tokens or config["generation"]["max_tokens"],
                     repeats=config["repeats"] * config["cycles"],
                 )
             )
@@ -186,9 +199,7 @@ def judge_requests(config: Json, plan: Json, runs_each_cycle: int) -> int:
     return round(float(tasks * each * ORDERS))
 
 
-def judge_cost(
-    args: argparse.Namespace, config: Json, plan: Json, runs_each_cycle: int
-) -> dict[str, Any] | None:
+def judge_cost(asked: Asked, config: Json, plan: Json, runs_each_cycle: int) -> dict[str, Any] | None:
     """Requests, and from a pilot's answers tokens and money; None where nobody judges."""
     if not config["judge"]:
         return None
@@ -209,37 +220,37 @@ def judge_cost(
     scale = requests / int(calls[1].replace(",", ""))
     came, went = (scale * int(number.replace(",", "")) for number in tokens.groups())
     cost |= {"tokens_in": round(came), "tokens_out": round(went)}
-    if args.price_in is not None and args.price_out is not None:
-        cost["money"] = (came * args.price_in + went * args.price_out) / 1e6
+    if asked.price_in is not None and asked.price_out is not None:
+        cost["money"] = (came * asked.price_in + went * asked.price_out) / 1e6
     return cost
 
 
-def cost_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The plan of an experiment."""
-    dry = effective(args.file, args.preset, args.set)
-    config = dry["config"]
-    check_inputs(config)
+def cost_of(asked: Asked) -> dict[str, Any]:
+    """The plan of an experiment. Raises UserError, OSError."""
+    chosen = asked.chosen()
+    config = chosen.config
+    refuse_unready(config)
     runs = runs_per_cycle(config)
     if runs is None:
         size = config["dataset"]["sample_size"]
         if not size:
             raise UserError("how many prompts? give dataset.sample_size, as in --set sample_size=100")
         runs = size * len(config["models"]) * config["repeats"] * max(1, len(config["levels"]))
-    if args.trained:
-        plan = from_trained(config, args)
+    if asked.trained:
+        plan = from_trained(config, asked)
     else:
-        path, records = run_pilot(args, dry)
+        path, records = run_pilot(asked, chosen)
         plan = from_pilot(config, records, runs) | {"pilot": {"runs": str(path)}}
     latency = add_up([cell["latency_s"] for cell in plan["cells"]])
     extra = plan["overhead_s"] or 0
     return {
-        "id": dry["id"],
+        "id": chosen.id,
         **plan,
         "cycles": config["cycles"],
         "runs": sum(cell["runs"] for cell in plan["cells"]),
         "time_s": latency and {name: value + extra for name, value in latency.items()},
         "energy_joule": add_up([cell["energy_joule"] for cell in plan["cells"]]),
-        "judge": judge_cost(args, config, plan, runs),
+        "judge": judge_cost(asked, config, plan, runs),
     }
 
 
@@ -290,32 +301,3 @@ def as_text(plan: Json) -> str:
         lines.append(f"judge   {judge_line(plan['judge'])}")
     lines += [f"note: {warning}" for warning in plan["warnings"]]
     return "\n".join(lines)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Flags."""
-    parser = Parser(prog="run_experiment.py plan", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("file", type=Path, metavar="FILE", help="YAML or JSON")
-    parser.add_argument("--preset", metavar="NAME", help="beaten by the file")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="beats the file")
-    parser.add_argument("--pilot_tasks", type=int, default=2, metavar="N", help="of each prompts file (2)")
-    parser.add_argument("--trained", metavar="NAME", help="a trained model instead of a pilot")
-    parser.add_argument("--model_path", type=Path, metavar="DIR", help="where it lies")
-    parser.add_argument("--output_tokens", type=int, metavar="N", help="with --trained: length of answers")
-    parser.add_argument("--price_in", type=float, metavar="X", help="of a million tokens to the judge")
-    parser.add_argument("--price_out", type=float, metavar="X", help="of a million tokens from it")
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    args = build_parser().parse_args(argv)
-    try:
-        plan = cost_of(args)
-        print(json.dumps(plan, indent=2) if args.json else as_text(plan))
-    except (UserError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0

@@ -1,41 +1,33 @@
-"""How far is an experiment? Status, follow and stop, from any shell.
+"""An experiment's folder: its files, its state, and whether its processes still live.
 
-  status  done and total runs, time left, the last record, power and temperature
-  follow  the same, a line whenever a run is done, until the experiment ends
-  stop    end it after the current run; --now: at once, without that run
+  effective_config.json   every key
+  overrides.json          [{key, from, to, by}]
+  state.json              what conductor.py writes; replaced whole at every change
+  cycle_N.jsonl           the collector's own records, cycle_N.env.jsonl their environments
+  environment.jsonl       each environment once
+  summary.json, .md       summary.py
+  run.log                 what the conductor and its children said
 
-Without ID: the one that runs, else the newest. ID is an experiment's name and hash,
-the beginning of it, or its folder. What is told is read from the files: runs
-counted in cycle_N.jsonl, and whether the process of state.json, known by its number
-and its start time, still lives. Time left is the mean of the runs that this start has
-finished in the cycle, or else in the one before, times the runs left; cool-down
-is not in it.
-
-Example:
-  python companions/run_experiment.py status
-  python companions/run_experiment.py stop demo
+What is told is read from the files: runs counted in cycle_N.jsonl, and whether the processes of state.json,
+known by their number and start time, still live. The time left is the mean of the runs that this start has
+finished in the cycle, or else in the one before, times the runs left; cool-down is not in it.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import datetime
 import json
-import os
-import signal
-import sys
-import time
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgebench.errors import UserError
 from edgebench.records.jsonl import read_jsonl, write_whole
-from edgebench.shell.door import Parser
 
 OUTPUT = "results/experiments"
-POLL_SECONDS = 0.5
+DOOR = "python companions/run_experiment.py"
+UNFINISHED = ("interrupted", "stopped")
 Json = Mapping[str, Any]
 
 
@@ -107,34 +99,53 @@ def seconds_since(stamp: str) -> float:
 
 
 def look(folder: Path) -> dict[str, Any]:
-    """The state with what the files and /proc say of it."""
+    """The state with what the files and /proc say of it. Raises UserError.
+
+    A running state whose conductor is gone reads interrupted, and `working` is then the process that it left
+    behind and that still measures or judges.
+    """
     state = read_json(folder / "state.json")
-    records = read_records(folder)
     config = read_json(folder / "effective_config.json")
-    alive = is_alive(state["process"])
-    stale = state["status"] == "running" and not alive
+    records = read_records(folder)
+    stale = state["status"] == "running" and not is_alive(state["process"])
     status = "interrupted" if stale else state["status"]
-    cycles_done = sum(cycle["status"] in ("completed", "failed") for cycle in state["cycles"])
-    planned = len(state["cycles"]) if status != "completed" else cycles_done
+    orphan = state.get("collector")
+    failed = sum(record.get("error") is not None for record in records)
+    cycles = [cycle["status"] for cycle in state["cycles"]]
+    cycles_done = sum(one in ("completed", "failed") for one in cycles)
+    planned = len(cycles) if status != "completed" else cycles_done
     total = state["runs_per_cycle"] * planned if state["runs_per_cycle"] else None
+    if total is None and status == "completed":
+        total = len(records)
     last = records[-1] if records else None
     return {
         **state,
         "status": status,
         "stale": stale,
+        "working": orphan if status != "running" and is_alive(orphan) else None,
         "stopping": (folder / "stop").exists() and status == "running",
         "mode": config["mode"],
         "judge_exit_code": state.get("judge_exit_code") if config["judge"] else None,
         "folder": str(folder),
         "done": len(records),
-        "failed": sum(record.get("error") is not None for record in records),
-        "failed_cycles": sum(cycle["status"] == "failed" for cycle in state["cycles"]),
+        "failed": failed,
+        "good": len(records) - failed,
+        "failed_cycles": cycles.count("failed"),
+        "completed_cycles": cycles.count("completed"),
         "total": total,
         "cycles_done": cycles_done,
-        "cycles_total": len(state["cycles"]),
+        "cycles_total": len(cycles),
         "eta_s": time_left(state, records, total) if status == "running" else None,
         "last": last and summary_of(last),
     }
+
+
+def look_if_there(folder: Path) -> dict[str, Any] | None:
+    """The same; None where there is no state that can be read."""
+    try:
+        return look(folder)
+    except (UserError, OSError):
+        return None
 
 
 def time_left(state: Json, records: Sequence[Json], total: int | None) -> float | None:
@@ -175,52 +186,19 @@ def summary_of(record: Json) -> dict[str, Any]:
     return {name: record.get(name) for name in (*names, *more)}
 
 
-def text_of(state: Json) -> str:
-    """The state for a terminal of 80 columns."""
-    lines = [state["id"]]
-    word = state["status"] + (", ends after the current run" if state["stopping"] else "")
-    if state["stale"]:
-        word = "interrupted: its process is gone, without a word"
-    lines.append(f"  {word}, cycle {state['cycle']} of {state['cycles_total']}")
-    failed = f", {state['failed']} failed" if state["failed"] else ""
-    eta = "" if state["eta_s"] is None else f", {datetime.timedelta(seconds=round(state['eta_s']))} left"
-    lines.append(f"  {state['done']} of {state['total'] or '?'} runs{failed}{eta}")
-    last = state["last"]
-    if last:
-        lines.append(f"  last: {one_line(last)}")
-    unjudged = state["status"] == "completed" and state["judge_exit_code"]
-    if unjudged:
-        lines.append(f"  the judge failed, exit code {state['judge_exit_code']}")
-    if unjudged or state["status"] in ("interrupted", "stopped", "failed"):
-        every_cycle_failed = state["status"] == "failed" and state["failed_cycles"] == state["cycles_total"]
-        again = " --retry_failed" if every_cycle_failed else ""
-        lines.append(
-            f"  go on with: python companions/run_experiment.py run --resume {name_of(state)}{again}"
-        )
-    return "\n".join(lines)
+# --- Which one is meant ---
 
 
-def name_of(state: Json) -> str:
-    """What finds it from here: its ID, or its folder where that is not among the others."""
-    folder = Path(state["folder"])
-    return str(state["id"]) if folder.parent == Path(OUTPUT) else str(folder)
+def name_from_here(folder: Path) -> str:
+    """What finds an experiment from here: its ID, or its folder where that is not among the others."""
+    if folder.resolve().parent == Path(OUTPUT).resolve():
+        return folder.name
+    return str(folder)
 
 
-def one_line(last: Json) -> str:
-    """A record in a line."""
-    what = f"batch {last['batch_size']}" if last["batch_size"] else f"task {last['id']} {last['level']}"
-    words = [f"{last['model_id']} {what}"]
-    if last["error"]:
-        words.append(f"failed: {last['error'].get('type')}")
-    for name, unit, form in (("completion_tokens", "tok", "d"), ("energy_joule", "J", ".3g")):
-        if last[name] is not None:
-            words.append(f"{last[name]:{form}} {unit}")
-    if last["power_mw_mean"] is not None:
-        simulated = " SIMULATED" if "simulated_power" in (last["flags"] or ()) else ""
-        words.append(f"{last['power_mw_mean'] / 1000:.2f} W{simulated}")
-    if last["temp_max_c"] is not None:
-        words.append(f"{last['temp_max_c']:.1f} C")
-    return ", ".join(words)
+def command_for(words: str, folder: Path) -> str:
+    """The command that does something with this experiment, from here: `run --resume`, `follow`, …"""
+    return f"{DOOR} {words} {shlex.quote(name_from_here(folder))}"
 
 
 def folders(output: Path) -> list[Path]:
@@ -228,6 +206,11 @@ def folders(output: Path) -> list[Path]:
     # Those set aside begin with a dot; glob's star takes them too.
     found = [path.parent for path in output.glob("*/state.json") if not path.parent.name.startswith(".")]
     return sorted(found, key=lambda folder: (folder / "state.json").stat().st_mtime, reverse=True)
+
+
+def folders_set_aside(output: Path) -> list[Path]:
+    """The experiments that --fresh has renamed, by name."""
+    return sorted(path.parent for path in output.glob(".*.old/state.json"))
 
 
 def find(output: Path, name: str | None) -> Path:
@@ -243,73 +226,5 @@ def find(output: Path, name: str | None) -> Path:
             raise UserError(f"which experiment is {name}? In {output} there are: {some}")
         return (exact or hits)[0]
     if not there:
-        raise UserError(f"no experiments in {output}; start one with run_experiment.py run")
+        raise UserError(f"no experiments in {output}; start one with: {DOOR} run FILE")
     return next((folder for folder in there if look(folder)["status"] == "running"), there[0])
-
-
-def follow(folder: Path) -> int:
-    """A line per finished run until the experiment ends; 0 if it completed."""
-    told = -1
-    while True:
-        state = look(folder)
-        if state["done"] != told and state["last"]:
-            eta = (
-                ""
-                if state["eta_s"] is None
-                else f", {datetime.timedelta(seconds=round(state['eta_s']))} left"
-            )
-            print(f"{state['done']}/{state['total'] or '?'} {one_line(state['last'])}{eta}", flush=True)
-            told = state["done"]
-        if state["status"] != "running":
-            print(text_of(state))
-            return 0 if state["status"] in ("completed", "stopped") else 1
-        time.sleep(POLL_SECONDS)
-
-
-def stop(folder: Path, at_once: bool) -> int:
-    """Ask the conductor to end."""
-    state = look(folder)
-    if state["status"] != "running":
-        print(f"{state['id']} does not run: {state['status']}")
-        return 0
-    if at_once:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(state["process"]["pid"], signal.SIGINT)
-        print(f"{state['id']} ends now")
-    else:
-        (folder / "stop").touch()
-        print(f"{state['id']} ends after the current run")
-    return 0
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Flags."""
-    parser = Parser(prog="run_experiment.py", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("command", choices=("status", "follow", "stop"))
-    parser.add_argument("id", nargs="?", metavar="ID", help="(default: the one that runs)")
-    parser.add_argument(
-        "--output", type=Path, default=Path(OUTPUT), metavar="DIR", help=f"(default: {OUTPUT})"
-    )
-    parser.add_argument("--json", action="store_true", help="status as JSON")
-    parser.add_argument("--now", action="store_true", help="stop without waiting for the current run")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    args = build_parser().parse_args(argv)
-    try:
-        folder = find(args.output, args.id)
-        if args.command == "follow":
-            return follow(folder)
-        if args.command == "stop":
-            return stop(folder, args.now)
-        state = look(folder)
-        print(json.dumps(state, indent=2) if args.json else text_of(state))
-        return 0
-    except (UserError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130

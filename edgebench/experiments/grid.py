@@ -1,34 +1,25 @@
 """Experiment files: one to begin with, or a grid of them.
 
-  new   a file with every key, a preset's values in place
-  grid  one file per combination of --vary KEY=A,B,C. Each holds only its name, what
-        is varied, and the base it extends, so that a later change of the base
-        reaches them all. Nothing is written unless every one of them is valid.
+A new file has every key, a preset's values in place. A grid has one file per combination of KEY=A,B,C. Each
+holds only its name, what is varied, and the base it extends, so that a later change of the base reaches them
+all. Nothing is written unless every one of them is valid.
 
-Values are written as in YAML and keep their type: 0.7, 1e-3, true, [L0, P]. A file
-is named by the base and its values: exp_max_tokens_64_temperature_0.7.yaml.
-config.py checks keys and values.
-
-Example:
-  python companions/run_experiment.py config new --preset benchmark --out results/exp.yaml
-  python companions/run_experiment.py config grid results/exp.yaml --vary max_tokens=64,256
+Values are written as in YAML and keep their type: 0.7, 1e-3, true, [L0, P]. A file is named by the base and
+its values: exp_max_tokens_64_temperature_0.7.yaml. config.py checks keys and values.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgebench.errors import UserError
 from edgebench.experiments.config import effective, grid_values
-from edgebench.shell.door import Parser
 
 NAME_LENGTH = 90  # of a file without its ending: file systems allow 255 bytes
 Json = Mapping[str, Any]
@@ -50,7 +41,7 @@ def as_text(content: Json, path: Path | None) -> str:
 
 def new_text(preset: str | None, models: Sequence[str], out: Path | None) -> str:
     """An experiment file with every key."""
-    config = effective(None, preset, [f"models={json.dumps(models or ['models/MODEL.gguf'])}"])["config"]
+    config = effective(None, preset, [f"models={json.dumps(models or ['models/MODEL.gguf'])}"]).config
     config |= {"name": out.stem} if out else {}
     return as_text({key: value for key, value in config.items() if value is not None}, out)
 
@@ -77,6 +68,8 @@ def combinations(base: Path, values: Mapping[str, Sequence[Any]], outdir: Path) 
         numbered = itertools.chain([stem], (f"{stem}_{n}" for n in itertools.count(2)))
         path = next(file for name in numbered if (file := outdir / f"{name}.yaml") not in files)
         content: dict[str, Any] = {"_extends": extends, "name": path.stem}
+        if "batch_sizes" in values:  # only that mode has them
+            content["mode"] = "throughput"
         for key, value in pairs:
             section, _, name = key.rpartition(".")
             place = content.setdefault(section, {}) if section else content
@@ -111,46 +104,12 @@ def write_grid(base: Path, vary: Sequence[str], outdir: Path, preset: str | None
     return list(files)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Flags."""
-    parser = Parser(prog="run_experiment.py config", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    new = commands.add_parser("new", help="a file to begin with")
-    new.add_argument("--model", nargs="+", default=[], metavar="GGUF", help="model files")
-    new.add_argument("--out", type=Path, metavar="FILE", help="YAML or .json (default: stdout)")
-    grid = commands.add_parser("grid", help="one file per combination")
-    grid.add_argument("file", type=Path, metavar="FILE")
-    grid.add_argument("--vary", action="append", required=True, metavar="KEY=A,B", help="values to combine")
-    grid.add_argument("--outdir", type=Path, metavar="DIR", help="(default: beside FILE)")
-    for command in (new, grid):
-        command.add_argument("--preset", metavar="NAME", help="quick-test, benchmark or throughput")
-    return parser
-
-
-def run_command(args: argparse.Namespace) -> None:
-    """new or grid."""
-    if args.command == "grid":
-        print(*write_grid(args.file, args.vary, args.outdir or args.file.parent, args.preset), sep="\n")
-        return
-    text = new_text(args.preset, args.model, args.out)
-    if args.out is None:
-        print(text, end="")
-        return
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+def write_new(preset: str | None, models: Sequence[str], out: Path) -> None:
+    """A file to begin with; never over another one. Raises UserError, OSError."""
+    text = new_text(preset, models, out)
+    out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with args.out.open("x", encoding="utf-8") as new:
+        with out.open("x", encoding="utf-8") as new:
             new.write(text)
     except FileExistsError:
-        raise UserError(f"{args.out} exists; choose another --out") from None
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    args = build_parser().parse_args(argv)
-    try:
-        run_command(args)
-    except (UserError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0
+        raise UserError(f"{out} exists; choose another --out") from None

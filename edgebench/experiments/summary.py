@@ -7,6 +7,10 @@ for joule per token, tokens per joule and flops per second the ratio of the sums
   ci95        mean ± t(0.975, n - 1) * std / sqrt(n), Student's t
   cv          std / |mean|
 
+No value is dropped by its sign before a mean: net energy may come out at or below zero, and tokens per joule
+has no meaning in such a cycle. Then it has no mean over the cycles either, and `reason` says which cycle. A
+mean that some of the counted cycles lack, since nothing measured it there, is shown with its n.
+
 A level counts in a cycle where all its runs succeeded, none of them with a flag
 that makes it unfit for means, and no task is missing. What was not measured is
 null. With until_ci of, say, 2%, `reached` becomes true once the interval of the
@@ -102,18 +106,31 @@ def cycle_values(records: Sequence[Json]) -> dict[str, float | None]:
             values[name] = None if summed is None else summed / len(records)
     for name, (upper, lower, factor) in RATIOS.items():
         over, under = total(records, upper), total(records, lower)
-        # Net energy may come out at or below zero where a run drew hardly more than idle: no rate then.
-        values[name] = factor * over / under if over is not None and under is not None and under > 0 else None
+        known = over is not None and under is not None and under > 0
+        values[name] = factor * over / under if known else None  # type: ignore[operator]
     return values
+
+
+def unusable(records: Sequence[Json]) -> set[str]:
+    """The ratios that were measured and have no value all the same: what they divide by is not above zero."""
+    found = set()
+    for name, (upper, lower, _) in RATIOS.items():
+        under = total(records, lower)
+        if total(records, upper) is not None and under is not None and under <= 0:
+            found.add(name)
+    return found
 
 
 # --- All cycles ---
 
 
-def statistics(values: Sequence[float | None]) -> dict[str, Any]:
-    """{n, mean, std, ci95_low, ci95_high, half_width, cv, per_cycle} of one value per cycle."""
+def statistics(values: Sequence[float | None], reason: str | None = None) -> dict[str, Any]:
+    """{n, mean, std, ci95_low, ci95_high, half_width, cv, per_cycle, reason} of one value per cycle.
+
+    With a reason, why they have no mean, all but n and per_cycle is null.
+    """
     there = [value for value in values if value is not None]
-    mean, std = mean_std(there)
+    mean, std = mean_std(there) if reason is None else (None, None)
     half = None if std is None else student_half_width(std, len(there))
     known = mean is not None and half is not None
     return {
@@ -125,7 +142,16 @@ def statistics(values: Sequence[float | None]) -> dict[str, Any]:
         "half_width": half,
         "cv": std / abs(mean) if std is not None and mean else None,
         "per_cycle": list(values),
+        "reason": reason,
     }
+
+
+def why_no_mean(name: str, cycles: Sequence[int]) -> str | None:
+    """Why a ratio has no mean, where it has no value in these cycles."""
+    if not cycles:
+        return None
+    where = f"cycle{'s' if len(cycles) > 1 else ''} {', '.join(map(str, cycles))}"
+    return f"{RATIOS[name][1]} is not above zero in {where}"
 
 
 def cells_of(cycles: Sequence[Sequence[Json]]) -> list[dict[str, Any]]:
@@ -136,13 +162,21 @@ def cells_of(cycles: Sequence[Sequence[Json]]) -> list[dict[str, Any]]:
     found = []
     for cell in sorted(expected, key=in_order):
         by_cycle: list[dict[str, float | None]] = []
+        without: dict[str, list[int]] = {name: [] for name in RATIOS}  # cycles in which a ratio has no value
         counted = []
         for n, records in enumerate(cycles, 1):
             here = [record for record in records if cell_of(record) == cell]
             whole = all(map(is_usable, here)) and {task_of(record) for record in here} == expected[cell]
             by_cycle.append(cycle_values(here) if whole else {})
             counted += [n] if whole else []
-        metrics = {name: statistics([values.get(name) for values in by_cycle]) for name in (*MEANS, *RATIOS)}
+            for name in unusable(here) if whole else ():
+                without[name].append(n)
+        metrics = {
+            name: statistics(
+                [values.get(name) for values in by_cycle], why_no_mean(name, without.get(name, ()))
+            )
+            for name in (*MEANS, *RATIOS)
+        }
         mine = [record for records in cycles for record in records if cell_of(record) == cell]
         found.append(
             {
@@ -155,7 +189,7 @@ def cells_of(cycles: Sequence[Sequence[Json]]) -> list[dict[str, Any]]:
                 "energy_missing": next(
                     (one["energy_missing"] for one in mine if one.get("energy_missing")), None
                 ),
-                "metrics": {name: one for name, one in metrics.items() if one["n"]},
+                "metrics": {name: one for name, one in metrics.items() if one["n"] or one["reason"]},
             }
         )
     return found
@@ -202,11 +236,12 @@ def decide(cells: Sequence[Json], until_ci: str | None) -> dict[str, Any] | None
     worst, widest, reason = None, None, None if cells else "nothing was measured"
     for cell in cells:
         where = f"{cell['model_id']} {cell['level']}"
-        known = cell["metrics"].get("joule_per_token", {"n": 0, "half_width": None, "mean": None})
+        nothing = {"n": 0, "half_width": None, "mean": None, "reason": None}
+        known = cell["metrics"].get("joule_per_token", nothing)
         if known["n"] < CYCLES_FOR_INTERVAL:
             reason = f"{where}: {known['n']} cycles with energy, at least {CYCLES_FOR_INTERVAL} are needed"
         elif not known["mean"]:
-            reason = f"{where}: the mean is zero"
+            reason = f"{where}: {known['reason'] or 'the mean is zero'}"
         elif worst is None or known["half_width"] / abs(known["mean"]) > worst:
             worst, widest = known["half_width"] / abs(known["mean"]), where
     reached = reason is None and worst is not None and worst <= wanted
@@ -253,9 +288,13 @@ def methods_of(counted: Mapping[str, Json]) -> list[dict[str, Any]]:
     return [{"method": how, "confidence": sure, "runs": runs} for (how, sure), runs in sorted(number.items())]
 
 
-def shown(metric: Json | None) -> str:
-    """1.230 ± 0.042: mean and half the 95 % interval."""
-    return "-" if metric is None else mean_half_width(metric["mean"], metric["half_width"])
+def shown(cell: Json, name: str) -> str:
+    """1.230 ± 0.042: mean and half the 95 % interval; with n where not every counted cycle has a value."""
+    metric = cell["metrics"].get(name)
+    if metric is None or metric["mean"] is None:
+        return "-"
+    text = mean_half_width(metric["mean"], metric["half_width"])
+    return text if metric["n"] == len(cell["cycles_counted"]) else f"{text} (n={metric['n']})"
 
 
 def markdown(summary: Json) -> str:
@@ -272,7 +311,7 @@ def markdown(summary: Json) -> str:
     for cell in summary["cells"]:
         metrics = cell["metrics"]
         cv = metrics.get("joule_per_token", {}).get("cv")
-        values = [shown(metrics.get(name)) for _, name in COLUMNS] + ["-" if cv is None else f"{cv:.1%}"]
+        values = [shown(cell, name) for _, name in COLUMNS] + ["-" if cv is None else f"{cv:.1%}"]
         lines.append(
             f"| {name_of(cell)} | {cell['level']} | {len(cell['cycles_counted'])} | "
             + " | ".join(values)
@@ -295,7 +334,7 @@ def screen(summary: Json) -> str:
         lines += [model, f"{'level':<{wide}} {'cycles':>6}" + "".join(f" {head:>18}" for head, _ in columns)]
         for cell in summary["cells"]:
             if name_of(cell) == model:
-                values = "".join(f" {shown(cell['metrics'].get(name)):>18}" for _, name in columns)
+                values = "".join(f" {shown(cell, name):>18}" for _, name in columns)
                 lines.append(f"{cell['level']:<{wide}} {len(cell['cycles_counted']):>6}{values}")
         lines.append("")
     texts = [MEANING, *notes(summary)]
@@ -308,6 +347,11 @@ def notes(summary: Json) -> list[str]:
     lines = []
     if any(cell["simulated_power"] for cell in summary["cells"]):
         lines += ["SIMULATED power, not measured here.", ""]
+    for cell in summary["cells"]:
+        for head, name in COLUMNS:
+            reason = (cell["metrics"].get(name) or {}).get("reason")
+            if reason:
+                lines += [f"No {head} of {name_of(cell)} {cell['level']}: {reason}.", ""]
     for reason in sorted({cell["energy_missing"] for cell in summary["cells"] if cell["energy_missing"]}):
         lines += [f"No energy: {reason}.", ""]
     for cycle in summary["cycles"]:

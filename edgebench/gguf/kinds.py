@@ -34,6 +34,8 @@ OTHER_KINDS = {
     "whisper": "a speech recognizer",
     "eagle3": "the draft head of another model",
 }
+# They write text, but read the question in an encoder first: prompt and answer do not stand in one cache.
+ENCODER_DECODERS = {"t5"}
 
 
 def why_it_cannot_answer(header: Header) -> str | None:
@@ -66,6 +68,8 @@ def other_model(arch: str, header: Header) -> str | None:
     shown = printable(arch)[:60]
     if arch in OTHER_KINDS:
         return f"{OTHER_KINDS[arch]} ({shown}), no language model"
+    if arch in ENCODER_DECODERS:
+        return f"an encoder-decoder model ({shown}), whose prompt is not read as a decoder's is"
     if arch in DIFFUSION or "diffusion.shift_logits" in metadata:
         return f"a diffusion language model ({shown}), which does not write token by token"
     if whole(metadata, f"{arch}.pooling_type") == RANKING or has_classifier(arch, header.tensors, metadata):

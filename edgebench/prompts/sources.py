@@ -3,6 +3,7 @@
 A source is a file or a name:
   *.csv *.tsv *.jsonl *.json *.parquet   rows; a file with level columns (L0 L1 L2 L3 P) keeps them all
   *.txt                                  one prompt per line
+  a folder                               of save_to_disk, or of Parquet shards (train-00000-of-00002.parquet)
   alpaca gsm8k mmlu sharegpt             from a hub, through the optional package `datasets`
   owner/name                             any other set of that hub
 
@@ -14,16 +15,22 @@ the model. Ids are the rows' own where every row has its own, else row numbers.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
+import importlib.util
 import io
 import json
+import os
 import random
 import re
+import socket
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from edgebench.errors import UserError
 from edgebench.prompts.table import Table, is_json_lines, is_missing_number, read_json_table, read_table
@@ -296,27 +303,157 @@ def text_rows(path: Path) -> Source:
 
 def parquet_rows(path: Path) -> Source:
     """Rows of a Parquet file, through pyarrow."""
+    return Source(arrow_rows([path]))
+
+
+def arrow_rows(paths: Sequence[Path]) -> list[Row]:
+    """Rows of Parquet files and of the Arrow files that `datasets` writes, one after the other."""
     try:
         import pyarrow
-        from pyarrow import parquet
+        from pyarrow import ipc, parquet
     except ImportError as exc:
-        raise LoadPromptsError(f"{path}: Parquet needs a package: pip install pyarrow") from exc
+        raise LoadPromptsError(f"{paths[0]}: this needs a package: pip install pyarrow") from exc
+    rows: list[Row] = []
+    for path in paths:
+        try:
+            if path.suffix == ".arrow":
+                with pyarrow.memory_map(str(path)) as file:
+                    rows += ipc.open_stream(file).read_all().to_pylist()
+            else:
+                rows += parquet.read_table(path).to_pylist()
+        except (pyarrow.ArrowException, OSError) as exc:
+            kind = "Arrow" if path.suffix == ".arrow" else "Parquet"
+            reason = str(exc).splitlines()[0]
+            raise LoadPromptsError(f"{path}: not readable as {kind} ({reason}); copy it again") from exc
+    return rows
+
+
+# --- Folders ---
+
+SAVED = "dataset_info.json"  # what save_to_disk of `datasets` leaves in the folder of a split
+SAVED_SPLITS = "dataset_dict.json"  # and in the folder above several of them
+SHARD = re.compile(r"^(?P<split>[A-Za-z0-9_]+?)(?:[-.].*)?\.parquet$")  # train-00000-of-00002.parquet
+
+
+def folder_rows(folder: Path, split: str | None) -> Source:
+    """Rows of a split of a folder: of save_to_disk, or of Parquet shards as a hub keeps them."""
+    splits = splits_of(folder)
+    if not splits:
+        raise LoadPromptsError(
+            f"{folder} holds no data set: neither {SAVED} of save_to_disk nor *.parquet; give a file of it"
+        )
+    chosen = split or ("train" if "train" in splits else None)
+    if chosen is None and len(splits) == 1:
+        chosen = next(iter(splits))
+    if chosen not in splits:
+        asked = f"has no split {chosen}" if chosen else "has several splits"
+        raise LoadPromptsError(f"{folder} {asked}; choose with --split {' or '.join(sorted(splits))}")
+    return Source(arrow_rows(splits[chosen]))
+
+
+def splits_of(folder: Path) -> dict[str, list[Path]]:
+    """{split: its files in their order}; {} where a folder holds none."""
+    if (folder / SAVED).is_file():
+        return {"train": saved_files(folder)}
+    saved = {one.name: saved_files(one) for one in sorted(folder.iterdir()) if (one / SAVED).is_file()}
+    if saved:
+        return saved
+    shards: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        found = SHARD.match(path.name)
+        # A name of numbers alone is a shard of the split that its folder is named after.
+        named = found["split"] if found and not found["split"].isdigit() else path.parent.name
+        shards.setdefault(named if named != folder.name else "train", []).append(path)
+    return shards
+
+
+def saved_files(folder: Path) -> list[Path]:
+    """The Arrow files of one split, in the order that save_to_disk wrote them in."""
     try:
-        return Source(parquet.read_table(path).to_pylist())
-    except pyarrow.ArrowException as exc:
-        raise LoadPromptsError(f"{path}: not readable as Parquet ({exc})") from exc
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        return [folder / str(file["filename"]) for file in state["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return sorted(folder.glob("*.arrow"))
+
+
+# --- The hub ---
+
+HUB = "https://huggingface.co"
+HUB_ANSWERS_WITHIN_S = 3.0  # the package itself tries five times, and takes half a minute to say no
+
+
+def is_here(source: str) -> bool:
+    """Whether a source is read from this machine, rightly or wrongly named; False for a set on a hub."""
+    path = Path(source)
+    if path.is_file() or (path.is_dir() and source not in SETS):
+        return True
+    return not (source in SETS or (re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not path.suffix))
+
+
+def why_no_hub(source: str) -> str | None:
+    """Why a set cannot be had from a hub now, and the cure; None where it can be asked for.
+
+    A set that an earlier start has downloaded may lie in the package's cache all the same.
+    """
+    if importlib.util.find_spec("datasets") is None:
+        return needs_package(source)
+    if not hub_answers():
+        host = urlsplit(os.environ.get("HF_ENDPOINT") or HUB).hostname
+        return (
+            f"{source} comes from a hub, and {host} does not answer; check the network,"
+            " or download it and give the file instead of the name"
+        )
+    return None
+
+
+def needs_package(source: str) -> str:
+    """What to install for the hub."""
+    return (
+        f"{source} comes from a hub, which needs a package: pip install datasets;"
+        " or download it and give the file instead of the name"
+    )
+
+
+def hub_answers() -> bool:
+    """Whether the hub's host, or the proxy before it, takes a connection within a few seconds."""
+    from urllib.request import getproxies  # brings HTTP and TLS along
+
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
+        return False
+    endpoint = urlsplit(os.environ.get("HF_ENDPOINT") or HUB)
+    proxy = getproxies().get(endpoint.scheme)
+    asked = urlsplit(proxy if proxy and "://" in proxy else f"http://{proxy}") if proxy else endpoint
+    port = asked.port or (443 if asked.scheme == "https" else 80)
+    answered = threading.Event()
+
+    def connect() -> None:
+        with (
+            contextlib.suppress(OSError, UnicodeError),
+            socket.create_connection((str(asked.hostname), port), HUB_ANSWERS_WITHIN_S),
+        ):
+            answered.set()
+        over.set()
+
+    # In a thread: the timeout of a connection does not cover the look-up of its name.
+    over = threading.Event()
+    threading.Thread(target=connect, daemon=True).start()
+    over.wait(HUB_ANSWERS_WITHIN_S)
+    return answered.is_set()
 
 
 def hub_rows(source: str, subset: str | None, split: str | None) -> Source:
-    """Rows of a set on the hub; LoadPromptsError where the package is missing or no hub answers."""
+    """Rows of a set on the hub; LoadPromptsError where the package is missing or no hub answers.
+
+    Where the hub does not answer the package is told so, and takes the set from its cache or says no at once.
+    """
     known = SETS.get(source) or NamedSet(source, source, None, "train", None, "")
+    why = why_no_hub(source)
+    if why is not None:
+        os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}  # read when the package is imported
     try:
         import datasets
     except ImportError as exc:
-        raise LoadPromptsError(
-            f"{source} comes from a hub, which needs a package: pip install datasets;"
-            " or download it and give the file instead of the name"
-        ) from exc
+        raise LoadPromptsError(needs_package(source)) from exc
     try:
         table = datasets.load_dataset(
             known.hub_id, subset or known.subset, split=split or known.split, data_files=known.data_file
@@ -325,7 +462,8 @@ def hub_rows(source: str, subset: str | None, split: str | None) -> Source:
     except Exception as exc:  # the hub, its network and its scripts raise whatever they like
         reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
         raise LoadPromptsError(
-            f"cannot load {known.hub_id}: {reason}; check the network, --subset and --split,"
+            why
+            or f"cannot load {known.hub_id}: {reason}; check the network, --subset and --split,"
             " or download it and give the file instead of the name"
         ) from exc
 
@@ -354,7 +492,9 @@ def open_source(wish: Wish) -> Source:
             return READERS[suffix](path)
         except UnicodeDecodeError as exc:
             raise LoadPromptsError(f"{path}: not UTF-8 ({exc}); save it as UTF-8") from exc
-    if wish.source in SETS or (re.fullmatch(r"[\w.-]+/[\w.-]+", wish.source) and not path.suffix):
+    if path.is_dir() and wish.source not in SETS:
+        return folder_rows(path, wish.split)
+    if not is_here(wish.source):
         return hub_rows(wish.source, wish.subset, wish.split)
     near = difflib.get_close_matches(wish.source, SETS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"the named sets are {', '.join(SETS)}"
@@ -376,3 +516,8 @@ def format_sets() -> str:
     lines = [f"{'name':9} {'from':42} {'split':6} prompts"]
     lines += [f"{one.name:9} {one.hub_id:42} {one.split:6} {one.about}" for one in SETS.values()]
     return "\n".join(lines)
+
+
+def sets_as_records() -> list[dict[str, Any]]:
+    """The named sets, as JSON shows them."""
+    return [asdict(one) for one in SETS.values()]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import sys
 import time
 from typing import Any
 
 LINE_EVERY_S = 30.0  # in a log
+CONDUCTED = "EDGEBENCH_CONDUCTED"  # environment: what started this command tells the user how to go on
 
 
 class Progress:
@@ -65,3 +67,9 @@ def say(text: str) -> None:
             bars.tqdm.write(text, file=sys.stderr)
         else:
             print(text, file=sys.stderr, flush=True)
+
+
+def advise(text: str) -> None:
+    """How to go on, on stderr; not where the command that started this one says it, for the whole."""
+    if CONDUCTED not in os.environ:
+        say(text)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.errors import UserError
+from edgebench.gguf.cache import kv_type_problem
 from edgebench.gguf.identity import make_entries
 from edgebench.prompts.tasks import wanted_tasks
 from edgebench.records.jsonl import last_of_each, records_in
@@ -134,6 +135,28 @@ def cells(sizes: Sequence[int], repeats: int) -> list[tuple[int, int]]:
     return [(sizes[turn], place // len(sizes) + 1) for place, turn in enumerate(turns)]
 
 
+def identify_models(settings: Settings) -> list[dict[str, Any]]:
+    """Identity of each model, with its error where the file is no usable one.
+
+    UserError, with all that is wrong, for a slip of the command: a file that is not there, a cache that a
+    model cannot take. A file that is damaged costs its own measurements, and the others go on; where none is
+    usable nothing is left to go on with.
+    """
+    entries = make_entries(list(map(Path, settings.models)), {})
+    slips = []
+    for entry in entries:
+        if entry["error"] is None:
+            why = kv_type_problem(Path(entry["path"]), settings.kv_type, settings.flash_attn)
+            slips += [f"{entry['path']}: {why}"] if why else []
+        elif not Path(entry["path"]).is_file():
+            slips.append(entry["error"])
+    if not slips and all(entry["error"] for entry in entries):
+        slips = [entry["error"] for entry in entries]
+    if slips:
+        raise UserError("\nerror: ".join(slips))
+    return entries
+
+
 def engine_version() -> str | None:
     """The version of the engine's package; None where it is not installed."""
     try:
@@ -152,7 +175,7 @@ def make_plan(settings: Settings, board: Json) -> Plan:
     told_settings = {name: getattr(settings, name) for name in KEY_SETTINGS}
     wanted = cells(settings.batch_sizes, settings.repeats)
     models = []
-    for entry in make_entries(list(map(Path, settings.models)), {}):
+    for entry in identify_models(settings):
         todo = []
         for size, repeat in wanted:
             identity = entry.get("sha256") or entry["path"]

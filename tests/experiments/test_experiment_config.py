@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgebench.errors import UserError
-from edgebench.experiments import batch as write_experiments
 from edgebench.experiments import config as experiment_config
+from edgebench.experiments import grid as write_experiments
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def effective(path: Path | None, preset: str | None = None, *sets: str) -> dict[str, Any]:
-    return experiment_config.effective(path, preset, sets)
+    return experiment_config.effective(path, preset, sets).as_record()
 
 
 def refused(path: Path, preset: str | None = None, *sets: str) -> str:
@@ -173,10 +173,11 @@ def test_values_have_the_type_they_look_like(text: str, value: object) -> None:
 @pytest.mark.parametrize("name", ["new.yaml", "new.json"])
 @pytest.mark.parametrize("preset", experiment_config.PRESETS)
 def test_a_new_file_is_valid_and_says_what_the_preset_says(tmp_path: Path, preset: str, name: str) -> None:
-    assert write_experiments.main(["new", "--preset", preset, "--out", str(tmp_path / name)]) == 0
+    write_experiments.write_new(preset, [], tmp_path / name)
     made = effective(tmp_path / name)["config"]
     assert made | {"name": "", "models": []} == effective(None, preset)["config"] | {"name": "", "models": []}
-    assert write_experiments.main(["new", "--out", str(tmp_path / name)]) == 1  # never over another file
+    with pytest.raises(UserError):  # never over another file
+        write_experiments.write_new(None, [], tmp_path / name)
 
 
 def test_a_grid_is_the_golden_one(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str]] = {
         "a reranker or classifier",
     ),
     "T5 encoder": ({"arch": "t5encoder"}, "an embedding model (t5encoder)"),
+    "encoder_decoder": ({"arch": "t5"}, "an encoder-decoder model (t5)"),
     "diffusion": ({"arch": "llada", "ARCH__attention__causal": False}, "a diffusion language model"),
     "images": ({"arch": "flux", "vocabulary": False}, "no language model (flux)"),
     "no architecture": ({"arch": None}, "states no architecture"),
@@ -91,7 +92,7 @@ def test_a_file_that_writes_no_text_is_named(tmp_path: Path, made: dict[str, Any
     assert "\n" not in facts.error
 
 
-@pytest.mark.parametrize("arch", ["llama", "qwen3", "mamba", "t5", "a-newcomer"])
+@pytest.mark.parametrize("arch", ["llama", "qwen3", "mamba", "a-newcomer"])
 def test_what_may_write_text_is_left_to_the_engine(tmp_path: Path, arch: str) -> None:
     path = write_gguf(tmp_path / "a.gguf", arch, ARCH__pooling_type=0, ARCH__attention__causal=True)
     assert read_facts(path).error is None

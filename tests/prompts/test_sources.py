@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -38,8 +39,9 @@ HUB = """
 import json, os
 def load_dataset(path, name=None, split=None, data_files=None):
     asked = {"path": path, "name": name, "split": split, "data_files": data_files}
+    asked["offline"] = os.environ.get("HF_HUB_OFFLINE")
     open(os.environ["ASKED"], "w").write(json.dumps(asked))
-    if os.environ.get("OFFLINE"):
+    if os.environ.get("FAILS"):
         raise ConnectionError("Couldn't reach the Hub\\nsecond line")
     return iter(json.load(open(os.environ["SETS"]))[path])
 """
@@ -93,14 +95,99 @@ def test_named_sets_come_in_their_own_shape(
 def test_split_subset_and_any_other_set_of_the_hub(tmp_path: Path) -> None:
     assert from_hub(tmp_path, "openai/gsm8k", "--split", "test", "--subset", "socratic").returncode == 0
     asked = json.loads((tmp_path / "asked").read_text())
+    asked.pop("offline")
     assert asked == {"path": "openai/gsm8k", "name": "socratic", "split": "test", "data_files": None}
 
 
-def test_a_hub_out_of_reach_is_one_clear_line(tmp_path: Path) -> None:
-    done = from_hub(tmp_path, "alpaca", OFFLINE="1")
+def test_a_hub_that_fails_is_one_clear_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        endpoint = f"http://127.0.0.1:{hub.getsockname()[1]}"
+        done = from_hub(tmp_path, "alpaca", FAILS="1", HF_ENDPOINT=endpoint, no_proxy="127.0.0.1")
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "Couldn't reach the Hub" in done.stderr and "give the file" in done.stderr
+    assert json.loads((tmp_path / "asked").read_text())["offline"] is None
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_hub_out_of_reach_is_told_to_the_package_which_asks_its_cache_alone(tmp_path: Path) -> None:
+    nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "http_proxy": "", "HTTP_PROXY": ""}
+    assert from_hub(tmp_path, "alpaca", **nobody).returncode == 0  # the cache has it
+    assert json.loads((tmp_path / "asked").read_text())["offline"] == "1"
+    (tmp_path / "out.csv").unlink()
+    done = from_hub(tmp_path, "alpaca", FAILS="1", **nobody)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "127.0.0.1 does not answer" in done.stderr and "give the file" in done.stderr
+    assert not (tmp_path / "out.csv").exists()
+
+
+# --- Folders
+
+
+def write_arrow(path: Path, prompts: list[str]) -> None:
+    """As save_to_disk of `datasets` does: a stream of record batches."""
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"question": prompts})
+    with pyarrow.ipc.new_stream(str(path), table.schema) as out:
+        out.write_table(table)
+
+
+def saved(folder: Path, *shards: list[str]) -> None:
+    """A split as save_to_disk leaves it; its order is that of state.json."""
+    folder.mkdir(parents=True)
+    names = [f"data-{n:05d}-of-{len(shards):05d}.arrow" for n in range(len(shards))]
+    for name, prompts in zip(names, shards, strict=True):
+        write_arrow(folder / name, prompts)
+    (folder / "dataset_info.json").write_text("{}")
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name} for name in names]}))
+
+
+def shard(path: Path, prompts: list[str]) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pytest.importorskip("pyarrow").table({"question": prompts}), path)
+
+
+def test_a_folder_of_save_to_disk(tmp_path: Path) -> None:
+    saved(tmp_path / "one", ["a", "b"], ["c"])
+    assert load(tmp_path / "one", "--out", tmp_path / "o.csv") == 0
+    assert [row["L0"] for row in rows(tmp_path / "o.csv")] == ["a", "b", "c"]
+    saved(tmp_path / "dict/train", ["a"])
+    saved(tmp_path / "dict/test", ["t"])
+    (tmp_path / "dict/dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    assert load(tmp_path / "dict", "--out", tmp_path / "o.csv") == 0
+    assert [row["L0"] for row in rows(tmp_path / "o.csv")] == ["a"]
+    assert load(tmp_path / "dict", "--split", "test", "--out", tmp_path / "o.csv") == 0
+    assert [row["L0"] for row in rows(tmp_path / "o.csv")] == ["t"]
+
+
+def test_a_folder_of_parquet_shards(tmp_path: Path) -> None:
+    shard(tmp_path / "hub/data/train-00000-of-00002.parquet", ["a"])
+    shard(tmp_path / "hub/data/train-00001-of-00002.parquet", ["b"])
+    shard(tmp_path / "hub/data/test-00000-of-00001.parquet", ["t"])
+    assert load(tmp_path / "hub", "--out", tmp_path / "o.csv") == 0
+    assert [row["L0"] for row in rows(tmp_path / "o.csv")] == ["a", "b"]
+    assert load(tmp_path / "hub", "--split", "test", "--out", tmp_path / "o.csv") == 0
+    assert [row["L0"] for row in rows(tmp_path / "o.csv")] == ["t"]
+    shard(tmp_path / "converted/validation/0000.parquet", ["v"])
+    assert load(tmp_path / "converted", "--out", tmp_path / "o.csv") == 0
+    assert [row["L0"] for row in rows(tmp_path / "o.csv")] == ["v"]
+
+
+def test_a_folder_without_a_set_and_a_split_without_a_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert load(tmp_path / "empty", "--out", tmp_path / "o.csv") == 1
+    assert "holds no data set" in capsys.readouterr().err
+    shard(tmp_path / "two/dev-0.parquet", ["d"])
+    shard(tmp_path / "two/test-0.parquet", ["t"])
+    for flags, said in (((), "has several splits"), (("--split", "train"), "has no split train")):
+        assert load(tmp_path / "two", *flags, "--out", tmp_path / "o.csv") == 1
+        told = capsys.readouterr().err
+        assert said in told and "--split dev or test" in told
+    (tmp_path / "two/dev-0.parquet").write_bytes(b"PAR1 torn")
+    assert load(tmp_path / "two", "--split", "dev", "--out", tmp_path / "o.csv") == 1
+    assert "not readable as Parquet" in capsys.readouterr().err
 
 
 def test_without_the_package_it_says_what_to_install(tmp_path: Path) -> None:
@@ -196,7 +283,6 @@ def test_the_column_is_found_in_a_fixed_order(tmp_path: Path, columns: list[str]
         ("a.json", '[{"text": "a"}, 3]', [], ["element 2"]),
         ("a.parquet", "not parquet", [], ["Parquet"]),
         ("a.docx", "x", [], [".parquet", "convert"]),
-        ("a.txt", "a\n", ["--sample_size", "0"], ["--sample_size"]),
     ],
 )
 def test_bad_input_is_one_clear_error(
@@ -207,6 +293,12 @@ def test_bad_input_is_one_clear_error(
     said = capsys.readouterr().err
     assert said.startswith("error:") and all(word in said for word in words)
     assert not (tmp_path / "o.csv").exists()
+
+
+def test_a_sample_of_nothing_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        load("a.txt", "--sample_size", 0, "--out", tmp_path / "o.csv")
+    assert ended.value.code == 2 and "must be at least 1" in capsys.readouterr().err
 
 
 def test_not_utf8_and_unknown_names(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

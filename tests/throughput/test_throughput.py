@@ -218,7 +218,6 @@ def is_worker(pid: int) -> bool:
     ("more", "words"),
     [
         (["--batch_sizes", "1,64"], ["64 prompts", "--batch_sizes"]),
-        (["--repeats", "0"], ["--repeats"]),
         (["--n_batch", "2"], ["--n_batch"]),
         (["--levels", "L9"], ["L9"]),
         (["--models", "nowhere.gguf"], ["nowhere.gguf"]),
@@ -229,6 +228,23 @@ def test_flags_that_make_no_sense(tmp_path: Path, more: list[str], words: list[s
     done = throughput(*flags_for(tmp_path / "none.gguf", out, "--source", "none", *more))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert all(word in done.stderr for word in words), done.stderr
+    assert not out.exists()  # refused at the start
+
+
+@pytest.mark.parametrize("flag", ["--repeats", "--max_tokens", "--n-threads", "--batch_sizes"])
+def test_a_number_out_of_its_range_is_a_usage_error(tmp_path: Path, flag: str) -> None:
+    done = throughput(*flags_for(tmp_path / "none.gguf", tmp_path / "t.jsonl", flag, "0"))
+    assert done.returncode == 2 and "usage: " in done.stderr and "at least 1" in done.stderr
+
+
+def test_a_cache_that_the_model_cannot_take_is_refused_at_the_start(
+    tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "t.jsonl"
+    flags = flags_for(tiny_model("llama"), out, "--source", "none", "--kv_type", "q8_0")
+    done = throughput(*flags)
+    assert done.returncode == 1 and "cannot take a q8_0 cache" in done.stderr, done.stderr
+    assert not out.exists()
 
 
 def test_another_power_mode_is_not_mixed_in(llama_cpp, demo_models: dict[str, Path], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -1,0 +1,127 @@
+"""What experiments have brought: the list of them, one summary, and summary and workbooks made anew."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgebench.errors import UserError
+from edgebench.experiments.folder import (
+    command_for,
+    cycle_files,
+    folders,
+    folders_set_aside,
+    look,
+    look_if_there,
+)
+from edgebench.experiments.summary import screen_of, sum_up
+from edgebench.shell import lifeline
+from edgebench.shell.progress import say
+
+ROOT = Path(__file__).resolve().parents[2]
+Json = Mapping[str, Any]
+
+
+def states_of(output: Path, set_aside: bool) -> list[dict[str, Any]]:
+    """The states of all experiments, the newest first; `set_aside`: those too that --fresh has renamed."""
+    found = [*folders(output), *(folders_set_aside(output) if set_aside else [])]
+    return [state for folder in found if (state := look_if_there(folder))]
+
+
+def list_line(state: Json) -> str:
+    """One experiment: good runs of all, good cycles of all, what failed.
+
+    Its folder's name stands at the end: of one that was set aside it is not the ID.
+    """
+    runs = f"{state['good']}/{state['total'] or '?'}"
+    cycles = f"{state['completed_cycles']}/{state['cycles_total']}"
+    failed = f"  ({state['failed']} runs failed)" if state["failed"] else ""
+    status = "orphaned" if state["working"] else state["status"]
+    return f"{status:<12} {runs:>11} runs  {cycles:>5} cycles  {Path(state['folder']).name}{failed}"
+
+
+def raw_lines(folder: Path) -> Iterator[str]:
+    """The collector's own records of all cycles, line by line."""
+    for path in cycle_files(folder):
+        with path.open(encoding="utf-8") as lines:
+            yield from lines
+
+
+def summary_json(folder: Path) -> str:
+    """summary.json as it is. Raises UserError."""
+    need_summary(folder)
+    return (folder / "summary.json").read_text(encoding="utf-8")
+
+
+def summary_text(folder: Path) -> str:
+    """The summary for a terminal. Raises UserError."""
+    need_summary(folder)
+    return screen_of(folder)
+
+
+def need_summary(folder: Path) -> None:
+    """UserError where nothing has been summed up yet."""
+    if not (folder / "summary.json").exists():
+        raise UserError(
+            f"{folder.name} has no summary yet; make one with: {command_for('aggregate', folder)} --force"
+        )
+
+
+# --- Summary and workbooks ---
+
+
+def why_not_yet(state: Json | None, force: bool) -> str | None:
+    """Why an experiment is not summed up; None where it can be."""
+    if state is None or not state["done"]:
+        return "nothing measured yet"
+    if state["status"] not in ("completed", "failed") and not force:
+        runs = f"{state['done']} of {state['total'] or '?'} runs"
+        return f"{state['status']}, {runs}; sum up what is there with --force"
+    return None
+
+
+def aggregate_one(folder: Path, force: bool) -> int:
+    """Sum up one experiment; 1 where it cannot be."""
+    state = look_if_there(folder)
+    why = why_not_yet(state, force)
+    if why:
+        say(f"{folder.name}: {why}")
+        return 1
+    return lay_out(folder, look(folder)["mode"])
+
+
+def aggregate_all(output: Path, force: bool) -> int:
+    """Sum up all that can be; the worst exit code."""
+    worst = 0
+    for folder in folders(output):
+        why = why_not_yet(look_if_there(folder), force)
+        if why:
+            say(f"{folder.name}: {why}")
+        else:
+            worst = max(worst, lay_out(folder, look(folder)["mode"]))
+    return worst
+
+
+def lay_out(folder: Path, mode: str) -> int:
+    """summary.json, summary.md, workbooks."""
+    code = 0
+    try:
+        sum_up(folder)
+    except (UserError, OSError, KeyError) as exc:
+        say(f"error: {exc}")
+        code = 1
+    if mode == "collect":
+        code = max(code, lifeline.run(workbooks_command(folder)).returncode)
+    print(f"{folder.name}: {folder / 'summary.md'}")
+    return code
+
+
+def workbooks_command(folder: Path) -> list[str]:
+    """The words that make the workbooks of an experiment."""
+    words = [sys.executable, str(ROOT / "aggregate_to_excels.py"), "--outdir", str(folder)]
+    scores = folder / "scores_mtbench.csv"
+    if scores.exists():
+        words += ["--scores", str(scores)]
+    return [*words, "--runs", *map(str, cycle_files(folder))]
