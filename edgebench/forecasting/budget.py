@@ -27,7 +27,7 @@ from typing import Any
 
 from edgebench.engine.client import EngineFailure, EngineProcess, Message, Prompt
 from edgebench.errors import UserError
-from edgebench.forecasting.fit import predict
+from edgebench.forecasting.apply import predict
 from edgebench.forecasting.quantities import BOUNDS
 from edgebench.forecasting.trained import choose_trained
 from edgebench.prompts.tasks import wanted_tasks

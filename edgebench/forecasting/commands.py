@@ -36,8 +36,9 @@ from edgebench.forecasting import budget, plots, published, transfer
 from edgebench.forecasting.card import card_of
 from edgebench.forecasting.evaluate import HoldOut, format_table
 from edgebench.forecasting.evaluate import evaluate as score_held_out
-from edgebench.forecasting.fit import REGRESSIONS, Settings, fit_all
-from edgebench.forecasting.fit import predict as predict_pairs
+from edgebench.forecasting.apply import predict as predict_pairs
+from edgebench.forecasting.fit import Settings, fit_all
+from edgebench.forecasting.quantities import REGRESSIONS
 from edgebench.forecasting.measurements import Reading, read_measurements
 from edgebench.forecasting.model_file import slug, write_model
 from edgebench.forecasting.samples import list_models, samples_of
@@ -287,7 +288,7 @@ def build_parser() -> argparse.ArgumentParser:
     which = sub.add_mutually_exclusive_group(required=True)
     which.add_argument("--all-models", action="store_true", help="every model in the data")
     which.add_argument("--model", metavar="NAME", help="a model in the data, or a part only it has")
-    sub.add_argument("--regression", choices=REGRESSIONS, default="analytic", help="(default: analytic)")
+    sub.add_argument("--regression", choices=REGRESSIONS, default="best", help="(default: best)")
     sub.add_argument("--output", type=Path, default=Path("outputs"), metavar="DIR", help="(default: outputs)")
     sub.add_argument("--cross-validate", action="store_true", help="scores over held-out cells into the card")
     add_data_flags(sub)

@@ -19,8 +19,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from edgebench.errors import UserError
 from edgebench.forecasting import fit
+from edgebench.forecasting.apply import predict
 from edgebench.forecasting.quantities import BOUNDS, TARGETS
 
 
@@ -43,8 +46,6 @@ class HoldOut:
 
 def cell_splits(samples: Mapping[str, Any], folds: int, seed: int) -> list[dict[str, Any]]:
     """Every cell in one of `folds` test parts."""
-    import numpy as np
-
     group = np.array(samples["group"])
     cells = int(group.max()) + 1
     part = np.random.default_rng(seed).permutation(cells)[group] % min(folds, cells)
@@ -53,16 +54,12 @@ def cell_splits(samples: Mapping[str, Any], folds: int, seed: int) -> list[dict[
 
 def length_splits(samples: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every prompt length once the test."""
-    import numpy as np
-
     lengths = np.array([prompt for prompt, _ in samples["counts"]])
     return [make_split(f"{length} prompt tokens", lengths == length) for length in np.unique(lengths)]
 
 
 def row_splits(samples: Mapping[str, Any], wanted: HoldOut) -> list[dict[str, Any]]:
     """Random rows train, train_rows of all or per_subject of each; the test is every cell none is of."""
-    import numpy as np
-
     group = np.array(samples["group"])
     _, subject = np.unique([str(name) for name in samples["subject"]], return_inverse=True)
     if wanted.train_rows >= len(group) and not wanted.per_subject:
@@ -83,8 +80,6 @@ def row_splits(samples: Mapping[str, Any], wanted: HoldOut) -> list[dict[str, An
 
 def make_split(name: str, test: Any) -> dict[str, Any]:
     """A split from a mask of test rows."""
-    import numpy as np
-
     return {"split": name, "train": np.flatnonzero(~test).tolist(), "test": np.flatnonzero(test).tolist()}
 
 
@@ -114,7 +109,7 @@ def unseen(samples: Mapping[str, Any], model: Mapping[str, Any], level: float) -
     if not places:
         return []
     pairs = [[samples["counts"][place][0], samples["counts"][place][1] + 1] for place in places]
-    rows = fit.predict(model, pairs, level)
+    rows = predict(model, pairs, level)
     predicted = {
         name: {bound: [row[name][bound] for row in rows] for bound in BOUNDS}
         for name in TARGETS
@@ -160,8 +155,6 @@ def outliers_of(answers: Sequence[Mapping[str, Any]]) -> set[tuple[str, int]]:
 
 def score(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Scores of one quantity: errors in percent of the measurement, RMSE in its unit, coverage in percent."""
-    import numpy as np
-
     kept = [pair for pair in pairs if not pair["outlier"]]
     every = np.array([[pair["measured"], pair["mean"]] for pair in pairs])
     measured, mean = np.array([[pair["measured"], pair["mean"]] for pair in kept]).T

@@ -1,175 +1,131 @@
-"""Fits time and energy of a request from its token counts, and predicts them.
+"""Fits time and energy of a request from its token counts.
 
   fit_all      samples -> one model of plain numbers (no pickles), with intervals from held-out rows
-  predict      a model and token counts -> one row per request, with intervals, extrapolation flagged
   cross        a model per split, fitted on its training rows, predicting its test rows: for evaluations
 
-The default regression, `analytic`, is the machine's own arithmetic, fitted by non-negative least squares on
-relative errors (I prompt tokens, padded as the engine pads them; S decode steps = output tokens - 1):
-  prefill  c + sum_b v_b I_b + a I^2 / 2        v_b: time per prompt token in the b-th length band
-  decode   c + sum_b v_b S_b + m sum_k k        v_b: time per step while the context is in band b; m: growth
-  energy   as its phase, less what a power that starts low has not drawn yet: d (1 - exp(-T_decode / tau)),
-           and more of it after a short prefill: d' exp(-T_prefill / tau'); per step more after a long one
-Neighbouring bands are drawn together as strongly as held-out rows like it. All coefficients are >= 0, so a
-longer prompt or answer never takes less time. Other regressions (regressors.py): linear, polynomial,
-random_forest, xgboost. With a base, a model of another machine is transferred: base prediction x ratio +
-constant per token, and, as far as held-out rows ask for it (method `shrunk`), the columns above for what
-that does not explain.
+The regression `analytic` is the machine's own arithmetic (designs.py), fitted by non-negative least squares on
+relative errors (solve.py): all coefficients are >= 0, so a longer prompt or answer never takes less time.
+Others (regressors.py): linear, polynomial, random_forest, xgboost. `best`, the default, takes for each
+quantity the one whose error is least on rows that were held out, all of it inside the training rows; the spec
+keeps what each of them erred. With a base, a model of another machine is transferred: base prediction x ratio
++ constant per token, and, as far as held-out rows ask for it (method `shrunk`), the columns of a design for
+what that does not explain; `chosen` takes the method that held-out rows like best.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgebench.errors import UserError
 from edgebench.forecasting import intervals, regressors, solve
+from edgebench.forecasting.apply import apply_spec, predict_parts, predict_quantities
+from edgebench.forecasting.designs import BANDS, DESIGNS, EDGES, design_options, tokens_of
 from edgebench.forecasting.model_file import KIND, SCHEMA_VERSION
-from edgebench.forecasting.quantities import BOUNDS, PARTS, TARGETS, TIMES
+from edgebench.forecasting.quantities import (
+    ANALYTIC,
+    BEST,
+    CHOSEN,
+    REGRESSIONS,
+    SHRUNK,
+    TARGETS,
+    TIMES,
+    TRANSFER,
+)
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
-
-# Band edges at powers of two: attention kernels, batch and cache sizes change there.
-EDGES = (0, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 1 << 40)
-PADS = (128, 1)  # tensor-core tiles and paged caches round the prompt up, mostly to 128
-RAMPS_S = tuple((tau, prefill) for tau in (0.0, 0.25, 0.5, 1.0, 2.0) for prefill in (0.25, 1.0))
 FOLDS, OUTLIER_ROUNDS = 12, 3
 LENGTHS_MOST = 40
 GROUPS_LEAST = 3
 GROSS_FACTOR, GROSS_MADS = 1.5, 12.0  # an outlier is off by half, and far beyond the spread of the others
-REGRESSIONS = ("analytic", "linear", "polynomial", "random_forest", "xgboost")
-METHODS = ("shrunk", "two_parameter", "simple_scaling", "median_ratio", "through_origin")
-FACTS = ("model", "board", "data", "energy_scope", "no_energy_reason", "simulated_power")
+TREES = ("random_forest", "xgboost")
+# Trees know nothing of lengths they have not seen, and take seconds to load: tried where the others err more.
+GOOD_ENOUGH = 0.02
+CALIBRATIONS = (SHRUNK, "two_parameter", "simple_scaling")  # what `chosen` chooses from
+FACTS = ("model", "board", "data", "engine", "energy_scope", "no_energy_reason", "simulated_power")
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a fit is told."""
 
-    regression: str = REGRESSIONS[0]
+    regression: str = BEST
     base: Mapping[str, Any] | None = None  # transfer this model of another machine
-    method: str = METHODS[0]  # of the transfer
+    method: str = CHOSEN  # of the transfer
 
 
-# --- designs: token counts -> columns that the coefficients multiply ---
+@dataclass(frozen=True)
+class Task:
+    """The measurements of one quantity, and what is known beside them."""
+
+    target: str
+    x: Floats  # (n, 4), see designs.py
+    y: Floats  # (n,)
+    fold: Ints  # (n,)
+    engine: str | None
+    base: Floats | None = None  # (n,): what the base says of these rows
+    base_options: Mapping[str, Any] | None = None  # of the base's design for this quantity
+
+    def part(self, kept: Mask) -> Task:
+        """Some of the rows."""
+        base = None if self.base is None else self.base[kept]
+        return Task(
+            self.target, self.x[kept], self.y[kept], self.fold[kept], self.engine, base, self.base_options
+        )
 
 
-def band_tokens(low: Floats, high: Floats) -> Floats:
-    """How many of the tokens low+1 .. high (n,) lie in each band (n, bands)."""
-    import numpy as np
+@dataclass(frozen=True)
+class Fitted:
+    """One quantity's regression: plain numbers, and what fits without them say of the rows that were kept."""
 
-    edges = np.asarray(EDGES, float)
-    inside = np.minimum(high[:, None], edges[None, 1:]) - np.maximum(low[:, None], edges[None, :-1])
-    return np.asarray(np.clip(inside, 0, None))
-
-
-def prefill_design(x: Floats, options: Mapping[str, Any]) -> tuple[Floats, list[str]]:
-    """Columns [constant, I^2/2, tokens per band] of requests x (n, 4): I, S, prefill s, decode s."""
-    import numpy as np
-
-    padded = options["pad"] * np.ceil(x[:, 0] / options["pad"])
-    bands = band_tokens(np.zeros_like(padded), padded)
-    return np.column_stack([np.ones_like(padded), padded**2 / 2, bands]), ["constant", "per_token_pair"]
-
-
-def decode_design(x: Floats, options: Mapping[str, Any]) -> tuple[Floats, list[str]]:
-    """Columns [constant, sum of context lengths, steps per band], and the two of the power ramp if asked."""
-    import numpy as np
-
-    prompt, steps = x[:, 0], x[:, 1]
-    columns = [np.ones_like(prompt), steps * prompt + steps * (steps + 1) / 2]
-    names = ["constant", "per_context_token"]
-    if "tau_s" in options:
-        tau_s, prefill_tau_s = options["tau_s"], options["prefill_tau_s"]
-        ramp = 1 - np.exp(-x[:, 3] / tau_s) if tau_s else np.ones_like(prompt)
-        columns += [-ramp, -ramp * np.exp(-x[:, 2] / prefill_tau_s)]
-        names += ["minus_ramp", "minus_ramp_after_short_prefill", "per_step_and_prompt_doubling"]
-        columns.append(steps * np.log2(np.maximum(prompt, 1)))  # a long prefill leaves the board warmer
-    return np.column_stack([*columns, band_tokens(prompt, prompt + steps)]), names
-
-
-def total_design(x: Floats, options: Mapping[str, Any]) -> tuple[Floats, list[str]]:
-    """Both phases at once, for totals that were not split: [.., tokens per band, steps per band]."""
-    import numpy as np
-
-    before, names = prefill_design(x, {"pad": options["pad"]})
-    after, _ = decode_design(x, {})
-    columns = [before[:, :2], after[:, 1:2], before[:, 2:], after[:, 2:]]
-    return np.column_stack(columns), [*names, "per_context_token"]
-
-
-DESIGNS: dict[str, Callable[[Any, Mapping[str, Any]], tuple[Any, list[str]]]] = {
-    "prefill_ms": prefill_design,
-    "prefill_energy_joule": prefill_design,
-    "decode_ms": decode_design,
-    "decode_energy_joule": decode_design,
-    "total_ms": total_design,
-    "total_energy_joule": total_design,
-}
-
-
-def design_options(target: str, lengths: Floats, hints: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The designs to choose from, the simplest first; an energy takes over the padding of its time."""
-    if hints.get("options") is not None:
-        return [dict(hints["options"])]
-    if target.startswith("prefill"):
-        # Padding that no measured length shows must not be believed.
-        shown = [p for p in PADS if p == 1 or (lengths % p).any()]
-        return [{"pad": p} for p in ([hints["pad"]] if hints.get("pad") else shown)]
-    if target.startswith("total"):
-        return [{"pad": 1}]
-    if target == "decode_ms":
-        return [{}]
-    return [{"tau_s": tau, "prefill_tau_s": prefill} for tau, prefill in RAMPS_S]
+    spec: dict[str, Any]
+    held_out: Floats  # (kept rows,)
+    kept: Mask  # (n,)
 
 
 # --- the analytic fit, whose least squares are solve.py's ---
 
 
-def fit_analytic(
-    target: str, x: Floats, y: Floats, fold: Ints, hints: Mapping[str, Any]
-) -> tuple[dict[str, Any], Floats]:
-    """Spec of the best design, and predictions (n,) of rows by fits that saw neither them nor their cell.
-
-    hints: "pad" of the time whose energy this is; "base", predictions (n,) to lean on; its "options".
-    """
-    import numpy as np
-
-    rows, place = np.unique(x, axis=0, return_inverse=True)
+def fit_analytic(task: Task) -> tuple[dict[str, Any], Floats]:
+    """Spec of the best design, and predictions (n,) of rows by fits that saw neither them nor their cell."""
+    rows, place = np.unique(task.x, axis=0, return_inverse=True)
+    place = place.reshape(-1)
     first = np.array([int(np.argmax(place == one)) for one in range(len(rows))])
+    timed = bool((rows[:, 2] > 0).all())
+    tokens = tokens_of(task.target, rows)
     designs, kinds = [], []
-    leaning = [False] if hints.get("base") is None else [True, False]
-    for lean in leaning:
-        # Its base's ramp serves a fit of the runs alone as well; their padding may be another.
-        own = {} if not lean and target == "prefill_ms" else hints
-        for options in design_options(target, x[:, 0], own):
-            columns, names = DESIGNS[target](rows, options)
-            if lean:
-                base = hints["base"][first]
-                columns = np.column_stack([base, -tokens_of(target, rows), columns])
+    for lean in [False] if task.base is None else [True, False]:
+        own = design_options(task.target, task.x[:, 0], task.engine, timed)
+        if lean and task.base_options is not None:
+            own = [dict(task.base_options)]
+        for options in own:
+            columns, names = DESIGNS[task.target](rows, options)
+            if lean and task.base is not None:
+                columns = np.column_stack([task.base[first], -tokens, columns])
                 names = ["base", "minus_per_token", *names]
             kinds.append({"options": options, "names": names})
             designs.append(solve.Design(columns, named=len(names), free=2 * lean))
     problem = solve.Problem(
         designs=designs,
-        place=place.reshape(-1),
-        y=y,
-        fold=fold,
-        tokens=tokens_of(target, rows),
+        place=place,
+        y=task.y,
+        fold=task.fold,
+        tokens=tokens,
         length=rows[:, 0],
-        bands=len(EDGES) - 1,
-        tolerant=len(leaning) == 1,
+        bands=BANDS,
+        tolerant=task.base is None,
     )
     solution = solve.solve_problem(problem)
     spec = {
-        "regressor": "analytic",
+        "regressor": ANALYTIC,
         "edges": list(EDGES),
         **kinds[solution.design],
         "smoothing": solution.smoothing,
@@ -180,85 +136,89 @@ def fit_analytic(
     return spec, solution.held_out
 
 
-def gross_outliers(predicted: Floats, y: Floats) -> NDArray[np.bool_]:
-    """Rows off by a factor beyond GROSS_FACTOR and far outside the others' spread; none if they are many."""
-    import numpy as np
+def without_outliers(task: Task) -> Fitted:
+    """The analytic fit of all rows but the gross outliers."""
+    kept = np.ones(len(task.y), bool)
+    base = None if task.base is None else {task.target: task.base}
+    for _ in range(OUTLIER_ROUNDS):
+        spec, held_out = fit_analytic(task.part(kept))
+        gross = gross_outliers(apply_spec(spec, task.x, task.target, base), task.y)
+        if not (gross & kept).any():
+            break
+        kept &= ~gross
+    return Fitted(spec, held_out, kept)
 
+
+def gross_outliers(predicted: Floats, y: Floats) -> Mask:
+    """Rows off by a factor beyond GROSS_FACTOR and far outside the others' spread; none if they are many."""
     off = np.log(y / np.maximum(predicted, 1e-12))
     spread = 1.4826 * float(np.median(np.abs(off - np.median(off))))
     gross = np.abs(off - np.median(off)) > max(math.log(GROSS_FACTOR), GROSS_MADS * spread)
     return np.asarray(gross if gross.sum() <= max(1, 0.05 * len(y)) else np.zeros(len(y), bool))
 
 
-def tokens_of(target: str, x: Floats) -> Floats:
-    """The tokens a phase works through (n,)."""
-    if target.startswith("prefill"):
-        return x[:, 0]
-    return x[:, 1] if target.startswith("decode") else x[:, 0] + x[:, 1]
+# --- which regression ---
 
 
-# --- prediction ---
-
-
-def apply_trees(spec: Mapping[str, Any], x: Floats) -> Floats:
-    """exp of the summed leaves of all trees (n,)."""
-    import numpy as np
-
-    logs, counts = np.full(len(x), float(spec["start"])), x[:, :2].astype(np.float32)
-    for tree in spec["trees"]:
-        left, right, feature, threshold, value = (
-            np.asarray(tree[name]) for name in ("left", "right", "feature", "threshold", "value")
+def fit_plainly(kind: str, task: Task) -> tuple[dict[str, Any], Floats]:
+    """One of the other regressions, or of the transfers: spec and held-out predictions (n,)."""
+    seen = task.x[:, :2]
+    if task.base is not None:
+        seen = np.column_stack([task.base, tokens_of(task.target, task.x)])
+    trained = regressors.train(kind, seen, task.y, task.fold)
+    base = None if task.base is None else {task.target: task.base}
+    found = apply_spec(trained.spec, task.x, task.target, base)
+    # Its plain numbers must predict what the library itself predicts.
+    if not np.allclose(found, np.maximum(trained.predicted, 0), rtol=1e-3, atol=1e-9):
+        raise UserError(
+            f"{kind} hands over a model that predicts otherwise here; choose another --regression"
         )
-        node: Any = np.zeros(len(x), int)
-        for _ in range(len(left)):
-            inner = left[node] >= 0
-            if not inner.any():
-                break
-            goes_left = counts[np.arange(len(x)), np.maximum(feature[node], 0)] <= threshold[node]
-            node = np.where(inner, np.where(goes_left, left[node], right[node]), node)
-        logs += spec["weight"] * value[node]
-    return np.asarray(np.exp(logs))
+    return trained.spec, trained.held_out
 
 
-def apply_spec(spec: Mapping[str, Any], x: Floats, target: str = "", base: Any = None) -> Floats:
-    """Predictions (n,) of one target, never below zero."""
-    import numpy as np
+def fit_best(task: Task, others: Sequence[str]) -> Fitted:
+    """The analytic fit, or one of the others if held-out rows speak for it; the spec says by how much.
 
-    if spec["regressor"] == "analytic":
-        columns = DESIGNS[target](x, spec["options"])[0]
-        if spec["names"][0] == "base":
-            columns = np.column_stack([base[target], -tokens_of(target, x), columns])
-        found = columns @ np.asarray(spec["coefficients"])
-    elif spec["regressor"] == "polynomial":
-        powers = np.asarray(spec["powers"])
-        found = np.prod((x[:, None, :2] / 1000) ** powers[None], axis=2) @ np.asarray(spec["coefficients"])
-    elif spec["regressor"] == "transfer":
-        found = spec["ratio"] * base[target] + spec["per_token"] * tokens_of(target, x)
-    else:
-        found = apply_trees(spec, x)
-    return np.asarray(np.maximum(found, 0.0))
+    The analytic one counts as the simplest: it knows that more tokens take more time.
+    """
+    analytic = without_outliers(task)
+    kept = task.part(analytic.kept)
+    found = {SHRUNK if task.base is not None else ANALYTIC: (analytic.spec, analytic.held_out)}
 
+    def off() -> Floats:
+        return np.array([np.abs(held_out / kept.y - 1) for _, held_out in found.values()])
 
-def predict_parts(model: Mapping[str, Any], counts: Floats) -> dict[str, Floats]:
-    """Quantity -> predictions (n,) for counts (n, 2) of prompt tokens and decode steps; totals are sums."""
-    import numpy as np
-
-    x = np.column_stack([counts, np.zeros((len(counts), 2))])
-    base = predict_parts(model["base"], counts) if model.get("base") else None
-    found: dict[str, Floats] = {}
-    for target in TARGETS:
-        spec = model["targets"].get(target)
-        if spec is None:
+    untried: dict[str, str] = {}
+    for kind in others:
+        least = float(off().mean(axis=1).min())
+        if kind in TREES and least <= GOOD_ENOUGH:
+            untried[kind] = f"not tried: the best of the others errs {100 * least:.2g} %"
             continue
-        found[target] = apply_spec(spec, x, target, base)
-        if target.startswith("decode"):
-            found[target] = np.where(x[:, 1] > 0, found[target], 0.0)  # one output token: nothing is decoded
-        if target in TIMES:
-            x[:, 2 + TIMES.index(target)] = found[target] / 1000
-    for total, (first, second) in PARTS.items():
-        if total not in found and first in found and second in found:
-            found[total] = found[first] + found[second]
-    return {name: found[name] for name in TARGETS if name in found}
+        try:
+            found[kind] = fit_plainly(kind, kept)
+        except UserError as exc:
+            untried[kind] = f"not tried: {exc}"
+    errors, names = off(), list(found)
+    place = solve.choose(errors, kept.fold, tolerant=task.base is None)
+    spec, held_out = found[names[place]]
+    tried = {name: 100 * float(one.mean()) for name, one in zip(names, errors, strict=True)}
+    return Fitted(
+        {**spec, "won": names[place], "held_out_mape_percent": tried, "untried": untried},
+        held_out,
+        analytic.kept,
+    )
+
+
+def fit_target(task: Task, settings: Settings) -> Fitted:
+    """One quantity by the regression that is asked for."""
+    kind = settings.regression if settings.base is None else settings.method
+    if kind in (ANALYTIC, SHRUNK):
+        return without_outliers(task)
+    if kind == BEST:
+        return fit_best(task, REGRESSIONS[2:])
+    if kind == CHOSEN:
+        return fit_best(task, CALIBRATIONS[1:])
+    return Fitted(*fit_plainly(kind, task), np.ones(len(task.y), bool))
 
 
 # --- training ---
@@ -266,8 +226,6 @@ def predict_parts(model: Mapping[str, Any], counts: Floats) -> dict[str, Floats]
 
 def fit_model(samples: Mapping[str, Any], rows: Sequence[int], settings: Settings) -> dict[str, Any]:
     """The model of some rows of a samples file, its intervals still to come from "held_out"."""
-    import numpy as np
-
     chosen = np.asarray(rows)
     counts, base = np.array(samples["counts"], float)[chosen], settings.base
     _, group = np.unique(np.array(samples["group"])[chosen], return_inverse=True)
@@ -278,77 +236,61 @@ def fit_model(samples: Mapping[str, Any], rows: Sequence[int], settings: Setting
         )
     # Repeats of one cell are never in two folds.
     fold = np.random.default_rng(0).permutation(count)[group] % min(FOLDS, count)
-    lengths = counts + np.array([0, 1])
-    model: dict[str, Any] = {"kind": KIND, "schema_version": SCHEMA_VERSION, "base": base, "targets": {}}
-    model |= {"regression": "transfer" if base else settings.regression, "outliers": [], "intervals": {}}
-    model["ranges"] = {"low": lengths.min(axis=0).tolist(), "high": lengths.max(axis=0).tolist()}
-    if len(distinct := np.unique(counts[:, 0])) <= LENGTHS_MOST:
-        model["ranges"]["lengths"] = distinct.tolist()
+    model: dict[str, Any] = {
+        "kind": KIND,
+        "schema_version": SCHEMA_VERSION,
+        **{name: samples.get(name) for name in FACTS},
+        "regression": TRANSFER if base else settings.regression,
+        "base": base,
+        "ranges": ranges_of(counts),
+        "targets": {},
+        "outliers": [],
+        "intervals": {},
+    }
     held_out: dict[str, list[float | None]] = {}
     for target in [t for t in TARGETS if t in samples["targets"] and (base is None or t in base["targets"])]:
         measured = np.array(samples["measured"][target], float)[chosen]
         places = np.flatnonzero(np.isfinite(measured))
         if len(places) == 0 or (base is None and len(np.unique(group[places])) < GROUPS_LEAST):
             continue
-        x = np.column_stack([counts[places], np.zeros((len(places), 2))])
-        for column, time in enumerate(TIMES):
-            if time in model["targets"]:
-                x[:, 2 + column] = predict_parts(model, counts[places])[time] / 1000
-        spec, predicted, kept = fit_target(target, x, measured[places], fold[places], model, settings)
-        for place in chosen[places[~kept]].tolist():
+        task = make_task(target, model, counts[places], measured[places], fold[places])
+        fitted = fit_target(task, settings)
+        for place in chosen[places[~fitted.kept]].tolist():
             where = {"target": target, "row": place, "where": samples["where"][place]}
             model["outliers"].append({**where, "value": samples["measured"][target][place]})
-        model["targets"][target] = {**spec, "rows": int(kept.sum())}
+        model["targets"][target] = {**fitted.spec, "rows": int(fitted.kept.sum())}
         values: list[float | None] = [None] * len(chosen)
-        for place, value in zip(places[kept].tolist(), predicted.tolist(), strict=True):
+        for place, value in zip(places[fitted.kept].tolist(), fitted.held_out.tolist(), strict=True):
             values[place] = value
         held_out[target] = values
     if not model["targets"]:
         raise UserError(
             f"{samples['model']}: no time and no energy was measured at {GROUPS_LEAST} lengths or more"
         )
-    facts = {name: samples[name] for name in FACTS}
     hashes = sorted(samples["row_sha256"][place] for place in rows)
-    return {
-        **model,
-        **facts,
-        "rows": len(rows),
-        "groups": count,
-        "training_rows": hashes,
-        "held_out": held_out,
-    }
+    return {**model, "rows": len(rows), "groups": count, "training_rows": hashes, "held_out": held_out}
 
 
-def fit_target(
-    target: str, x: Floats, y: Floats, fold: Ints, model: Mapping[str, Any], settings: Settings
-) -> tuple[dict[str, Any], Floats, NDArray[np.bool_]]:
-    """One target without its gross outliers: spec, held-out predictions of the kept rows, which were kept."""
-    import numpy as np
+def ranges_of(counts: Floats) -> dict[str, Any]:
+    """Least and greatest prompt and output; all prompt lengths where they are few."""
+    lengths = counts + np.array([0, 1])
+    ranges = {"low": lengths.min(axis=0).tolist(), "high": lengths.max(axis=0).tolist()}
+    if len(distinct := np.unique(counts[:, 0])) <= LENGTHS_MOST:
+        ranges["lengths"] = distinct.tolist()
+    return ranges
 
-    kept = np.ones(len(y), bool)
-    base = predict_parts(model["base"], x[:, :2]) if model["base"] else None
-    kind = settings.method if base else settings.regression
-    if kind not in (REGRESSIONS[0], METHODS[0]):
-        seen = x[:, :2] if base is None else np.column_stack([base[target], tokens_of(target, x)])
-        trained = regressors.train(kind, seen, y, fold)
-        found = apply_spec(trained.spec, x, target, base)
-        # Its plain numbers must predict what the library itself predicts.
-        if not np.allclose(found, np.maximum(trained.predicted, 0), rtol=1e-3, atol=1e-9):
-            raise UserError(
-                f"{kind} hands over a model that predicts otherwise here; choose another --regression"
-            )
-        return trained.spec, trained.held_out, kept
-    hints: dict[str, Any] = {"pad": model["targets"].get("prefill_ms", {}).get("options", {}).get("pad")}
-    if base:
-        hints["options"] = model["base"]["targets"][target].get("options")
-    for _ in range(OUTLIER_ROUNDS):
-        hints["base"] = base[target][kept] if base else None
-        spec, held_out = fit_analytic(target, x[kept], y[kept], fold[kept], hints)
-        gross = gross_outliers(apply_spec(spec, x, target, base), y)
-        if not (gross & kept).any():
-            break
-        kept &= ~gross
-    return spec, held_out, kept
+
+def make_task(target: str, model: Mapping[str, Any], counts: Floats, measured: Floats, fold: Ints) -> Task:
+    """One quantity's measurements, with the times that are fitted already and the base's predictions."""
+    x = np.column_stack([counts, np.zeros((len(counts), 2))])
+    for column, time in enumerate(TIMES):
+        if time in model["targets"]:
+            x[:, 2 + column] = predict_parts(model, counts)[time] / 1000
+    base, options = None, None
+    if model["base"]:
+        base = predict_parts(model["base"], counts)[target]
+        options = model["base"]["targets"][target].get("options")
+    return Task(target, x, measured, fold, model.get("engine"), base, options)
 
 
 # --- what others ask for ---
@@ -364,14 +306,6 @@ def fit_all(samples: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """The model of all rows of a samples file. Raises UserError."""
     rows = range(len(samples["counts"]))
     return with_interval(samples, rows, fit_model(samples, rows, settings))
-
-
-def predict_quantities(model: Mapping[str, Any], counts: Sequence[Any], level: float) -> dict[str, Any]:
-    """Quantity -> {"mean", "low", "high"} lists for counts [prompt tokens, decode steps]."""
-    import numpy as np
-
-    pairs = np.array(counts, float).reshape(-1, 2)
-    return intervals.bounds(model, pairs, predict_parts(model, pairs), level)
 
 
 def cross(
@@ -391,31 +325,3 @@ def cross(
     return answers
 
 
-def predict(
-    model: Mapping[str, Any], pairs: Sequence[Sequence[int]], level: float = 0.9
-) -> list[dict[str, Any]]:
-    """One row per request [input tokens, output tokens], both at least 1. Raises UserError.
-
-    A row: input_tokens, output_tokens, level, quantity -> {"mean", "low", "high"} (low and high None where
-    there is no interval), and extrapolated: what lies beyond the lengths the model was trained on.
-    """
-    if not all(len(pair) == 2 and all(type(v) is int and v >= 1 for v in pair) for pair in pairs):
-        raise UserError("token counts are whole numbers of at least 1; check --tokens")
-    found = predict_quantities(model, [[prompt, output - 1] for prompt, output in pairs], level)
-    rows = []
-    for place, pair in enumerate(pairs):
-        row: dict[str, Any] = {"input_tokens": pair[0], "output_tokens": pair[1], "level": level}
-        row |= {
-            name: {bound: values[bound] and values[bound][place] for bound in BOUNDS}
-            for name, values in found.items()
-        }
-        limits = zip(
-            ("input_tokens", "output_tokens"), pair, *map(model["ranges"].get, ("low", "high")), strict=True
-        )
-        beyond = [name for name, value, low, high in limits if not low <= value <= high]
-        # A quantity may have been measured at fewer lengths than others: short windows have no energy.
-        own = [
-            name for name, values in found.items() if values.get("beyond") and values["beyond"][place] > 1e-9
-        ]
-        rows.append({**row, "extrapolated": beyond or own})
-    return rows

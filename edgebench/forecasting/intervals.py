@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgebench.forecasting.quantities import LEVELS, PARTS
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 SAME_LENGTH = 0.02  # as a share: closer than this to a measured prompt length is that length
 GROUPS_LEAST, GROUPS_FOR_SLOPES = 3, 12
@@ -32,15 +31,11 @@ SPREAD_LEAST = 1e-6  # relative; repeats that agree to the last digit have no lo
 
 def log_lengths(counts: Floats) -> Floats:
     """log2 of prompt and output tokens (n, 2)."""
-    import numpy as np
-
     return np.asarray(np.log2(counts + np.array([0, 1])))
 
 
 def spread_slopes(logs: Floats, relative: Floats, group: Ints) -> Floats:
     """Two slopes: how the logarithm of the errors' size changes as the prompt or the answer doubles."""
-    import numpy as np
-
     groups = np.unique(group)
     if len(groups) < GROUPS_FOR_SLOPES:
         return np.zeros(2)
@@ -54,8 +49,6 @@ def spread_slopes(logs: Floats, relative: Floats, group: Ints) -> Floats:
 
 def make_interval(counts: Floats, relative: Floats, group: Ints) -> dict[str, Any]:
     """Spread and quantiles of relative errors (n,) at counts (n, 2); group (n,) numbers the cells."""
-    import numpy as np
-
     logs = log_lengths(counts)
     slopes = spread_slopes(logs, relative, group)
     start = float(-slopes @ logs.mean(axis=0))
@@ -71,8 +64,6 @@ def make_interval(counts: Floats, relative: Floats, group: Ints) -> dict[str, An
 
 def as_numbers(values: Sequence[float | None]) -> Floats:
     """null -> nan."""
-    import numpy as np
-
     return np.array([math.nan if value is None else value for value in values], float)
 
 
@@ -84,8 +75,6 @@ def intervals_of(
     `held_out`: quantity -> prediction of each chosen row by a fit without it, None where there is none. A
     quantity held out at fewer than three lengths gets no interval.
     """
-    import numpy as np
-
     rows = np.asarray(chosen)
     counts, group = np.array(samples["counts"], float)[rows], np.array(samples["group"])[rows]
     predicted = {name: as_numbers(values) for name, values in held_out.items()}
@@ -108,8 +97,6 @@ def intervals_of(
 
 def unmeasured(model: Mapping[str, Any], target: str, counts: Floats, level: float) -> Floats:
     """Least relative half width (n,) at prompt lengths that were not measured; 0 at those that were."""
-    import numpy as np
-
     errors = model["targets"][target].get("between_lengths")
     lengths = model["ranges"].get("lengths")
     if not errors or not lengths:
@@ -120,8 +107,6 @@ def unmeasured(model: Mapping[str, Any], target: str, counts: Floats, level: flo
 
 def doublings_beyond(model: Mapping[str, Any], target: str, counts: Floats, mean: Floats) -> Floats:
     """How often (n,) lengths double beyond those this quantity was measured at; a prefill has no answer."""
-    import numpy as np
-
     interval = model["intervals"].get(target)
     if not interval:
         return np.zeros(len(counts))
@@ -141,8 +126,6 @@ def bounds(
     `counts` (n, 2): prompt tokens and decode steps; `means`: quantity -> the model's predictions (n,). A
     quantity that is fitted by itself also says how often its lengths double "beyond" the measured ones.
     """
-    import numpy as np
-
     found: dict[str, Any] = {}
     for name, mean in means.items():
         interval = model["intervals"].get(name)

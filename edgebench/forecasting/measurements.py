@@ -33,6 +33,7 @@ from statistics import median
 from typing import Any, TextIO
 
 from edgebench.errors import UserError
+from edgebench.forecasting.quantities import LLAMA_CPP
 from edgebench.records.jsonl import read_jsonl, sha256_of
 
 LOG = logging.getLogger("token2metrics")
@@ -80,6 +81,7 @@ UNITLESS = {
 }
 NAMES = ("model_name", "model", "model_id")
 BOARDS = ("device_name", "board", "device")
+ENGINES = ("framework", "engine", "backend")
 SUBJECTS = ("subject", "subset", "category")  # questions of one kind; samples are drawn per subject
 # Rails of the sweeps that publish powers beside energies [mW]; without energies, power x time gives them.
 RAIL_MW = {
@@ -371,6 +373,7 @@ def table_row(
     }
     row |= {"input_tokens": tokens_in, "output_tokens": tokens_out, "power_period_s": period_s}
     row["subject"] = first_text(line, SUBJECTS)
+    row["engine"] = engine_name(line)
     row["decode_steps"] = None if tokens_out is None else max(tokens_out - 1, 0)
     row |= {name: values.get(name) for name in (*TIMES, *ENERGIES)}
     row["power_window_s"] = power_window_s(line, row)
@@ -412,6 +415,17 @@ def first_text(line: Mapping[str, Any], names: Sequence[str]) -> str | None:
     return next((str(line[name]).strip() for name in names if str(line.get(name) or "").strip()), None)
 
 
+def engine_name(line: Mapping[str, Any]) -> str | None:
+    """The engine that made the row, llama.cpp under one name; None where no column says it.
+
+    >>> engine_name({"framework": "llamacpp"}), engine_name({"backend": "llama-cpp-python"}), engine_name({})
+    ('llama.cpp', 'llama.cpp', None)
+    """
+    name = first_text(line, ENGINES)
+    folded = re.sub(r"[^a-z]", "", (name or "").casefold())
+    return LLAMA_CPP if folded.startswith("llamacpp") else name
+
+
 def model_name(line: Mapping[str, Any]) -> str:
     """Model and quantization as one name; "DeepSeek_R1_Distill_Qwen_1.5B" and its dashed form are one."""
     lowered = {str(name).lower(): value for name, value in line.items()}
@@ -451,6 +465,7 @@ def run_row(record: Mapping[str, Any]) -> dict[str, Any]:
     tokens_out = count(record.get("completion_tokens"))
     latency, ttft = number(record.get("latency_ms")), number(record.get("ttft_ms"))
     row: dict[str, Any] = {"model": model_name(record), "board": first_text(record, BOARDS), "flags": flags}
+    row["engine"] = LLAMA_CPP  # the collector has no other
     row |= {"group": None, "input_tokens": count(record.get("prompt_tokens")), "output_tokens": tokens_out}
     # "stop": the step that sampled the end of the text was timed, and is not among the tokens.
     stopped = record.get("finish_reason") == "stop"

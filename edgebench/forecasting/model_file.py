@@ -18,10 +18,21 @@ from edgebench.errors import UserError
 from edgebench.forecasting.quantities import LEVELS, TARGETS
 from edgebench.records.jsonl import write_whole
 
-KIND, SCHEMA_VERSION = "token2metrics_model", 1
+# Format history:
+# 1 - first.
+# 2 - staircases, micro-batches and prefill ramps among the options; what each regression erred; the engine.
+KIND, SCHEMA_VERSION = "token2metrics_model", 2
+READABLE_VERSIONS = (1, 2)
 FILE_LIMIT_BYTE, TREES_MOST = 1 << 26, 5000
 QUANTILES = tuple(map(str, LEVELS))
-OPTIONS = {"pad": (1, 1 << 16), "tau_s": (0, 3600), "prefill_tau_s": (1e-3, 3600)}  # name -> least, most
+OPTIONS = {  # name -> least, most; of a list, of each
+    "pad": (1, 1 << 16),
+    "pads": (1, 1 << 16),
+    "micro_batch": (1, 1 << 20),
+    "tau_s": (0, 3600),
+    "prefill_tau_s": (1e-3, 3600),
+    "ramps_s": (1e-3, 3600),
+}
 POWER_MOST = 4
 
 
@@ -42,7 +53,8 @@ def check_analytic(spec: Mapping[str, Any]) -> None:
         raise ValueError("band edges that do not rise")
     for name, value in spec["options"].items():
         least, most = OPTIONS[name]
-        if not least <= finite([value])[0] <= most:
+        listed = value if isinstance(value, list) else [value]
+        if any(not least <= one <= most for one in (finite(listed) if listed else ())):
             raise ValueError(f"option {name} = {value}")
     if min(finite(spec["coefficients"])) < 0:
         raise ValueError("a negative coefficient")
@@ -136,7 +148,7 @@ def read_model(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not JSON ({exc}); check --model-path, or train it again") from exc
     if not isinstance(model, dict) or model.get("kind") != KIND:
         raise UserError(f"{path} is no model of token2metrics.py; check --model-path, or train one")
-    if model.get("schema_version") != SCHEMA_VERSION:
+    if model.get("schema_version") not in READABLE_VERSIONS:
         version = model.get("schema_version")
         raise UserError(f"{path} has format {version!r}, this version reads {SCHEMA_VERSION}; train it again")
     try:

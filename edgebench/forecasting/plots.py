@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgebench.errors import UserError
-from edgebench.forecasting import fit
+from edgebench.forecasting.apply import predict
 
 LOG = logging.getLogger("token2metrics")
 LABELS = {
@@ -106,14 +108,12 @@ def draw_residuals(quantity: str, pairs: Sequence[Mapping[str, Any]], path: Path
 
 def predict_grid(model: Mapping[str, Any]) -> tuple[list[int], list[int], Any]:
     """Predicted energy [J] (output, prompt) over a logarithmic grid of the trained range."""
-    import numpy as np
-
     axes = [
         sorted({round(value) for value in np.geomspace(start, max(end, start + 1), GRID)})
         for start, end in zip(model["ranges"]["low"], model["ranges"]["high"], strict=True)
     ]
     pairs = [[prompt, output] for output in axes[1] for prompt in axes[0]]
-    energy = [row["total_energy_joule"]["mean"] for row in fit.predict(model, pairs)]
+    energy = [row["total_energy_joule"]["mean"] for row in predict(model, pairs)]
     return axes[0], axes[1], np.array(energy).reshape(len(axes[1]), len(axes[0]))
 
 
@@ -121,8 +121,6 @@ def draw_surface(
     model: Mapping[str, Any], pairs: Mapping[str, Sequence[Mapping[str, Any]]], out: Path
 ) -> None:
     """Energy over both lengths; nothing to draw for a model without energy."""
-    import numpy as np
-
     if model["no_energy_reason"] or not any("energy" in target for target in model["targets"]):
         LOG.info("no energy surface: %s", model["no_energy_reason"])
         return

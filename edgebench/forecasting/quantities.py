@@ -1,4 +1,4 @@
-"""Times [ms] and energies [J] of a request: their names wherever they are measured, fitted or predicted."""
+"""Names of what is measured, fitted and predicted: times [ms] and energies [J] of a request, and regressions."""
 
 from __future__ import annotations
 
@@ -9,3 +9,12 @@ TARGETS = (*TIMES, TOTALS[0], *ENERGIES, TOTALS[1])  # times first: the ramp of 
 PARTS = {TOTALS[0]: TIMES, TOTALS[1]: ENERGIES}  # total -> the phases that add up to it
 LEVELS = (0.5, 0.8, 0.9, 0.95)  # of intervals
 BOUNDS = ("mean", "low", "high")
+
+# Regressions a model can be trained with; `best` takes for each quantity the one whose held-out error is least.
+BEST, ANALYTIC, TRANSFER = "best", "analytic", "transfer"
+REGRESSIONS = (BEST, ANALYTIC, "linear", "polynomial", "random_forest", "xgboost")
+# Ways to carry a model to another machine; `chosen` takes the one that held-out runs like best.
+CHOSEN, SHRUNK = "chosen", "shrunk"
+METHODS = (CHOSEN, SHRUNK, "two_parameter", "simple_scaling", "median_ratio", "through_origin")
+
+LLAMA_CPP = "llama.cpp"  # an engine whose way to compute a prompt is known

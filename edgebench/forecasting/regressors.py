@@ -12,21 +12,20 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgebench.errors import UserError
+from edgebench.forecasting.apply import PER_THOUSAND
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 TREES, TREE_FOLDS = 60, 5  # a forest per fold takes its time
 BOOSTED = {"max_depth": 4, "eta": 0.1, "seed": 0, "nthread": 1}
 BOOST_ROUNDS = 200
-PER_THOUSAND = 1000  # products of thousands of tokens stay of one size
 STAY_NEAR = 1e-3  # how strongly the two-parameter transfer holds to plain scaling, per row
 
 # A trained regression: its plain numbers, and what the library itself predicts for x (n, 2) -> (n,).
@@ -44,23 +43,18 @@ class Regression:
 
 def train_polynomial(x: Floats, y: Floats, degree: int) -> Trained:
     """Least squares on all products of a and b up to a degree, weighted for relative errors."""
-    from sklearn.linear_model import LinearRegression
-    from sklearn.preprocessing import PolynomialFeatures
+    powers = np.array([(a, total - a) for total in range(degree + 1) for a in range(total, -1, -1)])
 
-    powers = PolynomialFeatures(degree)
-    columns = powers.fit_transform(x / PER_THOUSAND)
-    fitted = LinearRegression(fit_intercept=False).fit(columns, y, sample_weight=1 / y**2)
-    spec = {
-        "regressor": "polynomial",
-        "powers": powers.powers_.tolist(),
-        "coefficients": fitted.coef_.tolist(),
-    }
-    return spec, lambda new: fitted.predict(powers.transform(new / PER_THOUSAND))
+    def columns(new: Floats) -> Floats:
+        return np.asarray(np.prod((new[:, None, :] / PER_THOUSAND) ** powers[None], axis=2))
+
+    solved = np.linalg.lstsq(columns(x) / y[:, None], np.ones(len(y)), rcond=None)[0]
+    spec = {"regressor": "polynomial", "powers": powers.tolist(), "coefficients": solved.tolist()}
+    return spec, lambda new: np.asarray(columns(new) @ solved)
 
 
 def train_forest(x: Floats, y: Floats) -> Trained:
     """Random forest on log y: errors of short and long requests weigh the same."""
-    import numpy as np
     from sklearn.ensemble import RandomForestRegressor
 
     forest = RandomForestRegressor(n_estimators=TREES, random_state=0, n_jobs=1).fit(x, np.log(y))
@@ -76,7 +70,6 @@ def train_forest(x: Floats, y: Floats) -> Trained:
 
 def train_boosted(x: Floats, y: Floats) -> Trained:
     """XGBoost on log y, from its own JSON."""
-    import numpy as np
     import xgboost
 
     logs = np.log(y)
@@ -102,8 +95,6 @@ def two_parameters(x: Floats, y: Floats) -> tuple[float, float]:
 
     With one length only, the two cannot be told apart: a weak pull towards plain scaling decides.
     """
-    import numpy as np
-
     typical = float(np.median(x[:, 0] / np.maximum(x[:, 1], 1)))
     near = STAY_NEAR * math.sqrt(len(y)) * np.array([[1.0, 0.0], [0.0, 1 / max(typical, 1e-12)]])
     aim = np.concatenate([np.ones(len(y)), near @ np.array([float((y / x[:, 0]).mean()), 0.0])])
@@ -113,8 +104,6 @@ def two_parameters(x: Floats, y: Floats) -> tuple[float, float]:
 
 def train_transfer(method: str, x: Floats, y: Floats) -> Trained:
     """A base prediction of another machine, scaled to this one."""
-    import numpy as np
-
     if not (x[:, 0] > 0).all():
         raise UserError("the base model predicts nothing above zero at some length; train it again")
     ratios = y / x[:, 0]
@@ -152,8 +141,6 @@ def train(kind: str, x: Floats, y: Floats, fold: Ints) -> Regression:
 
 def _train(kind: str, x: Floats, y: Floats, fold: Ints) -> Regression:
     """train, with the errors of its libraries."""
-    import numpy as np
-
     trainer = TRAINERS[kind]
     if kind in ("random_forest", "xgboost"):
         fold = fold % TREE_FOLDS

@@ -143,6 +143,7 @@ def make_samples(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "kind": "token2metrics_samples",
         "model": rows[0]["model"],
         "board": boards[0] if boards else None,
+        "engine": engine_of(rows),
         "data": [{"file": name, "sha256": digest} for name, digest in sorted(files.items())],
         "energy_scope": scopes[0] if has_energy and scopes else None,
         "no_energy_reason": None if has_energy else why_no_energy(rows),
@@ -155,6 +156,12 @@ def make_samples(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "measured": measured,
         "targets": fitted_targets(measured),
     }
+
+
+def engine_of(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """The engine that all rows name; None where they name none or several."""
+    engines = {row.get("engine") for row in rows}
+    return engines.pop() if len(engines) == 1 else None
 
 
 def why_no_energy(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -5,29 +5,31 @@ sets of B band columns. Neighbouring bands are drawn together, and with a base t
 zero, by a penalty whose strength is chosen like the design: by rows whose cell was held out, and if tolerant
 the simplest of those that no rows speak against (one standard error). Coefficients are >= 0 (scipy's nnls);
 their standard errors are jackknife ones over the folds.
+
+Quick, because a fit without a fold is the sum of all rows' products less the fold's: each design is
+multiplied out once, whatever the number of folds and penalties.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgebench.errors import UserError
 from edgebench.forecasting.quantities import LEVELS
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
-
-SMOOTHINGS = (10.0, 0.1, 1e-2, 1e-4)  # per row; the first leaves nearly one straight line
-OUTER_FOLDS = 5
+SMOOTHINGS = (1e3, 10.0, 0.1, 1e-2, 1e-4)  # per row; the first leaves nearly one straight line
 NEARLY_BEST = 0.01  # among designs this close, relative, the simplest
 LENGTHS_LEAST, LENGTHS_MOST = 4, 40  # of a grid of prompt lengths
+RIDGE = 1e-13  # of the mean square of a column: keeps the triangle real, changes no figure
 
 
 @dataclass(frozen=True)
@@ -61,16 +63,25 @@ class Solution:
     smoothing: float
     coefficients: list[float]
     standard_errors: list[float]
-    held_out: Floats  # (n,): predictions by fits that saw neither the row nor its cell
+    held_out: Floats  # (n,): predictions by fits, and a choice, that saw neither the row nor its cell
     between_lengths: list[float] | None  # relative errors at lengths that were left out whole, per level
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A design with a smoothing, and what it says of rows it has not seen."""
+
+    design: int
+    smoothing: float
+    solved: Floats  # (k,): on all rows
+    without: Floats  # (folds, k): without each fold
+    held_out: Floats  # (n,)
 
 
 def penalty_rows(columns: Floats, design: Design, y: Floats, tokens: Floats, bands: int) -> Floats:
     """Rows (p, k) that each ask for zero: differences of neighbouring bands in units of a typical rate per
     token; where there is a base to lean on, the size of every other named column, too.
     """
-    import numpy as np
-
     width, rows = columns.shape[1], []
     rate = float(np.median(y / np.maximum(tokens, 1)))
     for start in range(design.named, width, bands):
@@ -83,97 +94,97 @@ def penalty_rows(columns: Floats, design: Design, y: Floats, tokens: Floats, ban
             row = np.zeros(width)
             row[place] = float(np.median(np.abs(columns[:, place]) / y))
             rows.append(row)
-    return np.array(rows)
+    return np.array(rows).reshape(-1, width)
 
 
-def solve(blocks: Sequence[Floats], penalty: Floats, scale: Floats) -> Floats:
-    """Coefficients (k,) from triangles [W | 1] (m, k + 1) of the rows and penalty rows (p, k)."""
-    import numpy as np
+def solve_products(products: Floats) -> Floats:
+    """Coefficients (m, k) >= 0 of least squares, from the products (m, k + 1, k + 1) of [columns | aim]."""
     from scipy.optimize import nnls
 
-    asked = np.column_stack([penalty / scale, np.zeros(len(penalty))])
-    triangle = np.asarray(np.linalg.qr(np.vstack([*blocks, asked]), mode="r"))
-    solved, _ = nnls(triangle[:, :-1], triangle[:, -1], maxiter=50 * triangle.shape[1])
-    return np.asarray(solved / scale)
+    size = products.shape[1] - 1
+    diagonal = np.einsum("mii->mi", products)
+    floor = RIDGE * np.maximum(diagonal[:, :size].max(axis=1, keepdims=True), 1e-300)
+    diagonal[:, :size] += floor
+    diagonal[:, size:] += 1e-9 * diagonal[:, size:]
+    triangles = np.linalg.cholesky(products).transpose(0, 2, 1)
+    return np.array(
+        [nnls(one[:size, :size], one[:size, size], maxiter=50 * (size + 1))[0] for one in triangles]
+    )
 
 
 def cross_solve(
-    columns: Floats, y: Floats, fold: Ints, penalties: Sequence[Floats]
-) -> list[tuple[Floats, list[Floats], Floats]]:
-    """Per penalty: coefficients on all rows, those without each fold, and held-out predictions (n,).
+    columns: Floats, y: Floats, fold: Ints, penalty: Floats, strengths: Sequence[float]
+) -> list[tuple[Floats, Floats, Floats]]:
+    """Per strength of the penalty: coefficients (k,) on all rows, those (folds, k) without each fold, and
+    held-out predictions (n,). `fold` (n,) numbers the folds from 0 without a gap.
 
-    Each row is divided by its own value, so squared errors are relative ones. Rows are reduced to a triangle
-    per fold once; leaving out a fold is leaving out its triangle.
+    Each row is divided by its own value, so squared errors are relative ones.
     """
-    import numpy as np
-
     weighted = columns / y[:, None]
     scale = np.sqrt((weighted**2).mean(axis=0))
     scale[scale == 0] = scale[scale > 0].min() if (scale > 0).any() else 1.0
     full = np.column_stack([weighted / scale, np.ones(len(y))])
-    folds = np.unique(fold)
-    blocks = [np.asarray(np.linalg.qr(full[fold == place], mode="r")) for place in folds]
+    folds, size = int(fold.max()) + 1, columns.shape[1]
+    own = np.stack([full[fold == place].T @ full[fold == place] for place in range(folds)])
+    every = own.sum(axis=0)
+    # The last one is of all rows; of one fold alone nothing can be left out.
+    products = np.concatenate([every - own if folds > 1 else own, every[None]])
+    asked = np.zeros((size + 1, size + 1))
+    asked[:size, :size] = (penalty / scale).T @ (penalty / scale)
     results = []
-    for penalty in penalties:
-        without = [solve(blocks[:i] + blocks[i + 1 :], penalty, scale) for i in range(len(blocks))]
-        held_out = np.empty_like(y)
-        for place, coefficients in zip(folds, without, strict=True):
-            held_out[fold == place] = columns[fold == place] @ coefficients
-        results.append((solve(blocks, penalty, scale), without, held_out))
+    for strength in strengths:
+        solved = solve_products(products + strength * len(y) * asked) / scale
+        held_out = np.einsum("nk,nk->n", columns, solved[fold])
+        results.append((solved[-1], solved[:-1], held_out))
     return results
 
 
-def choose(problem: Problem, rows: Ints, y: Floats, fold: Ints) -> dict[str, Any]:
-    """The best design and smoothing for some measurements, rows (n,) of the designs' columns."""
-    import numpy as np
-
+def try_all(problem: Problem) -> list[Choice]:
+    """Every design with every smoothing, the simplest first."""
     tried = []
     for number, design in enumerate(problem.designs):
-        columns = design.columns[rows]
-        penalty = penalty_rows(columns, design, y, problem.tokens[rows], problem.bands)
-        penalties = [math.sqrt(smoothing * len(y)) * penalty for smoothing in SMOOTHINGS]
-        found = cross_solve(columns, y, fold, penalties)
-        for smoothing, rows_asked, (solved, without, held_out) in zip(
-            SMOOTHINGS, penalties, found, strict=True
-        ):
-            choice = {"design": number, "smoothing": smoothing, "penalty": rows_asked}
-            choice |= {"solved": solved, "without": without}
-            tried.append((np.abs(held_out / y - 1), choice))
-    best = min((errors for errors, _ in tried), key=np.mean)
-    # Few runs and a base to lean on: every choice is within a standard error, only the best will do.
-    return next(
-        c for errors, c in tried if errors is best or (problem.tolerant and no_worse(errors, best, fold))
-    )
+        columns = design.columns[problem.place]
+        penalty = penalty_rows(columns, design, problem.y, problem.tokens[problem.place], problem.bands)
+        found = cross_solve(columns, problem.y, problem.fold, penalty, SMOOTHINGS)
+        tried += [Choice(number, s, *one) for s, one in zip(SMOOTHINGS, found, strict=True)]
+    return tried
 
 
-def no_worse(errors: Floats, best: Floats, fold: Ints) -> bool:
-    """Whether errors (n,) exceed the best ones by no more than their standard error over folds, or 1 %."""
-    import numpy as np
+def choose(errors: Floats, fold: Ints, tolerant: bool) -> int:
+    """The best row of errors (choices, n); if tolerant, the first that is no worse than it.
 
-    more = errors - best
-    by_fold = [float(more[fold == place].mean()) for place in np.unique(fold)]
-    allowed = np.std(by_fold, ddof=1) / math.sqrt(len(by_fold)) if len(by_fold) > 1 else 0.0
-    return bool(more.mean() <= max(float(allowed), NEARLY_BEST * float(best.mean())))
+    No worse: by no more than the standard error of the difference over folds, or 1 %.
+    """
+    folds = np.unique(fold)
+    mean = np.array([errors[:, fold == place].mean(axis=1) for place in folds])  # (folds, choices)
+    weight = np.array([(fold == place).mean() for place in folds])
+    score = weight @ mean
+    best = int(np.argmin(score))
+    if not tolerant:  # Few runs and a base to lean on: every choice is within a standard error of the best.
+        return best
+    spread = (mean - mean[:, best : best + 1]).std(axis=0, ddof=1) if len(folds) > 1 else np.zeros(len(score))
+    allowed = np.maximum(spread / math.sqrt(len(folds)), NEARLY_BEST * score[best])
+    return int(np.flatnonzero(score - score[best] <= allowed)[0])
 
 
-def between_lengths(columns: Floats, y: Floats, length: Floats, penalty: Floats) -> list[float] | None:
+def between_lengths(
+    columns: Floats, y: Floats, length: Floats, penalty: Floats, smoothing: float
+) -> list[float] | None:
     """Relative error at a prompt length that was not measured, from leaving out each inner length; per level.
 
     None where lengths are no grid: there each held-out row was such a length already.
     """
-    import numpy as np
-
     lengths, place = np.unique(length, return_inverse=True)
     if not LENGTHS_LEAST <= len(lengths) <= LENGTHS_MOST:
         return None
-    ((_, _, held_out),) = cross_solve(columns, y, place, [penalty])
+    ((_, _, held_out),) = cross_solve(columns, y, place, penalty, [smoothing])
     inner = (place > 0) & (place < len(lengths) - 1)
     off = np.abs(y / np.maximum(held_out, 1e-12) - 1)[inner]
     return [float(np.quantile(off, level)) for level in LEVELS]
 
 
 def solve_problem(problem: Problem) -> Solution:
-    """Choose on all rows; and again without each outer fold, for held-out predictions that are honest.
+    """Choose on all rows; and for each fold by the others, for held-out predictions that are honest.
 
     A choice made by the errors of the same rows would make them look smaller than those of a new cell.
     UserError where no fit comes of it.
@@ -182,28 +193,34 @@ def solve_problem(problem: Problem) -> Solution:
         return _solve_problem(problem)
     except ImportError as exc:
         raise UserError(f"{exc}; run ./run_all.sh --setup") from exc
-    except (ValueError, IndexError, RuntimeError) as exc:  # of nnls and of matrices without a solution
+    except (ValueError, IndexError, RuntimeError, np.linalg.LinAlgError) as exc:
         raise UserError(f"no fit came of it ({exc!r})") from exc
 
 
 def _solve_problem(problem: Problem) -> Solution:
     """solve_problem, with the errors of its libraries."""
-    import numpy as np
-
-    rows, y, fold = problem.place, problem.y, problem.fold
-    choice = choose(problem, rows, y, fold)
-    held_out, outer = np.empty_like(y), fold % OUTER_FOLDS
-    for place in np.unique(outer):
-        test = outer == place
-        inner = choose(problem, rows[~test], y[~test], fold[~test]) if np.ptp(fold[~test]) else choice
-        held_out[test] = problem.designs[inner["design"]].columns[rows[test]] @ inner["solved"]
-    columns, parts = problem.designs[choice["design"]].columns[rows], np.array(choice["without"])
-    errors = np.sqrt((len(parts) - 1) / len(parts) * ((parts - parts.mean(axis=0)) ** 2).sum(axis=0))
+    y, (_, fold) = problem.y, np.unique(problem.fold, return_inverse=True)
+    tried = try_all(replace(problem, fold=fold))
+    errors = np.abs(np.array([one.held_out for one in tried]) / y - 1)
+    if not np.isfinite(errors).all():
+        raise ValueError("measurements or columns that are not finite")
+    choice = tried[choose(errors, fold, problem.tolerant)]
+    held_out = choice.held_out.copy()
+    for place in range(int(fold.max()) + 1):
+        mine = fold == place
+        if not mine.all():
+            held_out[mine] = tried[choose(errors[:, ~mine], fold[~mine], problem.tolerant)].held_out[mine]
+    design, parts = problem.designs[choice.design], choice.without
+    columns = design.columns[problem.place]
+    penalty = penalty_rows(columns, design, y, problem.tokens[problem.place], problem.bands)
+    jackknife = np.sqrt((len(parts) - 1) / len(parts) * ((parts - parts.mean(axis=0)) ** 2).sum(axis=0))
     return Solution(
-        design=choice["design"],
-        smoothing=choice["smoothing"],
-        coefficients=choice["solved"].tolist(),
-        standard_errors=errors.tolist(),
+        design=choice.design,
+        smoothing=choice.smoothing,
+        coefficients=choice.solved.tolist(),
+        standard_errors=jackknife.tolist(),
         held_out=held_out,
-        between_lengths=between_lengths(columns, y, problem.length[rows], choice["penalty"]),
+        between_lengths=between_lengths(
+            columns, y, problem.length[problem.place], penalty, choice.smoothing
+        ),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.errors import UserError
-from edgebench.forecasting.fit import REGRESSIONS
+from edgebench.forecasting.quantities import REGRESSIONS
 from edgebench.forecasting.model_file import read_model
 from edgebench.forecasting.samples import find_model
 

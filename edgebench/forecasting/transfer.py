@@ -33,7 +33,8 @@ from edgebench.errors import UserError
 from edgebench.forecasting.budget import rate
 from edgebench.forecasting.card import card_of
 from edgebench.forecasting.evaluate import HoldOut, evaluate
-from edgebench.forecasting.fit import METHODS, Settings, fit_all
+from edgebench.forecasting.fit import Settings, fit_all
+from edgebench.forecasting.quantities import METHODS
 from edgebench.forecasting.measurements import Reading, read_measurements
 from edgebench.forecasting.model_file import read_model, slug, write_model
 from edgebench.forecasting.samples import samples_of
