@@ -199,11 +199,11 @@ def fit_best(task: Task, others: Sequence[str]) -> Fitted:
         except UserError as exc:
             untried[kind] = f"not tried: {exc}"
     errors, names = off(), list(found)
-    place = solve.choose(errors, kept.fold, tolerant=task.base is None)
+    place = solve.choose(errors, tolerant=task.base is None)
     spec, held_out = found[names[place]]
     tried = {name: 100 * float(one.mean()) for name, one in zip(names, errors, strict=True)}
     return Fitted(
-        {**spec, "won": names[place], "held_out_mape_percent": tried, "untried": untried},
+        {**spec, "won": names[place], "tried_mape_percent": tried, "untried": untried},
         held_out,
         analytic.kept,
     )

@@ -3,7 +3,7 @@
 A design's columns are N named ones (the first F of them, a base to lean on, are free), then one or two
 sets of B band columns. Neighbouring bands are drawn together, and with a base the other named columns towards
 zero, by a penalty whose strength is chosen like the design: by rows whose cell was held out, and if tolerant
-the simplest of those that no rows speak against (one standard error). Coefficients are >= 0 (scipy's nnls);
+the simplest of those that are nearly the best. Coefficients are >= 0 (scipy's nnls);
 their standard errors are jackknife ones over the folds.
 
 Quick, because a fit without a fold is the sum of all rows' products less the fold's: each design is
@@ -12,7 +12,6 @@ multiplied out once, whatever the number of folds and penalties.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -24,10 +23,10 @@ from edgebench.forecasting.quantities import LEVELS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 SMOOTHINGS = (1e3, 10.0, 0.1, 1e-2, 1e-4)  # per row; the first leaves nearly one straight line
 NEARLY_BEST = 0.01  # among designs this close, relative, the simplest
+CLIP = 5.0
 LENGTHS_LEAST, LENGTHS_MOST = 4, 40  # of a grid of prompt lengths
 RIDGE = 1e-13  # of the mean square of a column: keeps the triangle real, changes no figure
 
@@ -52,7 +51,7 @@ class Problem:
     tokens: Floats  # (cells,): the tokens that each cell works through
     length: Floats  # (cells,): its prompt tokens
     bands: int  # columns of one set of bands
-    tolerant: bool  # the simplest design that no rows speak against, instead of the best
+    tolerant: bool  # the simplest design that is nearly the best, instead of the best
 
 
 @dataclass(frozen=True)
@@ -150,21 +149,17 @@ def try_all(problem: Problem) -> list[Choice]:
     return tried
 
 
-def choose(errors: Floats, fold: Ints, tolerant: bool) -> int:
-    """The best row of errors (choices, n); if tolerant, the first that is no worse than it.
+def choose(errors: Floats, tolerant: bool) -> int:
+    """The row of errors (choices, n), all >= 0, whose mean is least; if tolerant, the first that is no worse.
 
-    No worse: by no more than the standard error of the difference over folds, or 1 %.
+    No worse: by no more than 1 %. A row counts with at most CLIP times the best choice's median, because one
+    length far from the others, which no choice can know, must not decide for all.
     """
-    folds = np.unique(fold)
-    mean = np.array([errors[:, fold == place].mean(axis=1) for place in folds])  # (folds, choices)
-    weight = np.array([(fold == place).mean() for place in folds])
-    score = weight @ mean
-    best = int(np.argmin(score))
-    if not tolerant:  # Few runs and a base to lean on: every choice is within a standard error of the best.
-        return best
-    spread = (mean - mean[:, best : best + 1]).std(axis=0, ddof=1) if len(folds) > 1 else np.zeros(len(score))
-    allowed = np.maximum(spread / math.sqrt(len(folds)), NEARLY_BEST * score[best])
-    return int(np.flatnonzero(score - score[best] <= allowed)[0])
+    if not tolerant:  # Few runs and a base to lean on: no error is far from the others.
+        return int(np.argmin(errors.mean(axis=1)))
+    limit = CLIP * float(np.median(errors, axis=1).min())
+    score = np.minimum(errors, limit).mean(axis=1) if limit > 0 else errors.mean(axis=1)
+    return int(np.flatnonzero(score <= (1 + NEARLY_BEST) * score.min())[0])
 
 
 def between_lengths(
@@ -204,12 +199,12 @@ def _solve_problem(problem: Problem) -> Solution:
     errors = np.abs(np.array([one.held_out for one in tried]) / y - 1)
     if not np.isfinite(errors).all():
         raise ValueError("measurements or columns that are not finite")
-    choice = tried[choose(errors, fold, problem.tolerant)]
+    choice = tried[choose(errors, problem.tolerant)]
     held_out = choice.held_out.copy()
     for place in range(int(fold.max()) + 1):
         mine = fold == place
         if not mine.all():
-            held_out[mine] = tried[choose(errors[:, ~mine], fold[~mine], problem.tolerant)].held_out[mine]
+            held_out[mine] = tried[choose(errors[:, ~mine], problem.tolerant)].held_out[mine]
     design, parts = problem.designs[choice.design], choice.without
     columns = design.columns[problem.place]
     penalty = penalty_rows(columns, design, y, problem.tokens[problem.place], problem.bands)
