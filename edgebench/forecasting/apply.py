@@ -1,7 +1,7 @@
-"""A trained model and token counts -> predictions with intervals; needs numpy alone, so that it starts at once.
+"""A trained model and token counts -> predictions with intervals; numpy alone, so that it starts at once.
 
-Counts (n, 2) are prompt tokens and decode steps: an answer of M tokens is M - 1 steps, because its first token
-belongs to the prefill. Times in ms, energies in J.
+Counts (n, 2) are prompt tokens and decode steps: an answer of M tokens is M - 1 steps, because its first
+token belongs to the prefill. Times in ms, energies in J.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgebench.errors import UserError
 from edgebench.forecasting import intervals
 from edgebench.forecasting.designs import DESIGNS, tokens_of
-from edgebench.forecasting.quantities import BOUNDS, PARTS, TARGETS, TIMES
+from edgebench.forecasting.quantities import BOUNDS, PARTS, TARGETS, TIMES, UNKNOWN_INPUT
 
 Floats = NDArray[np.float64]
 PER_THOUSAND = 1000  # of a polynomial's token counts: products of thousands stay of one size
@@ -48,7 +48,9 @@ def apply_spec(spec: Mapping[str, Any], x: Floats, target: str = "", base: Any =
         found = columns @ np.asarray(spec["coefficients"])
     elif spec["regressor"] == "polynomial":
         powers = np.asarray(spec["powers"])
-        found = np.prod((x[:, None, :2] / PER_THOUSAND) ** powers[None], axis=2) @ np.asarray(spec["coefficients"])
+        found = np.prod((x[:, None, :2] / PER_THOUSAND) ** powers[None], axis=2) @ np.asarray(
+            spec["coefficients"]
+        )
     elif spec["regressor"] == "transfer":
         found = spec["ratio"] * base[target] + spec["per_token"] * tokens_of(target, x)
     else:
@@ -91,8 +93,12 @@ def predict(
     there is no interval), and extrapolated: what lies beyond the lengths the model was trained on.
     """
     if not all(len(pair) == 2 and all(type(v) is int and v >= 1 for v in pair) for pair in pairs):
-        raise UserError("token counts are whole numbers of at least 1; check --tokens")
-    found = predict_quantities(model, [[prompt, output - 1] for prompt, output in pairs], level)
+        raise UserError(
+            "token counts are whole numbers of at least 1; check --input-tokens and --output-tokens"
+        )
+    known = model.get("input_tokens_known", True)  # else every prompt is the mean one
+    counts = [[prompt if known else UNKNOWN_INPUT, output - 1] for prompt, output in pairs]
+    found = predict_quantities(model, counts, level)
     rows = []
     for place, pair in enumerate(pairs):
         row: dict[str, Any] = {"input_tokens": pair[0], "output_tokens": pair[1], "level": level}
@@ -103,7 +109,11 @@ def predict(
         limits = zip(
             ("input_tokens", "output_tokens"), pair, *map(model["ranges"].get, ("low", "high")), strict=True
         )
-        beyond = [name for name, value, low, high in limits if not low <= value <= high]
+        beyond = [
+            name
+            for name, value, low, high in limits
+            if not low <= value <= high and (known or name != "input_tokens")
+        ]
         # A quantity may have been measured at fewer lengths than others: short windows have no energy.
         own = [
             name for name, values in found.items() if values.get("beyond") and values["beyond"][place] > 1e-9

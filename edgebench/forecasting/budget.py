@@ -16,9 +16,6 @@ Example:
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,12 +24,10 @@ from typing import Any
 
 from edgebench.engine.client import EngineFailure, EngineProcess, Message, Prompt
 from edgebench.errors import UserError
-from edgebench.forecasting.apply import predict
 from edgebench.forecasting.quantities import BOUNDS
 from edgebench.forecasting.trained import choose_trained
 from edgebench.prompts.tasks import wanted_tasks
 from edgebench.records.jsonl import read_jsonl
-from edgebench.shell.door import Parser
 
 MAX_TOKENS = 512  # the collector's default length of an answer
 JOULE_PER_WH = 3600
@@ -120,6 +115,8 @@ def predict_all(
     asked: Budget, pairs: Sequence[tuple[int, int]]
 ) -> tuple[dict[tuple[int, int], dict[str, Any]], dict[str, Any]]:
     """Prediction of each different pair of token counts, and the model they are of."""
+    from edgebench.forecasting.apply import predict  # numpy, which a --help does not wait for
+
     distinct = sorted(set(pairs))
     trained = choose_trained(asked.model_path, asked.model)
     rows = predict(trained.model, distinct, asked.level)
@@ -212,69 +209,3 @@ def format_plan(plan: Mapping[str, Any]) -> str:
     for name, figure in plan["cost"].items():
         lines.append(f"{name.replace('_', ' ')}: {shown(figure)}")
     return "\n".join([*lines, *(f"note: {warning}" for warning in plan["warnings"])])
-
-
-def positive(text: str) -> int:
-    """A whole number above 0."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
-
-
-def rate(text: str) -> float:
-    """A finite number above 0."""
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Flags."""
-    parser = Parser(
-        prog="token2metrics.py plan",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--prompts", type=Path, required=True, metavar="CSV", help="prompts file of the collector")
-    add(
-        "--gguf",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="the model file: its tokenizer and chat template",
-    )
-    add("--model", required=True, metavar="NAME", help="a trained model's name")
-    add("--model-path", type=Path, default=Path("outputs"), metavar="DIR", help="trained models (outputs)")
-    add("--levels", nargs="+", metavar="NAME", help="columns (default: L0 L1 L2 L3 P)")
-    add("--limit", type=positive, metavar="N", help="only the first N tasks")
-    add("--output-tokens", type=positive, metavar="N", help=f"length of each answer ({MAX_TOKENS})")
-    add("--runs", type=Path, metavar="JSONL", help="earlier run records: each level's mean length instead")
-    add("--repeats", type=positive, default=1, metavar="R", help="runs of each prompt (1)")
-    add("--prompt_format", choices=("chat", "raw"), default="chat", help="chat template or bare text")
-    add("--system", metavar="TEXT", help="system message")
-    add("--level", type=float, choices=(0.5, 0.8, 0.9, 0.95), default=0.9, help="of the intervals (0.9)")
-    add("--battery-wh", type=rate, metavar="WH", help="capacity: how many charges it takes")
-    add("--price-per-kwh", type=rate, metavar="X", help="what the grid's energy costs, in your currency")
-    add("--co2-g-per-kwh", type=rate, metavar="G", help="carbon of the grid's energy")
-    add("--json", action="store_true", help="one JSON object")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Plan, print."""
-    given = vars(build_parser().parse_args(argv))
-    as_json = given.pop("json")
-    try:
-        plan = make_plan(Budget(**given))
-    except (UserError, OSError, EOFError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    print(json.dumps(plan) if as_json else format_plan(plan))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

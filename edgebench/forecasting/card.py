@@ -7,8 +7,11 @@ evaluate.py adds the full table of a cross-validation.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from edgebench.forecasting.cautions import cautions
 
 TEXT = {
     "prefill_ms": "time to the first token [ms]",
@@ -24,10 +27,28 @@ MEANING = {
     "constant": "start, per request",
     "per_token_pair": "per pair of prompt tokens (attention)",
     "per_context_token": "per step and token of context (attention)",
+    "per_second": "per second of prefill",
     "minus_ramp": "not drawn yet while the power rises",
     "minus_ramp_after_short_prefill": "the same, after a short prefill",
     "per_step_and_prompt_doubling": "per step and doubling of the prompt",
 }
+
+
+def meaning(column: str) -> str:
+    """A named column in words.
+
+    >>> meaning("per_tile_of_128"), meaning("minus_ramp_0.5_s")
+    ('per further tile of 128 tokens', 'not drawn yet in the first 0.5 s')
+    """
+    for beginning, words in (
+        ("per_tile_of_", "per further tile of {} tokens"),
+        ("per_micro_batch_of_", "per further micro-batch of {} tokens"),
+    ):
+        if column.startswith(beginning):
+            return words.format(column.removeprefix(beginning))
+    if ramp := re.fullmatch(r"minus_ramp_([0-9.e-]+)_s", column):
+        return f"not drawn yet in the first {ramp[1]} s"
+    return MEANING.get(column, column)
 
 
 def figure(value: float | None) -> str:
@@ -48,7 +69,7 @@ def coefficient_rows(target: str, spec: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for place, pair in enumerate(zip(spec["coefficients"], spec["standard_errors"], strict=True)):
         if place < len(named):
-            name = MEANING.get(named[place], named[place])
+            name = meaning(named[place])
         else:
             band = (place - len(named)) % size
             # Bands no row reached repeat the last one that was.
@@ -61,12 +82,37 @@ def coefficient_rows(target: str, spec: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
+def option(value: Any) -> str:
+    """A design's option: a number or a list of them.
+
+    >>> option(128), option([128, 256]), option([])
+    ('128', '128 and 256', 'none')
+    """
+    values = value if isinstance(value, list) else [value]
+    return " and ".join(f"{one:g}" for one in values) or "none"
+
+
+def tried_part(spec: Mapping[str, Any]) -> list[str]:
+    """What each regression that was tried erred on held-out rows, and which one won by how much."""
+    tried = spec.get("tried_mape_percent")
+    if not tried:
+        return []
+    others = [off for name, off in tried.items() if name != spec["won"]]
+    mine = tried[spec["won"]]
+    by = f" by {min(others) - mine:+.2g} percentage points to the next" if others else ""
+    lines = [f"`{spec['won']}` was chosen: held-out MAPE {figure(mine)} %{by}.", ""]
+    rows = [[name, f"{figure(off)} %"] for name, off in sorted(tried.items(), key=lambda pair: pair[1])]
+    rows += [[name, why] for name, why in spec.get("untried", {}).items()]
+    return lines + table(["regression", "held-out MAPE"], rows)
+
+
 def target_part(target: str, spec: Mapping[str, Any]) -> list[str]:
     """The section of one target."""
     lines = [f"### {TEXT[target]}", "", f"{spec['rows']} rows, {spec['regressor']} regression.", ""]
+    lines += tried_part(spec)
     if spec["regressor"] == "analytic":
-        options = ", ".join(f"{name} = {value:g}" for name, value in spec["options"].items()) or "none"
-        lines += [f"Options chosen on held-out rows: {options}.", ""]
+        options = ", ".join(f"{name} = {option(value)}" for name, value in spec["options"].items()) or "none"
+        lines += [f"Design chosen on held-out rows: {options}; smoothing {spec['smoothing']:g}.", ""]
         lines += table(["coefficient", "value", "standard error"], coefficient_rows(target, spec))
     elif spec["regressor"] == "transfer":
         lines += [f"Base prediction x {figure(spec['ratio'])} + {figure(spec['per_token'])} per token.", ""]
@@ -116,6 +162,7 @@ def card_of(model: Mapping[str, Any], scores: Mapping[str, Any] | None) -> str:
     lines += [f"- energy: {model['energy_scope'] or 'none: ' + str(model['no_energy_reason'])}", ""]
     if model["simulated_power"]:
         lines += ["**Its energies are of simulated power, not of a measurement.**", ""]
+    lines += [f"**{line}**\n" for line in cautions(model) if "simulated" not in line]
     lines += ["## Errors on rows it was not fitted on", "", *score_part(model, scores)]
     if model["outliers"]:
         lines += ["## Left out as outliers", ""]

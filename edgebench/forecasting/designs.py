@@ -11,10 +11,10 @@ so that each band has a rate of its own.
   decode               1, sum of the context lengths, steps by bands; energies: the ramp's columns, too
   total                prefill and decode side by side, for totals that were not split
 
-Why a staircase and a slope: matrix multiplications run in tiles (64 to 256 rows on Ampere), and a tile that is
-partly filled takes as long as a full one; what is done per token outside them (embedding, norms, cache writes)
-grows with each token; attention grows with pairs. Several sizes, because a model's matrices differ in width
-and the library picks a tile for each.
+Why a staircase and a slope: matrix multiplications run in tiles (64 to 256 rows on Ampere), and a tile that
+is partly filled takes as long as a full one; what is done per token outside them (embedding, norms, cache
+writes) grows with each token; attention grows with pairs. Several sizes, because a model's matrices differ in
+width and the library picks a tile for each.
 """
 
 from __future__ import annotations
@@ -33,7 +33,19 @@ Floats = NDArray[np.float64]
 EDGES = (0, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 1 << 40)
 BANDS = len(EDGES) - 1
 # Staircases to choose from, the simplest first; which ones: see docs/token2metrics.md, "How it was chosen".
-STAIRCASES = ((), (128,), (256,), (64,), (512,), (128, 256), (64, 128), (64, 256), (128, 512), (256, 512), (128, 256, 512))
+STAIRCASES = (
+    (),
+    (128,),
+    (256,),
+    (64,),
+    (512,),
+    (128, 256),
+    (64, 128),
+    (64, 256),
+    (128, 512),
+    (256, 512),
+    (128, 256, 512),
+)
 # llama.cpp computes a prompt in micro-batches: n_ubatch = 512 in common_params and in llama-cpp-python.
 MICRO_BATCH = 512
 MICRO_BATCH_STAIRCASES = ((), (64,), (128,), (256,))

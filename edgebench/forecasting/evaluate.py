@@ -1,7 +1,7 @@
 """How good are the predictions on rows the model has not seen? Errors, coverage, per phase and total.
 
   split cells     each cell (same prompt and output length) is held out once, in `folds` parts
-  split lengths   each prompt length is held out once, with all its rows
+  split lengths   each prompt length is held out once, with all its rows; many lengths in `folds` parts
   split rows      `train_rows` random rows train, all cells without one of them test; `seeds` times
 Of a trained model, its predictions of the rows it was not fitted on; if it was fitted on all of them,
 its kind of regression is held out by the split instead, and the answer says so. Repeats of a cell never stand
@@ -24,7 +24,7 @@ import numpy as np
 from edgebench.errors import UserError
 from edgebench.forecasting import fit
 from edgebench.forecasting.apply import predict
-from edgebench.forecasting.quantities import BOUNDS, TARGETS
+from edgebench.forecasting.quantities import BEST, BOUNDS, TARGETS
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class HoldOut:
     """What is held out, and how the predictions of it are made."""
 
     split: str = "cells"  # cells, lengths, rows
-    folds: int = 6  # parts of split cells
-    seed: int = 0  # of split cells
+    folds: int = 10  # parts of split cells, and of many lengths
+    seed: int = 0  # of these parts
     train_rows: int = 50  # of split rows
     per_subject: int | None = None  # of split rows: so many rows of each subject instead
     seeds: int = 10  # draws of split rows
@@ -52,10 +52,14 @@ def cell_splits(samples: Mapping[str, Any], folds: int, seed: int) -> list[dict[
     return [make_split(f"part {place + 1}", part == place) for place in range(int(part.max()) + 1)]
 
 
-def length_splits(samples: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every prompt length once the test."""
+def length_splits(samples: Mapping[str, Any], folds: int, seed: int) -> list[dict[str, Any]]:
+    """Every prompt length once in a test; each by itself where they are few, else in `folds` parts."""
     lengths = np.array([prompt for prompt, _ in samples["counts"]])
-    return [make_split(f"{length} prompt tokens", lengths == length) for length in np.unique(lengths)]
+    distinct, place = np.unique(lengths, return_inverse=True)
+    if len(distinct) <= fit.LENGTHS_MOST:
+        return [make_split(f"{length} prompt tokens", lengths == length) for length in distinct]
+    part = np.random.default_rng(seed).permutation(len(distinct))[place.reshape(-1)] % folds
+    return [make_split(f"prompt lengths, part {one + 1}", part == one) for one in range(folds)]
 
 
 def row_splits(samples: Mapping[str, Any], wanted: HoldOut) -> list[dict[str, Any]]:
@@ -63,7 +67,7 @@ def row_splits(samples: Mapping[str, Any], wanted: HoldOut) -> list[dict[str, An
     group = np.array(samples["group"])
     _, subject = np.unique([str(name) for name in samples["subject"]], return_inverse=True)
     if wanted.train_rows >= len(group) and not wanted.per_subject:
-        raise UserError(f"--train_rows {wanted.train_rows}: there are only {len(group)} rows")
+        raise UserError(f"--train-rows {wanted.train_rows}: there are only {len(group)} rows")
     splits = []
     for seed in range(wanted.seeds):
         order = np.random.default_rng(seed).permutation(len(group))
@@ -86,17 +90,22 @@ def make_split(name: str, test: Any) -> dict[str, Any]:
 # --- the fits ---
 
 
-def crossed(samples: Mapping[str, Any], wanted: HoldOut, fits: fit.Settings) -> list[dict[str, Any]]:
-    """Predictions of each split's test rows by a model of its training rows."""
+def splits_of(samples: Mapping[str, Any], wanted: HoldOut) -> list[dict[str, Any]]:
+    """The splits that are asked for, each {"split": its name, "train": rows, "test": rows}."""
     splits = {
         "cells": lambda: cell_splits(samples, wanted.folds, wanted.seed),
-        "lengths": lambda: length_splits(samples),
+        "lengths": lambda: length_splits(samples, wanted.folds, wanted.seed),
         "rows": lambda: row_splits(samples, wanted),
     }[wanted.split]()
     splits = [split for split in splits if split["train"] and split["test"]]
     if not splits:
         raise UserError("nothing to hold out: all rows are of one cell; measure other lengths")
-    return fit.cross(samples, splits, fits, wanted.level)
+    return splits
+
+
+def crossed(samples: Mapping[str, Any], wanted: HoldOut, fits: fit.Settings) -> list[dict[str, Any]]:
+    """Predictions of each split's test rows by a model of its training rows."""
+    return fit.cross(samples, splits_of(samples, wanted), fits, wanted.level)
 
 
 def unseen(samples: Mapping[str, Any], model: Mapping[str, Any], level: float) -> list[dict[str, Any]]:
@@ -196,7 +205,7 @@ def evaluate(
         answers = unseen(samples, model, wanted.level)
         how = "the model in the file, on rows it was not fitted on"
         if not answers:
-            fits = replace(fits, regression="analytic" if model["base"] else model["regression"])
+            fits = replace(fits, regression=BEST if model["base"] else model["regression"])
             how = f"all rows trained the model in the file, so {fits.regression} models were fitted anew: "
     if not answers:
         answers = crossed(samples, wanted, fits)

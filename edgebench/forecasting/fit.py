@@ -3,8 +3,8 @@
   fit_all      samples -> one model of plain numbers (no pickles), with intervals from held-out rows
   cross        a model per split, fitted on its training rows, predicting its test rows: for evaluations
 
-The regression `analytic` is the machine's own arithmetic (designs.py), fitted by non-negative least squares on
-relative errors (solve.py): all coefficients are >= 0, so a longer prompt or answer never takes less time.
+The regression `analytic` is the machine's own arithmetic (designs.py), fitted by non-negative least squares
+on relative errors (solve.py): all coefficients are >= 0, so a longer prompt or answer never takes less time.
 Others (regressors.py): linear, polynomial, random_forest, xgboost. `best`, the default, takes for each
 quantity the one whose error is least on rows that were held out, all of it inside the training rows; the spec
 keeps what each of them erred. With a base, a model of another machine is transferred: base prediction x ratio
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ TREES = ("random_forest", "xgboost")
 # Trees know nothing of lengths they have not seen, and take seconds to load: tried where the others err more.
 GOOD_ENOUGH = 0.02
 CALIBRATIONS = (SHRUNK, "two_parameter", "simple_scaling")  # what `chosen` chooses from
-FACTS = ("model", "board", "data", "engine", "energy_scope", "no_energy_reason", "simulated_power")
+FACTS = ("data", "engine", "input_tokens_known", "energy_scope", "no_energy_reason", "simulated_power")
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,9 @@ class Settings:
     regression: str = BEST
     base: Mapping[str, Any] | None = None  # transfer this model of another machine
     method: str = CHOSEN  # of the transfer
+    designs: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict
+    )  # quantity -> options of its design
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,12 @@ class Task:
     engine: str | None
     base: Floats | None = None  # (n,): what the base says of these rows
     base_options: Mapping[str, Any] | None = None  # of the base's design for this quantity
+    options: Mapping[str, Any] | None = None  # of the one design that may be taken
 
     def part(self, kept: Mask) -> Task:
         """Some of the rows."""
         base = None if self.base is None else self.base[kept]
-        return Task(
-            self.target, self.x[kept], self.y[kept], self.fold[kept], self.engine, base, self.base_options
-        )
+        return replace(self, x=self.x[kept], y=self.y[kept], fold=self.fold[kept], base=base)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def fit_analytic(task: Task) -> tuple[dict[str, Any], Floats]:
     tokens = tokens_of(task.target, rows)
     designs, kinds = [], []
     for lean in [False] if task.base is None else [True, False]:
-        own = design_options(task.target, task.x[:, 0], task.engine, timed)
+        own = [dict(task.options)] if task.options else None
+        own = own or design_options(task.target, task.x[:, 0], task.engine, timed)
         if lean and task.base_options is not None:
             own = [dict(task.base_options)]
         for options in own:
@@ -239,8 +242,10 @@ def fit_model(samples: Mapping[str, Any], rows: Sequence[int], settings: Setting
     model: dict[str, Any] = {
         "kind": KIND,
         "schema_version": SCHEMA_VERSION,
-        **{name: samples.get(name) for name in FACTS},
+        "model": samples["model"],
         "regression": TRANSFER if base else settings.regression,
+        "board": samples["board"],
+        **{name: samples.get(name) for name in FACTS},
         "base": base,
         "ranges": ranges_of(counts),
         "targets": {},
@@ -254,7 +259,7 @@ def fit_model(samples: Mapping[str, Any], rows: Sequence[int], settings: Setting
         if len(places) == 0 or (base is None and len(np.unique(group[places])) < GROUPS_LEAST):
             continue
         task = make_task(target, model, counts[places], measured[places], fold[places])
-        fitted = fit_target(task, settings)
+        fitted = fit_target(replace(task, options=settings.designs.get(target)), settings)
         for place in chosen[places[~fitted.kept]].tolist():
             where = {"target": target, "row": place, "where": samples["where"][place]}
             model["outliers"].append({**where, "value": samples["measured"][target][place]})
@@ -323,5 +328,3 @@ def cross(
         named = {name: split[name] for name in split if name != "train"}
         answers.append({**named, "outliers": model["outliers"], "predicted": found})
     return answers
-
-

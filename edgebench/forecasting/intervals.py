@@ -91,7 +91,9 @@ def intervals_of(
         # Half widths are shares of the prediction, so the errors that make them are, too.
         interval = make_interval(counts[known], truth / guess - 1, group[known])
         mape = float(100 * np.mean(np.abs(guess / truth - 1)))
-        intervals[name] = {**interval, "rows": int(known.sum()), "held_out_mape_percent": mape}
+        cells = len(np.unique(group[known]))
+        counted = {"rows": int(known.sum()), "cells": cells, "held_out_mape_percent": mape}
+        intervals[name] = {**interval, **counted}
     return intervals
 
 

@@ -16,7 +16,6 @@ tokens per second or total.
 
 from __future__ import annotations
 
-import csv
 import difflib
 import gzip
 import hashlib
@@ -30,10 +29,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, TextIO
+from typing import Any
 
 from edgebench.errors import UserError
-from edgebench.forecasting.quantities import LLAMA_CPP
+from edgebench.forecasting.quantities import LLAMA_CPP, UNKNOWN_INPUT
+from edgebench.records.csv_text import rows_of
 from edgebench.records.jsonl import read_jsonl, sha256_of
 
 LOG = logging.getLogger("token2metrics")
@@ -81,6 +81,7 @@ UNITLESS = {
 }
 NAMES = ("model_name", "model", "model_id")
 BOARDS = ("device_name", "board", "device")
+BOARD_FOLDER = "tegra"  # of the default places, beside "server"
 ENGINES = ("framework", "engine", "backend")
 SUBJECTS = ("subject", "subset", "category")  # questions of one kind; samples are drawn per subject
 # Rails of the sweeps that publish powers beside energies [mW]; without energies, power x time gives them.
@@ -92,14 +93,26 @@ RAIL_MW = {
 ONE_HERTZ = {"energy_per_token_j", "energy_per_token", "monitoring_time"}
 MEAN_POWER_W = "avg_power_w"
 # A log of one power reading per line, whose request is named with its lengths: …_in1024_out1_…
-POWER_LOG = {"Power_W", "Elapsed_Seconds", "Subject"}
+POWER_LOG = {"power_w", "elapsed_seconds", "subject"}
 LOGGED_LENGTHS = re.compile(r"(?:^|_)in(\d+)_out(\d+)(?:_|$)")
 PARALLEL = ("ps_factor", "parallel_scaling", "n_parallel")  # answers that are decoded together
 TIMES = ("prefill_ms", "decode_ms", "total_ms")
+SECONDS_AT_MOST = 60.0
 ENERGIES = ("prefill_energy_joule", "decode_energy_joule", "total_energy_joule")
 NEARLY_SURE = 0.85  # likeness of a column's name to one we read
+UNNAMED = "model"  # of a table that names none, until its file does
+# Both spellings, because a delimiter is found by the header as it stands in the file.
+KNOWN_COLUMNS = frozenset(
+    form(name)
+    for name in (
+        *(name for places in QUANTITIES.values() for name, _ in places),
+        *(name for names in UNITLESS.values() for name in names),
+        *NAMES,
+        *SUBJECTS,
+    )
+    for form in (str.lower, str.upper, str.title)
+)
 SAMPLES_LEAST = 2  # a window shorter than two sample periods holds no measurement of its energy
-CELL_LIMIT_BYTE = 1 << 27  # generated texts stand in some tables
 
 
 @dataclass(frozen=True)
@@ -145,47 +158,107 @@ def unit_of(rows: Sequence[Mapping[str, Any]], column: str, quantity: str) -> fl
 
     UserError where neither does.
     """
-    guesses = []
-    for row in rows:
-        value, rate = number(row.get(column)), number(row.get("tokens_per_second"))
-        total = number(row.get("total_time_ms"))
-        tokens = number(row.get("output_tokens"))
-        if not value or value <= 0:
-            continue
-        if total and total > 0 and quantity != "prefill_ms":
-            guesses.append(math.log(total / value))
-        elif rate and rate > 0 and tokens and tokens > 1 and quantity != "prefill_ms":
-            guesses.append(math.log(1000 * tokens / rate / value))
+    columns = rows[0] if rows else {}
     if quantity == "prefill_ms":
         # The prefill alone proves nothing: it is in the unit of the table's other time.
         for other, names in (("decode_ms", UNITLESS["decode_ms"]), ("total_ms", UNITLESS["total_ms"])):
-            found = next((name for name in names if rows and name in rows[0]), None)
+            found = next((name for name in names if name in columns), None)
             if found:
                 return unit_of(rows, found, other)
+        return unit_of_first_token(rows, column)
+    guesses = []
+    for row in rows:
+        value, rate = number(row.get(column)), number(row.get("tokens_per_second"))
+        total = total_ms(row)
+        tokens = number(row.get("output_tokens"))
+        if not value or value <= 0:
+            continue
+        if total and total > 0:
+            guesses.append(math.log(total / value))
+        elif rate and rate > 0 and tokens and tokens > 1:
+            guesses.append(math.log(1000 * tokens / rate / value))
     if not guesses:
-        raise UserError(
-            f"column {column} has no unit, and no tokens_per_second or total_time_ms tells it;"
-            " rename times by their unit, such as decode_ms or decode_s"
-        )
+        raise no_unit(column)
     return 1e3 if median(guesses) > math.log(1000) / 2 else 1.0
+
+
+def total_ms(row: Mapping[str, Any]) -> float | None:
+    """The row's total time, where a column says its unit."""
+    place = column_of("total_ms", list(row))
+    found = number(row.get(place[0])) if place else None
+    return None if found is None or place is None else found * place[1]
+
+
+def unit_of_first_token(rows: Sequence[Mapping[str, Any]], column: str) -> float:
+    """Factor to ms of a time to the first token that stands beside a total alone.
+
+    It cannot be longer than the total, and no engine answers within 1 ms; between, a value below 60 is taken
+    to be in seconds if a thousand times it still leaves the total room for the other tokens.
+    """
+    pairs = [(value, total_ms(row)) for row in rows if (value := number(row.get(column))) and value > 0]
+    if not pairs or all(total is None for _, total in pairs):
+        raise no_unit(column)
+    too_long = sum(total is not None and 1000 * value > total for value, total in pairs)
+    if too_long > len(pairs) / 10:
+        return 1.0
+    return 1e3 if median(value for value, _ in pairs) < SECONDS_AT_MOST else 1.0
+
+
+def no_unit(column: str) -> UserError:
+    """What to do about a time whose unit nothing tells."""
+    return UserError(
+        f"column {column} has no unit, and no tokens_per_second or total_time_ms tells it;"
+        " rename times by their unit, such as decode_ms or decode_s"
+    )
 
 
 # --- tables ---
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """Rows of a CSV, Excel or JSON file, whatever their columns."""
-    if path.suffix.lower() in (".xlsx", ".xlsm"):
-        return excel_rows(path)
-    if path.suffix.lower() == ".json":
-        return json_rows(path)
-    csv.field_size_limit(CELL_LIMIT_BYTE)
-    try:
-        with open_text(path) as text:
-            rows = csv.DictReader(text)
-            return [{(k or "").strip(): v for k, v in row.items() if k is not None} for row in rows]
-    except (UnicodeDecodeError, csv.Error) as exc:
-        raise UserError(f"{path}: not readable as UTF-8 CSV ({exc}); save it as CSV UTF-8") from exc
+    """Rows of a CSV, Excel or JSON file, whatever their columns; names of columns in one form."""
+    suffix = path.suffix.lower()
+    if suffix in (".xlsx", ".xlsm"):
+        rows = excel_rows(path)
+    elif suffix == ".json":
+        rows = json_rows(path)
+    else:
+        rows = csv_rows(path)
+    return [{one_form(name): value for name, value in row.items()} for row in rows]
+
+
+def one_form(name: object) -> str:
+    """A column's name as QUANTITIES writes it.
+
+    >>> one_form(" Input Tokens"), one_form("TTFT-ms"), one_form("Total time (ms)")
+    ('input_tokens', 'ttft_ms', 'total_time_ms')
+    """
+    return re.sub(r"[^0-9a-z]+", "_", str(name or "").casefold()).strip("_")
+
+
+def csv_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a CSV file, packed or not, with any delimiter; in decimal commas where it is a semicolon."""
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        content = gzip.decompress(content)
+    lines = [cells for _, cells in rows_of(path, content, KNOWN_COLUMNS)]
+    if not lines:
+        return []
+    header, *lines = lines
+    first = b";" in content.split(b"\n", 1)[0]
+    return [
+        {name: decimal_point(cell) if first else cell for name, cell in zip(header, cells, strict=False)}
+        for cells in lines
+    ]
+
+
+def decimal_point(cell: str) -> str:
+    """A number as programs read it; other text as it is.
+
+    >>> decimal_point("12,5"), decimal_point("a,b")
+    ('12.5', 'a,b')
+    """
+    return cell.replace(",", ".") if re.fullmatch(r"\s*-?\d+,\d+\s*", cell) else cell
 
 
 def fold_power_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], float]:
@@ -196,9 +269,9 @@ def fold_power_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[list[
     """
     logged: dict[tuple[str, str], list[tuple[float, float, int]]] = defaultdict(list)
     for place, row in enumerate(rows, 2):
-        at_s, watt = number(row["Elapsed_Seconds"]), number(row["Power_W"])
+        at_s, watt = number(row["elapsed_seconds"]), number(row["power_w"])
         if at_s is not None and watt is not None:
-            logged[(model_name(row), str(row["Subject"]))].append((at_s, watt, place))
+            logged[(model_name(row), str(row["subject"]))].append((at_s, watt, place))
     gaps = [b[0] - a[0] for log in logged.values() for a, b in pairwise(log)]
     period_s = median(gaps) if gaps else 0.0
     folded = []
@@ -213,13 +286,6 @@ def fold_power_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[list[
     return folded, period_s
 
 
-def open_text(path: Path) -> TextIO:
-    """A text file, packed or not."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
-
-
 def excel_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of the first sheet whose header names token counts."""
     import openpyxl
@@ -231,7 +297,7 @@ def excel_rows(path: Path) -> list[dict[str, Any]]:
     seen: list[str] = []
     for sheet in book.worksheets:
         lines = sheet.iter_rows(values_only=True)
-        header = [str(cell or "").strip() for cell in next(lines, ())]
+        header = [one_form(cell) for cell in next(lines, ())]
         seen += [name for name in header if name]
         if column_of("output_tokens", header) or column_of("input_tokens", header):
             return [
@@ -324,9 +390,14 @@ def table_rows(path: Path, assumed: int | None, period_s: float | None) -> list[
         period_s = logged_s if period_s is None else period_s
     places = table_factors(path, raw)
     if "input_tokens" not in places and assumed is None:
-        columns = list(raw[0])
-        raise UserError(
-            f"{path}: {missing_column('input_tokens', columns)}; --assume-input-tokens N gives all rows one"
+        missing = missing_column("input_tokens", list(raw[0]))
+        if "is it" in missing:
+            raise UserError(f"{path}: {missing}; --assume-input-tokens N gives all rows one")
+        LOG.info(
+            "%s: %s: decode is learnt against output tokens, prefill and total as these requests' own,"
+            " whatever the prompt; --assume-input-tokens N gives all rows one length",
+            path,
+            missing,
         )
     period_s = period_s if period_s is not None else (1.0 if ONE_HERTZ & set(raw[0]) else None)
     rows = []
@@ -347,8 +418,8 @@ def table_row(
     flags = []
     tokens_in, tokens_out = count(values.get("input_tokens")), count(values.get("output_tokens"))
     if tokens_in is None and "input_tokens" not in values:
-        tokens_in = assumed
-        flags.append("assumed_input_tokens")
+        tokens_in = UNKNOWN_INPUT if assumed is None else assumed
+        flags.append("unknown_input_tokens" if assumed is None else "assumed_input_tokens")
     if "output_tokens" not in values:
         tokens_out = 1  # a sweep of prompts: the time to the first token is all there is
         values["prefill_energy_joule"] = values.get("prefill_energy_joule") or values.get(
@@ -428,9 +499,8 @@ def engine_name(line: Mapping[str, Any]) -> str | None:
 
 def model_name(line: Mapping[str, Any]) -> str:
     """Model and quantization as one name; "DeepSeek_R1_Distill_Qwen_1.5B" and its dashed form are one."""
-    lowered = {str(name).lower(): value for name, value in line.items()}
-    name = (first_text(lowered, NAMES) or "model").replace("_", "-").replace("DSR1-", "DeepSeek-R1-Distill-")
-    quantization = first_text(lowered, ("quantization",))
+    name = (first_text(line, NAMES) or UNNAMED).replace("_", "-").replace("DSR1-", "DeepSeek-R1-Distill-")
+    quantization = first_text(line, ("quantization",))
     return f"{name} {quantization}" if quantization and quantization not in name else name
 
 
@@ -498,7 +568,8 @@ def finish_row(row: dict[str, Any], board: str | None) -> dict[str, Any]:
     row = {"kind": "measurement", "schema_version": 1, **row, "flags": flags, "board": board or row["board"]}
     row["group"] = f"{row['input_tokens']}x{row['output_tokens']}"
     # The values, not the place: the same measurement in two files is the same measurement.
-    values = [row["model"], *(row[name] for name in ("input_tokens", "output_tokens", *TIMES, *ENERGIES))]
+    name = UNNAMED if "named_after_file" in flags else row["model"]
+    values = [name, *(row[name] for name in ("input_tokens", "output_tokens", *TIMES, *ENERGIES))]
     row["row_sha256"] = hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
     return row
 
@@ -524,17 +595,19 @@ def read_file(path: Path, reading: Reading) -> list[dict[str, Any]]:
         rows = jsonl_rows(path)
     else:
         rows = table_rows(path, reading.assume_input_tokens, reading.sample_period_s)
-    return [
-        finish_row(row, reading.board) | {"source_sha256": row.get("source_sha256", digest)} for row in rows
-    ]
+    return [row | {"source_sha256": row.get("source_sha256", digest)} for row in rows]
 
 
 def read_measurements(paths: Sequence[Path], reading: Reading | None = None) -> list[dict[str, Any]]:
     """Tidy rows of all files; the log says what was left out. Raises UserError, OSError, EOFError."""
-    rows = [row for path in paths for row in read_file(path, reading or Reading())]
-    reasons = Counter(reason for row in rows if (reason := usable(row)))
-    for reason, times in reasons.items():
-        LOG.info("left out %d of %d rows: %s", times, len(rows), reason)
+    files = {path: read_file(path, reading or Reading()) for path in paths}
+    name_by_file(files)
+    rows = [finish_row(row, (reading or Reading()).board) for found in files.values() for row in found]
+    for what, times in (left_out := reasons_left_out(rows)).items():
+        LOG.info("left out %d of %d rows: %s", times, len(rows), what)
+    negative = Counter(name for row in rows for name in (*TIMES, *ENERGIES) if (row[name] or 0) < 0)
+    for name, times in negative.items():
+        LOG.info("left out %d of %d values of %s: below zero", times, len(rows), name)
     flagged = Counter(
         flag
         for row in rows
@@ -545,5 +618,47 @@ def read_measurements(paths: Sequence[Path], reading: Reading | None = None) -> 
         LOG.info("flagged %d rows %s: kept out of energy fits", times, flag)
     kept = [row for row in rows if not usable(row)]
     if not kept:
-        raise UserError("no usable rows; check --data")
+        why = "; ".join(f"{times} rows: {what}" for what, times in left_out.items())
+        raise UserError(f"no usable rows ({why}); check --data")
     return kept
+
+
+def reasons_left_out(rows: Sequence[Mapping[str, Any]]) -> Counter[str]:
+    """Why rows cannot be used, and how many."""
+    return Counter(reason for row in rows if (reason := usable(row)))
+
+
+def name_by_file(files: Mapping[Path, Sequence[dict[str, Any]]]) -> None:
+    """Rows of a table that names no model get the name of its file: two files are never one model."""
+    unnamed = [path for path, rows in files.items() if any(row["model"] == UNNAMED for row in rows)]
+    for path, name in file_names(unnamed).items():
+        LOG.info("%s names no model: its rows are the model %s", path, name)
+        for row in files[path]:
+            if row["model"] == UNNAMED:
+                row["model"] = name
+                row["flags"].append("named_after_file")
+
+
+def file_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A name for each file: its stem; where two have the same, with the folder, or with all of the path.
+
+    The file in a folder tegra keeps the bare stem: runs of the board are what is asked for.
+
+    >>> names = file_names([Path("datasets/server/llama_8b.xlsx"), Path("datasets/tegra/llama_8b.csv")])
+    >>> list(names.values())
+    ['llama_8b server', 'llama_8b']
+    """
+    stems = {path: path.name.removesuffix(".gz").rsplit(".", 1)[0] for path in paths}
+    names: dict[Path, str] = {}
+    for path, stem in stems.items():
+        alike = [other for other in paths if stems[other] == stem]
+        folders = {other: other.parent.name for other in alike}
+        if len(alike) == 1 or (
+            folders[path] == BOARD_FOLDER and list(folders.values()).count(BOARD_FOLDER) == 1
+        ):
+            names[path] = stem
+        elif list(folders.values()).count(folders[path]) == 1:
+            names[path] = f"{stem} {folders[path]}".strip()
+        else:
+            names[path] = path.as_posix()
+    return names

@@ -4,11 +4,13 @@ From the held-out predictions of evaluate.py and, for the surface, a model:
   predicted_<quantity>.png   measured against predicted, both logarithmic, the diagonal
   residuals_<quantity>.png   error in percent over prompt and over output tokens, 90 % intervals shaded
   energy_surface.png         predicted Joule over both lengths, with lines of equal cost, the measured cells
+  where_the_time_goes.png    one request's time and energy by what they are spent on, and over answer lengths
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from edgebench.errors import UserError
-from edgebench.forecasting.apply import predict
+from edgebench.forecasting.apply import predict, predict_parts
+from edgebench.forecasting.designs import DESIGNS
+from edgebench.forecasting.quantities import ANALYTIC, PARTS, TIMES, TOTALS
 
 LOG = logging.getLogger("token2metrics")
 LABELS = {
@@ -31,6 +35,8 @@ LABELS = {
 LENGTHS = (("prompt tokens", "input_tokens", 0), ("output tokens", "decode_steps", 1))
 GRID = 40  # points per axis of the surface
 COST_LINES = 8
+TICKS_LEAST, TICKS_MOST = 3, 6
+SHARE_WRITTEN = 6  # percent of a bar that has room for its number
 OKABE_ITO = ("#0072B2", "#D55E00", "#999999")  # told apart by colour-blind readers, too
 
 
@@ -46,15 +52,38 @@ def by_quantity(pairs: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any
     return found
 
 
-def new_figure(columns: int) -> Any:
+def new_figure(columns: int, width: float = 4.6) -> Any:
     """A figure without a display, and its axes."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, columns, figsize=(4.6 * columns, 4.0), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        1, columns, figsize=(width * columns, 4.0), squeeze=False, layout="constrained"
+    )
     return figure, axes[0]
+
+
+def log_ticks(axis: Any, low: float, high: float) -> None:
+    """Plain numbers on a logarithmic axis (`axis.xaxis` or `axis.yaxis`), as few as stand beside each other.
+
+    Powers of ten where the range holds several, else 1, 2 and 5 times them; matplotlib's own labels of a
+    range below a decade lie on each other.
+    """
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
+        ticks = [step * 10**decade for decade in decades for step in steps]
+        ticks = [tick for tick in ticks if low * 0.98 <= tick <= high * 1.02]
+        if len(ticks) >= TICKS_LEAST:
+            break
+    while len(ticks) > TICKS_MOST:
+        ticks = ticks[::2]
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
 def save(figure: Any, path: Path) -> None:
@@ -80,6 +109,9 @@ def draw_predicted(quantity: str, pairs: Sequence[Mapping[str, Any]], path: Path
     axis.plot(ends, ends, "-", lw=1, color=OKABE_ITO[2], label="predicted = measured")
     label = LABELS.get(quantity, quantity)
     axis.set(xscale="log", yscale="log", xlabel=f"measured {label}", ylabel=f"predicted {label}")
+    for one, key in ((axis.xaxis, "measured"), (axis.yaxis, "mean")):
+        values = [pair[key] for pair in pairs if pair[key] > 0]
+        log_ticks(one, min(values), max(values))
     axis.legend(fontsize=8)
     save(figure, path)
 
@@ -103,6 +135,8 @@ def draw_residuals(quantity: str, pairs: Sequence[Mapping[str, Any]], path: Path
             axis.legend(fontsize=8)
         axis.axhline(0, lw=1, color=OKABE_ITO[2])
         axis.set(xscale="log", xlabel=name, ylabel=f"{LABELS.get(quantity, quantity)}: error [%]")
+        if lengths := [pair[column] + first for pair in kept]:
+            log_ticks(axis.xaxis, min(lengths), max(lengths))
     save(figure, path)
 
 
@@ -137,15 +171,166 @@ def draw_surface(
         axis.legend(fontsize=8)
     title = f"{model['model']}{', simulated power' if model['simulated_power'] else ''}"
     axis.set(xscale="log", yscale="log", xlabel="prompt tokens", ylabel="output tokens", title=title)
+    log_ticks(axis.xaxis, prompt[0], prompt[-1])
+    log_ticks(axis.yaxis, output[0], output[-1])
     save(figure, out)
 
 
-def draw_all(pairs: Sequence[dict[str, Any]], outdir: Path, model: Mapping[str, Any] | None = None) -> None:
-    """Every chart there is data for, as PNG files in a folder; with a model its energy surface, too."""
+# --- where the time goes ---
+
+# What a design's named columns are, in words; bands are the tokens or steps themselves.
+PART_OF = {
+    "constant": "start",
+    "per_token_pair": "attention",
+    "per_context_token": "attention",
+    "base": "base model",
+}
+COLOURS = {
+    "prefill": "#0072B2",
+    "prefill: start": "#88CCEE",
+    "prefill: tokens": "#0072B2",
+    "prefill: tiles": "#56B4E9",
+    "prefill: attention": "#004466",
+    "decode": "#D55E00",
+    "decode: steps": "#D55E00",
+    "decode: start": "#F5C4A0",
+    "decode: attention": "#8A3D00",
+}
+
+
+def part_of(column: str) -> str:
+    """What a named column of a design is paid for.
+
+    >>> part_of("constant"), part_of("per_tile_of_128"), part_of("per_context_token")
+    ('start', 'tiles', 'attention')
+    """
+    return PART_OF.get(column, "tiles" if "tile" in column or "micro_batch" in column else column)
+
+
+def spent_on(model: Mapping[str, Any], prompt: int, output: int) -> dict[str, dict[str, float]]:
+    """Total -> part -> how much of it, for one request: times [ms] and energies [J] of both phases.
+
+    A time is parted further where an analytic fit knows by what it is spent; an energy into its phases.
+    """
+    counts = np.array([[prompt, output - 1]], float)
+    found = predict_parts(model, counts)
+    x = np.column_stack([counts, np.zeros((1, 2))])
+    totals: dict[str, dict[str, float]] = {}
+    for total, phases in PARTS.items():
+        if not set(phases) <= set(found):
+            continue
+        totals[total] = {}
+        for phase in phases:
+            name, spec = phase.split("_")[0], model["targets"].get(phase, {})
+            value = float(found[phase][0])
+            if phase in TIMES and spec.get("regressor") == ANALYTIC and "base" not in spec["names"]:
+                columns, names = DESIGNS[phase](x, spec["options"])
+                each = columns[0] * np.asarray(spec["coefficients"])
+                words = [
+                    *map(part_of, names),
+                    *["steps" if name == "decode" else "tokens"] * (len(each) - len(names)),
+                ]
+                for word, one in zip(words, each, strict=True):
+                    key = f"{name}: {word}"
+                    totals[total][key] = totals[total].get(key, 0.0) + float(one if value else 0.0)
+            else:
+                totals[total][name] = value
+    return totals
+
+
+def draw_where_the_time_goes(model: Mapping[str, Any], prompt: int, output: int, path: Path) -> None:
+    """One request's time and energy as bars of their parts; beside it both phases over answer lengths."""
+    totals = spent_on(model, prompt, output)
+    if not totals:
+        raise UserError("the model has no phases to tell apart: it was trained on totals alone")
+    figure, axes = new_figure(2, 5.4)
+    bars, curve = axes
+    labelled: set[str] = set()
+    for place, (total, parts) in enumerate(totals.items()):
+        whole, left = sum(parts.values()), 0.0
+        for name, value in parts.items():
+            share = 100 * value / whole if whole else 0.0
+            label = name if name not in labelled and share > 0 else None
+            labelled.add(name)
+            bars.barh(place, share, left=left, color=COLOURS.get(name, "#999999"), label=label, height=0.55)
+            if share >= SHARE_WRITTEN:
+                bars.text(
+                    left + share / 2,
+                    place,
+                    f"{share:.0f} %",
+                    ha="center",
+                    va="center",
+                    color="white",
+                    fontsize=9,
+                )
+            left += share
+        unit = "ms" if total in TOTALS[:1] else "J"
+        bars.text(0, place + 0.36, f"{LABELS[total].split(' [')[0]}: {whole:,.4g} {unit}", fontsize=9)
+    bars.set(yticks=[], xlim=(0, 100), xlabel="share [%]", ylim=(-0.5, len(totals) - 0.2))
+    bars.set_title(f"{model['model']}: {prompt:,} tokens in, {output:,} out", fontsize=10)
+    bars.legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
+    draw_over_outputs(model, prompt, output, curve)
+    if model["simulated_power"]:
+        figure.suptitle("energies are of simulated power, not of a measurement", fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(figure, path)
+
+
+def draw_over_outputs(model: Mapping[str, Any], prompt: int, output: int, axis: Any) -> None:
+    """Both phases of a prompt over the length of its answer, stacked, this request's marked."""
+    high = max(output, int(model["ranges"]["high"][1]), 2)
+    lengths = sorted({round(value) for value in np.geomspace(1, high, GRID)} | {output})
+    counts = np.array([[prompt, one - 1] for one in lengths], float)
+    found = predict_parts(model, counts)
+    prefill, decode = (found.get(name, np.zeros(len(lengths))) / 1000 for name in TIMES)
+    axis.fill_between(lengths, 0, prefill, color=COLOURS["prefill"], alpha=0.85, label="prefill")
+    axis.fill_between(lengths, prefill, prefill + decode, color=COLOURS["decode"], alpha=0.85, label="decode")
+    axis.axvline(output, color="black", lw=1, ls="--")
+    axis.annotate(
+        f"{output:,}",
+        (output, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(3, -12),
+        textcoords="offset points",
+        fontsize=8,
+    )
+    equal = int(np.argmin(np.abs(decode - prefill)))
+    title = (
+        f"as long to read as to write at {lengths[equal]:,} tokens out"
+        if decode[-1] > prefill[-1]
+        else "reading takes longer throughout"
+    )
+    axis.set(xscale="log", yscale="log", xlabel="output tokens", ylabel="latency [s]")
+    whole = prefill + decode
+    axis.set_xlim(1, lengths[-1])
+    axis.set_ylim(max(float(whole.min()) / 3, 1e-6), float(whole.max()) * 1.3)
+    log_ticks(axis.xaxis, 1, lengths[-1])
+    log_ticks(axis.yaxis, *axis.get_ylim())
+    axis.set_title(title, fontsize=10)
+    axis.legend(fontsize=8, loc="upper left")
+
+
+def draw_all(
+    pairs: Sequence[dict[str, Any]], outdir: Path, model: Mapping[str, Any] | None = None
+) -> list[Path]:
+    """Every chart there is data for, and with a model its own, as PNG files in a folder; returns them."""
     quantities = by_quantity(pairs)
     outdir.mkdir(parents=True, exist_ok=True)
+    drawn = []
     for quantity, mine in quantities.items():
-        draw_predicted(quantity, mine, outdir / f"predicted_{quantity}.png")
-        draw_residuals(quantity, mine, outdir / f"residuals_{quantity}.png")
+        drawn += [outdir / f"predicted_{quantity}.png", outdir / f"residuals_{quantity}.png"]
+        draw_predicted(quantity, mine, drawn[-2])
+        draw_residuals(quantity, mine, drawn[-1])
     if model is not None:
         draw_surface(model, quantities, outdir / "energy_surface.png")
+        drawn += [outdir / "energy_surface.png"] if (outdir / "energy_surface.png").exists() else []
+        if spent_on(model, *typical(pairs)):
+            drawn.append(outdir / "where_the_time_goes.png")
+            draw_where_the_time_goes(model, *typical(pairs), drawn[-1])
+    return drawn
+
+
+def typical(pairs: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Median prompt and output tokens of some predictions."""
+    prompts, outputs = (sorted(pair[name] for pair in pairs) for name in ("input_tokens", "decode_steps"))
+    return int(prompts[len(prompts) // 2]), int(outputs[len(outputs) // 2]) + 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +30,6 @@ NO_ENERGY = {
 }
 # A phase known at this share of the rows or more is fitted, instead of the total.
 PHASES_ENOUGH = 2 / 3
-UNNAMED = "model"  # what measurements.py calls the model of a table without such a column
 # Names the model sizes are called by, where more than one name has the size in it.
 SHORT_NAMES = {
     "1.5b": "deepseek-r1-distill-qwen-1.5b",
@@ -39,34 +39,60 @@ SHORT_NAMES = {
 }
 
 
-def find_model(asked: str, names: Sequence[str]) -> str:
+def find_model(asked: str, names: Sequence[str], flag: str = "--model") -> str:
     """The one name that is meant: itself, a short name, or the only name that has it as a part.
 
-    >>> find_model("q4_0", ["llama Q4_0", "llama Q6_K"])
-    'llama Q4_0'
+    A size is no part of another size, and stands in file names with an underscore.
+
+    >>> find_model("q4_0", ["llama Q4_0", "llama Q6_K"]), find_model("8B", ["qwen-1.8B", "llama_8b"])
+    ('llama Q4_0', 'llama_8b')
+    >>> find_model("1.5B", ["qwen_1_5b", "qwen_14b"])
+    'qwen_1_5b'
     """
     folded = {name.casefold(): name for name in names}
     wanted = asked.casefold().replace("_", "-") if asked.casefold() not in folded else asked.casefold()
     for exact in (asked.casefold(), wanted, SHORT_NAMES.get(wanted, "")):
         if exact in folded:
             return folded[exact]
-    parts = asked.casefold().split()
-    within = [name for fold, name in folded.items() if all(part in fold for part in parts)]
-    if len(within) == 1:
-        return within[0]
+    parts = plain(asked).split()
+    within = [name for name in names if all(is_part(part, plain(name)) for part in parts)]
+    # The same file name in the default places: the board's is meant, the server's has "server" behind it.
+    boards = [name for name in within if f"{name} server" in within] or within
+    if len(boards) == 1:
+        if len(within) > 1:
+            LOG.info("%s %s: %s is taken, not %s", flag, asked, boards[0], f"{boards[0]} server")
+        return boards[0]
     if within:
-        raise UserError(f"--model {asked} is not one model: {', '.join(within)}; name one of them")
+        raise UserError(f"{flag} {asked} is not one model: {', '.join(within)}; name one of them")
     near = difflib.get_close_matches(asked.casefold(), list(folded), 1, 0.3)
     hint = f"; did you mean {folded[near[0]]}?" if near else "."
     raise UserError(f"no model {asked}{hint} There are: {', '.join(names)}")
 
 
+def plain(name: str) -> str:
+    """A name whose sizes are written in one way.
+
+    >>> plain("Qwen_1_5B")
+    'qwen_1.5b'
+    """
+    return re.sub(r"(?<![0-9.])(\d+)[_p](\d+)b(?![0-9a-z])", r"\1.\2b", name.casefold())
+
+
+def is_part(part: str, name: str) -> bool:
+    """Whether a name has a part; a number in it is a whole one.
+
+    >>> is_part("8b", "qwen-1.8b"), is_part("8b", "llama-8b-q4")
+    (False, True)
+    """
+    before = r"(?<![0-9.])" if part[:1].isdigit() else ""
+    return re.search(before + re.escape(part), name) is not None
+
+
 def choose_rows(rows: Sequence[dict[str, Any]], asked: str, board: str | None) -> list[dict[str, Any]]:
     """The rows of one model on one board, energies of one kind."""
     names = sorted({str(row["model"]) for row in rows})
-    if names == [UNNAMED] and asked != UNNAMED:
-        LOG.info("the data names no model; all of it is taken to be of %s", asked)
-        rows, names = [{**row, "model": asked} for row in rows], [asked]
+    if len(names) == 1 and all("named_after_file" in row["flags"] for row in rows):
+        rows, names = named_as_asked(rows, names[0], asked)
     name = find_model(asked, names)
     mine = [row for row in rows if row["model"] == name]
     boards = sorted({str(row["board"]) for row in mine if row["board"]})
@@ -89,6 +115,20 @@ def choose_rows(rows: Sequence[dict[str, Any]], asked: str, board: str | None) -
             " give these files apart"
         )
     return mine
+
+
+SIZE = re.compile(r"(?<![0-9.])\d+(?:\.\d+)?b(?![0-9a-z])")  # 8b, 1.5b
+
+
+def named_as_asked(
+    rows: Sequence[dict[str, Any]], stem: str, asked: str
+) -> tuple[Sequence[dict[str, Any]], list[str]]:
+    """One file without a name, and the name asked for: it is the file's, unless that says another size."""
+    sizes, wanted = SIZE.findall(plain(stem)), SIZE.findall(plain(asked))
+    if any(is_part(part, plain(stem)) for part in [plain(asked)]) or (sizes and wanted):
+        return rows, [stem]
+    LOG.info("the data names no model; all of it is taken to be of %s", asked)
+    return [{**row, "model": asked} for row in rows], [asked]
 
 
 def may_teach_energy(row: Mapping[str, Any]) -> bool:
@@ -144,6 +184,7 @@ def make_samples(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "model": rows[0]["model"],
         "board": boards[0] if boards else None,
         "engine": engine_of(rows),
+        "input_tokens_known": not all("unknown_input_tokens" in row["flags"] for row in rows),
         "data": [{"file": name, "sha256": digest} for name, digest in sorted(files.items())],
         "energy_scope": scopes[0] if has_energy and scopes else None,
         "no_energy_reason": None if has_energy else why_no_energy(rows),

@@ -26,6 +26,7 @@ Ints = NDArray[np.int64]
 
 SMOOTHINGS = (1e3, 10.0, 0.1, 1e-2, 1e-4)  # per row; the first leaves nearly one straight line
 NEARLY_BEST = 0.01  # among designs this close, relative, the simplest
+NO_DIFFERENCE = 1e-5  # of relative errors: no clock tells it
 CLIP = 5.0
 LENGTHS_LEAST, LENGTHS_MOST = 4, 40  # of a grid of prompt lengths
 RIDGE = 1e-13  # of the mean square of a column: keeps the triangle real, changes no figure
@@ -159,7 +160,7 @@ def choose(errors: Floats, tolerant: bool) -> int:
         return int(np.argmin(errors.mean(axis=1)))
     limit = CLIP * float(np.median(errors, axis=1).min())
     score = np.minimum(errors, limit).mean(axis=1) if limit > 0 else errors.mean(axis=1)
-    return int(np.flatnonzero(score <= (1 + NEARLY_BEST) * score.min())[0])
+    return int(np.flatnonzero(score <= (1 + NEARLY_BEST) * score.min() + NO_DIFFERENCE)[0])
 
 
 def between_lengths(
@@ -215,7 +216,5 @@ def _solve_problem(problem: Problem) -> Solution:
         coefficients=choice.solved.tolist(),
         standard_errors=jackknife.tolist(),
         held_out=held_out,
-        between_lengths=between_lengths(
-            columns, y, problem.length[problem.place], penalty, choice.smoothing
-        ),
+        between_lengths=between_lengths(columns, y, problem.length[problem.place], penalty, choice.smoothing),
     )

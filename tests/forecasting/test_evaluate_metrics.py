@@ -1,14 +1,15 @@
 """Held-out scores, transfers, benchmark, charts and cards: what they print and write."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from companions import token2metrics as door
 from edgebench.errors import UserError
 from edgebench.forecasting import plots, published, transfer
+from edgebench.forecasting.apply import predict
 from edgebench.forecasting.card import card_of
 from edgebench.forecasting.evaluate import (
     HoldOut,
@@ -18,7 +19,7 @@ from edgebench.forecasting.evaluate import (
     length_splits,
     row_splits,
 )
-from edgebench.forecasting.fit import Settings, fit_all, predict
+from edgebench.forecasting.fit import Settings, fit_all
 from edgebench.forecasting.model_file import read_model, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +51,7 @@ def samples() -> dict[str, Any]:
 
 
 def test_repeats_of_a_cell_never_stand_on_both_sides(samples: dict[str, Any]) -> None:
-    splits = cell_splits(samples, 5, 0) + length_splits(samples)
+    splits = cell_splits(samples, 5, 0) + length_splits(samples, 5, 0)
     splits += row_splits(samples, HoldOut(train_rows=9, seeds=4))
     splits += row_splits(samples, HoldOut(per_subject=2, seeds=4))
     for split in splits:
@@ -96,18 +97,19 @@ def test_a_known_ratio_makes_a_model_without_runs_and_without_intervals(
 ) -> None:
     base = tmp_path / "base.json"
     write_model(base, fit_all(samples, Settings()))
-    flags = ["--model", "board model", "--output", str(tmp_path), "--json"]
-    assert transfer.main(["--base", str(base), *flags, "--scale-factor", "2"]) == 0
-    path = Path(json.loads(capsys.readouterr().out)["model"])
+    asked = transfer.Calibration(base, "board model", scale_factor=2.0, output=tmp_path)
+    path, _ = transfer.calibrated(asked, transfer.read_base(base), None)
     one, two = (predict(read_model(file), [(100, 50)])[0] for file in (base, path))
     assert (
         two["total_ms"]["mean"] == pytest.approx(2 * one["total_ms"]["mean"])
         and two["total_ms"]["low"] is None
     )
-    assert transfer.main(["--base", str(base), *flags]) == 1
+    with pytest.raises(UserError, match="itself a transfer"):
+        transfer.read_base(path)
+    with pytest.raises(SystemExit):
+        door.main(["calibrate", "--base", str(base), "--model", "m", "--scale-factor", "0"])
+    assert door.main(["calibrate", "--base", str(base), "--model", "m"]) == 1
     assert "--scale-factor" in capsys.readouterr().err
-    assert transfer.main(["--base", str(path), *flags, "--scale-factor", "2"]) == 1
-    assert "itself a transfer" in capsys.readouterr().err
 
 
 def test_the_published_model_is_what_was_published() -> None:
@@ -115,4 +117,5 @@ def test_the_published_model_is_what_was_published() -> None:
     # 129 prompt tokens are padded to 256: 6.64521e-7 * 256^2 + 2.90355e-4 * 256 + 0.103808 s.
     assert published.prefill_ms(model, 129, 1) == pytest.approx(221.69, abs=0.01)
     assert published.decode_ms(model, 100, 10) == pytest.approx(1004.56, abs=0.01)
-    assert published.main(["--data-dir", str(ROOT / "docs")]) == 1
+    with pytest.raises(UserError, match="--data-dir"):
+        published.run_benchmark(published.Asked(ROOT / "docs"))

@@ -100,7 +100,7 @@ def test_a_transfer_finds_the_other_machine(method: str, tmp_path: Path) -> None
 
 
 def test_a_model_with_a_loop_in_a_tree_or_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
-    good = fit(tmp_path, samples(energy=False))
+    good = fit(tmp_path, samples(energy=False), Settings("analytic"))
     tree = {"left": [0], "right": [0], "feature": [0], "threshold": [1.0], "value": [0.0]}
     loop = {"regressor": "trees", "start": 0.0, "weight": 1.0, "trees": [tree], "rows": 1}
     damages: list[Any] = [{**good, "targets": {"prefill_ms": loop}}, {**good, "targets": {"x": loop}}]

@@ -1,17 +1,20 @@
 """Train, predict, evaluate, plan through the command line, on made and on public measurements."""
 
+import contextlib
 import csv
+import io
 import itertools
 import json
+import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from companions import token2metrics as door
+
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "companions" / "token2metrics.py"
 SHARED = ROOT.parent / "shared" / "data" / "analytic-model"
 SWEEP = SHARED / "llamacpp_agx_orin_llama32_1b.csv"
 LENGTHS = (64, 128, 256, 512, 1024)
@@ -20,8 +23,18 @@ pytest.importorskip("scipy")
 
 
 def run(*flags: object, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(SCRIPT), *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    """The door's main, in this process: what a command prints and how it ends."""
+    out, err = io.StringIO(), io.StringIO()
+    before = Path.cwd()
+    os.chdir(cwd or before)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = door.main([*map(str, flags)])
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    finally:
+        os.chdir(before)
+    return subprocess.CompletedProcess(flags, code, out.getvalue(), err.getvalue())
 
 
 def ok(*flags: object, cwd: Path | None = None) -> str:
@@ -195,7 +208,7 @@ def test_a_name_that_is_not_there_gets_the_nearest_one(trained: Path) -> None:
 
 
 def test_a_damaged_model_is_refused(trained: Path, tmp_path: Path) -> None:
-    good = json.loads((trained / "outputs" / "made-1b_analytic" / "models" / "model.json").read_text())
+    good = json.loads((trained / "outputs" / "made-1b_best" / "models" / "model.json").read_text())
     bad = tmp_path / "model.json"
     for damage in (
         "{",
@@ -268,7 +281,7 @@ def test_run_records_of_the_collector_train_a_model_and_say_that_power_was_simul
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"torn')
     text = ok("train", "--data", path, "--all-models", "--output", tmp_path / "out")
     assert "75 rows" in text and "simulated power" in text
-    card = (tmp_path / "out" / "made_analytic" / "model_card.md").read_text()
+    card = (tmp_path / "out" / "made_best" / "model_card.md").read_text()
     assert "**Its energies are of simulated power" in card and "SHA-256" in card
 
 
@@ -304,7 +317,7 @@ def test_public_requests_and_sweeps_beat_the_published_model() -> None:
 @pytest.mark.skipif(not SWEEP.exists(), reason="the public measurements are not here")
 def test_a_transfer_with_twenty_runs_beats_those_runs_alone(tmp_path: Path) -> None:
     ok("train", "--data", SWEEP, "--model", "Q6_K", "--output", tmp_path)
-    base = tmp_path / "llama-3.2-1b-q6_k_analytic" / "models" / "model.json"
+    base = tmp_path / "llama-3.2-1b-q6_k_best" / "models" / "model.json"
     flags = (
         "--base",
         base,

@@ -1,0 +1,43 @@
+"""What must be known of a model's figures: said at training, with each prediction and in each plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+BAD_MAPE_PERCENT = 50.0  # held-out: such a model is no help, and says so
+# Intervals come from so many held-out cells that their coverage is known to 90 +- 3 %: its standard deviation
+# is sqrt(0.9 * 0.1 / cells) (Angelopoulos and Bates, arXiv 2107.07511, section 3.2).
+COVERAGE, COVERAGE_OFF = 0.9, 0.03
+CELLS_LEAST = math.ceil(COVERAGE * (1 - COVERAGE) / COVERAGE_OFF**2)
+
+
+def cautions(model: Mapping[str, Any]) -> list[str]:
+    """What must be known of each figure of a model: said at training and with each prediction."""
+    lines = []
+    if not model.get("input_tokens_known", True):
+        lines.append("the data had no prompt lengths: prefill is its requests' mean, whatever the prompt")
+    for name, interval in model["intervals"].items():
+        if interval["held_out_mape_percent"] > BAD_MAPE_PERCENT:
+            lines.append(
+                f"{name} errs by {interval['held_out_mape_percent']:.0f} % on held-out rows: no help"
+            )
+    lines += [uncertain] if (uncertain := cannot_hold(model)) else []
+    if model["no_energy_reason"]:
+        lines.append(f"no energy: {model['no_energy_reason']}")
+    if model["simulated_power"]:
+        lines.append("energies are of simulated power, not of a measurement")
+    return lines
+
+
+def cannot_hold(model: Mapping[str, Any]) -> str | None:
+    """Whether the intervals come from too few cells to cover what they say, and how far off they may be."""
+    cells = [interval["cells"] for interval in model["intervals"].values() if interval.get("cells")]
+    if not cells or min(cells) >= CELLS_LEAST:
+        return None
+    off = 100 * math.sqrt(COVERAGE * (1 - COVERAGE) / min(cells))
+    return (
+        f"intervals come from {min(cells)} cells of lengths: a 90 % one may cover {max(0, 90 - 2 * off):.0f}"
+        f" to {min(100, 90 + 2 * off):.0f} %"
+    )
