@@ -306,7 +306,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-level", choices=("debug", "info", "warning"), default="info", help="(info)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     subs = {
-        name: commands.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.")
+        name: commands.add_parser(
+            name,
+            help=told,
+            description=EXPLAINED.get(name, f"{told[0].upper()}{told[1:]}."),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         for name, (_, told) in COMMANDS.items()
     }
     add_train_flags(subs["train"])
@@ -328,11 +333,56 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+EXPLAINED = {
+    "predict": """Time, energy and power of one request, with intervals.
+
+An answer of M tokens is M - 1 decode steps, as if cut at a limit; one that ends by itself takes one step more.
+
+Example:
+    python companions/token2metrics.py predict --model 8B --input-tokens 100 --output-tokens 50
+""",
+    "calibrate": """A model of one machine + few runs of another -> a model of the other.
+
+  simple_scaling   prediction x mean of the ratios measured / predicted
+  median_ratio     prediction x their median
+  through_origin   prediction x the least-squares slope through the origin
+  two_parameter    prediction x ratio + constant per token: what scales, and what each token costs more
+  shrunk           the same, and a fit of what that leaves unexplained, as far as held-out runs ask for it;
+                   or the runs alone, if held-out runs like that better
+  chosen           of simple_scaling, two_parameter and shrunk what the few runs support (default)
+  --scale-factor   prediction x a ratio you know; no runs needed, and no intervals made
+
+--curve shows how many runs it takes: for each of --sizes, random runs train, the rest test, --seeds times,
+for every method and for a fit of those runs alone. Errors are MAPE of rows not trained on, in percent.
+
+Example:
+    python companions/token2metrics.py calibrate --base outputs/server_best/models/model.json \\
+        --data board.csv --model 8B --sizes 5 20 --curve
+""",
+    "benchmark": """Our fits beside a published model (EdgeReasoning) and scikit-learn's Linear, Poly2 and forest.
+
+All on the same public measurements and the same held-out rows; files that are not in the folder are passed
+over. Mean absolute errors in percent of the measurement, median and worst of --seeds draws.
+
+Example:
+    python companions/token2metrics.py benchmark --data-dir edgereasoning_data
+""",
+    "plan": """What a campaign will cost: prompts, a model file for its tokenizer, a trained model.
+
+Prompts are counted with the model's own tokenizer and chat template, as the collector counts them; times and
+energies are those of the runs, without loading, warm-up and idling. The interval of a sum adds up those of its
+runs, as if all erred the same way.
+
+Example:
+    python companions/token2metrics.py plan --prompts data/writing_prompts_hierarchical.csv \\
+        --gguf models/demo/demo-llama-F32.gguf --model demo-llama --output-tokens 96 --battery-wh 50
+""",
+}
 COMMANDS = {
     "train": (train, "measurements to models"),
     "evaluate": (evaluate, "errors and coverage on unseen rows"),
-    "predict": (predict, "one request"),
-    "batch-predict": (batch_predict, "a file of requests, to JSON lines"),
+    "predict": (predict, "time, energy and power of one request"),
+    "batch-predict": (batch_predict, "the same of a file of requests, to JSON lines"),
     "models": (list_trained, "the trained models there are"),
     "calibrate": (calibrate, "a model of one machine and few runs of another to a model of the other"),
     "benchmark": (benchmark, "our fits beside others', on public measurements"),
