@@ -12,7 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgebench.backends.logs import story as parse_backend_logs
+from companions import parse_backend_logs
+from edgebench.backends.logs import rows as rows_module
+from edgebench.backends.logs import sifting, story
 from edgebench.backends.logs import tables as read_bench_tables
 from edgebench.backends.logs import timings as read_timing_lines
 
@@ -415,7 +417,7 @@ def test_gzip_and_a_gzip_cut_off(parse):
 @pytest.mark.parametrize("cut", range(1, len(TG.encode()), 11))
 def test_a_row_cut_off_anywhere_is_never_a_number(tmp_path, cut):
     text = (HEAD + PP).encode() + TG.encode()[:-cut]
-    rows = parse_backend_logs.parse_log(io.BytesIO(text), 1 << 30)
+    rows = story.parse_log(io.BytesIO(text), 1 << 30)
     assert rows[0].prefill_tok_per_s == 1391.94
     if not text.rstrip().endswith(b"|") or cut > 2:
         assert all(row.status == "FAILED" for row in rows[1:])
@@ -552,13 +554,10 @@ LINES = [
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.one_of(st.binary(max_size=80), st.sampled_from(LINES)), max_size=12).map(b"".join))
 def test_no_bytes_raise(content):
-    reader = parse_backend_logs.LogReader()
-    for line, raw in enumerate(parse_backend_logs.raw_lines(io.BytesIO(content), 1 << 20, [])):
-        for text, hint, trouble in parse_backend_logs.sift(raw):
-            reader.feed(line, text, hint, trouble)
+    reader = sifting.sift(io.BytesIO(content), 1 << 20, [])
     for event in read_timing_lines.read_timings(reader.kept):
         json.loads(json.dumps(event, allow_nan=False))
-    read_bench_tables.read_tables(reader.kept)
+    read_bench_tables.read_tables(reader.tabled)
 
 
 TABLE_BITS = [
@@ -598,7 +597,7 @@ def test_out_and_table(tmp_path):
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["status"] for row in rows] == ["ok", "ok", "FAILED"]
     assert {row["source_file"] for row in rows} == {str(log)}
-    assert set(rows[0]) == set(parse_backend_logs.Row.__dataclass_fields__)
+    assert set(rows[0]) == set(rows_module.Row.__dataclass_fields__)
     shown = run_script(log)
     assert "1391.94 ±2.35" in shown.stdout and "FAILED: RuntimeError" in shown.stdout
     table = [line for line in shown.stdout.splitlines() if str(tmp_path) not in line]
@@ -639,3 +638,147 @@ def test_the_readers_alone(reader):
     assert reader(enumerate((HEAD + PP + GPT2 + TOKENS).split("\n"), 1))[-1]
     for nothing in ([], enumerate(SCRIPT.read_text().split("\n"), 1)):
         assert not [found for found in reader(nothing) if found.get("kind", "row") == "row"]
+
+
+# --- what belongs to which result ---
+
+CLI = (
+    "build: 4567 (abc) with cc\nllama_model_loader: loaded meta data with 30 key-value pairs\n"
+    "print_info: file type   = Q6_K\nllama_context: n_threads = 4\n"
+    "llama_perf_context_print:        load time =     812.50 ms\n"
+    "llama_perf_context_print: prompt eval time =     100.00 ms /    50 tokens (2.00 ms per token,"
+    " 500.00 tokens per second)\n"
+    "llama_perf_context_print:        eval time =    1000.00 ms /    20 runs   (50.00 ms per token,"
+    " 20.00 tokens per second)\n"
+)
+SERVED = (
+    "slot print_timing: id  0 | task 0 | \n"
+    "prompt eval time =     200.00 ms /    60 tokens (3.33 ms per token, 300.00 tokens per second)\n"
+    "       eval time =    2000.00 ms /    30 tokens (66.67 ms per token, 15.00 tokens per second)\n"
+)
+
+
+@pytest.mark.parametrize(
+    "between", ["", "srv  load_model: loading model 'x.gguf'\n", "$ llama-server -m x.gguf\n"]
+)
+def test_facts_of_one_result_never_reach_the_next(parse, between):
+    cli, served = ok(parse(CLI + between + SERVED))
+    assert (cli["settings"]["load_ms"], cli["quantization"], cli["n_threads"]) == (812.5, "Q6_K", 4)
+    assert (served["test"], served["prefill_tok_per_s"], served["decode_tok_per_s"]) == ("request", 300, 15)
+    assert "load_ms" not in served["settings"]
+    assert (served["quantization"], served["n_threads"]) == (None, None)
+
+
+def test_a_load_is_the_first_request_s_alone(parse):
+    first, second = ok(parse(CLI + CLI.split("load time =     812.50 ms\n")[1]))
+    assert first["settings"]["load_ms"] == 812.5
+    assert "load_ms" not in second["settings"]
+    assert second["quantization"] == "Q6_K"  # of the run, which has not changed
+
+
+def test_the_gpu_of_a_table_is_that_of_its_own_run(parse):
+    gpus = [
+        f"ggml_cuda_init: found 1 CUDA devices:\n  Device 0: {gpu}, compute capability 8.7, VMM: yes\n"
+        for gpu in ("Orin", "H200")
+    ]
+    rows = ok(parse(gpus[0] + HEAD + TG + "\nbuild: x (1)\n" + gpus[1] + HEAD + TG))
+    assert [row["settings"]["gpu"] for row in rows] == ["Orin", "H200"]
+
+
+def test_of_several_runs_the_last_is_the_warm_one_and_named_so(parse):
+    cold = GPT2 + TOKENS
+    warm = GPT2 + "".join(f"\nran model in {time:6.2f} ms\n" for time in (31.0, 26, 25, 26, 25, 26, 25))
+    first, last = ok(parse(cold + warm))
+    assert (first["run"], first["runs"], last["run"], last["runs"]) == (1, 2, 2, 2)
+    assert any("run 1 of 2" in note and "the last one is the warm one" in note for note in first["notes"])
+    assert any("run 2 of 2 in this log; the warm one" in note for note in last["notes"])
+    assert not any("compilation" in note for note in last["notes"])  # its first token is warm
+    (alone,) = ok(parse(cold))
+    assert (alone["run"], alone["runs"]) == (None, None)
+
+
+def test_a_slow_first_token_alone_may_be_the_prompt(parse):
+    (row,) = ok(parse(GPT2 + "".join(f"\nran model in {time} ms\n" for time in (120, *[25] * 9))))
+    assert row["warmup_excluded"] == 1
+    assert any("the prompt, and in a fresh process the compilation" in note for note in row["notes"])
+
+
+NVRTC = (
+    "using CUDA backend\nTraceback (most recent call last):\n"
+    '  File "compiler_cuda.py", line 40, in compile\n    raise CompileError(x)\n'
+    "tinygrad.device.CompileError: Nvrtc Error 6, NVRTC_ERROR_COMPILATION\n"
+    '<null>(3): catastrophic error: cannot open source file "cuda_fp16.h"\n  #include <cuda_fp16.h>\n'
+    '1 catastrophic error detected in the compilation of "<null>".\nCompilation terminated.\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("log", "named"),
+    [
+        (NVRTC, "cuda_fp16.h"),
+        (
+            "using NV backend\nlibnvrtc.so.12: cannot open shared object file: No such file or directory\n"
+            + TRACE,
+            "716, misaligned address",  # an exception that says what is wrong is not pushed aside
+        ),
+        (
+            "gcc: fatal error: cannot find -lcuda\nTraceback (most recent call last):\n  File 'x'\n"
+            "subprocess.CalledProcessError: Command 'gcc' returned non-zero exit status 1.\n",
+            "cannot find -lcuda",
+        ),
+    ],
+)
+def test_the_cause_is_the_line_that_names_it(parse, log, named):
+    (row,) = parse(log)
+    assert row["status"] == "FAILED"
+    assert named in row["cause"].split(" (")[0]
+
+
+OLLAMA = (
+    "$ ollama run llama3.2:1b --verbose\nThe sky is blue because ...\n\n"
+    "total duration:       1m4.104182ms\nload duration:        22.5ms\n"
+    "prompt eval count:    26 token(s)\nprompt eval duration: 130ms\nprompt eval rate:     200.00 tokens/s\n"
+    "eval count:           298 token(s)\neval duration:        3.9s\neval rate:            76.41 tokens/s\n"
+)
+
+
+def test_ollama_s_verbose_timings_are_read(parse):
+    (row,) = ok(parse(OLLAMA))
+    assert (row["backend"], row["prompt_tokens"], row["generated_tokens"]) == ("Ollama", 26, 298)
+    assert (row["prefill_tok_per_s"], row["decode_tok_per_s"]) == (pytest.approx(200), 76.41)
+    assert (row["ttft_ms"], row["tpot_ms"]) == (130, pytest.approx(3900 / 298))
+    assert row["settings"]["load_ms"] == 22.5
+    assert len(ok(parse(OLLAMA * 3))) == 3
+
+
+@pytest.mark.parametrize("device", ["NV", "CPU:LLVM", "CUDA:1", "CPU:0"])
+def test_tinygrad_s_device_strings_are_kept_whole(parse, device):
+    (row,) = ok(parse(GPT2.replace("NV", device) + TOKENS))
+    assert row["device"] == device
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    numbers=st.lists(st.integers(0, 10**9), min_size=1, max_size=40),
+    form=st.sampled_from(
+        [
+            "[{0}.{0}] Xid 31, pid={0}, name=python3, MMU Fault\n",
+            'Traceback (most recent call last):\n  File "x.py", line {0}\nRuntimeError: CUDA Error {0}\n',
+            "failed to launch r_{0}: error at 0x{0:x}\n",
+            "nothing of note {0}\n",
+        ]
+    ),
+)
+def test_lines_of_one_shape_are_judged_as_each_by_itself(numbers, form):
+    """The memory of shapes saves time and changes nothing."""
+    content = "".join(form.format(number) for number in numbers).encode()
+    together = sifting.sift(io.BytesIO(content), 1 << 30, [])
+    apart = sifting.LogReader()
+    for line, raw in enumerate(content.splitlines(keepends=True), 1):
+        apart._shapes.clear()
+        apart.take(line, [raw])
+    assert (together.kept, together.failures, together.last_text) == (
+        apart.kept,
+        apart.failures,
+        apart.last_text,
+    )

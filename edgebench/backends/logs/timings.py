@@ -41,13 +41,19 @@ PERF = re.compile(
     rf"(?:\s*/\s*(\d{{1,12}})\s*(?:tokens?|runs?)(?:.*?,\s*({NUMBER}) tokens per second)?)?"
 )
 SLOT = re.compile(r"\bid\s+(\d+)\s*\|\s*task\s+(-?\d+)")
+# Ollama's --verbose block; durations as Go prints them: 1m2.5s, 130.2ms, 9µs.
+OLLAMA = re.compile(
+    r"^(total|load|prompt eval|eval) (duration|count|rate):\s+(\S+)(?: (?:token\(s\)|tokens/s))?\s*$"
+)
+GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|[µμu]s|ns)")
+MS_OF_UNIT = {"h": 3.6e6, "m": 6e4, "s": 1e3, "ms": 1.0, "µs": 1e-3, "μs": 1e-3, "us": 1e-3, "ns": 1e-6}
 CHAT = re.compile(rf"\[ Prompt: *({NUMBER}) t/s \| Generation: *({NUMBER}) t/s \]")
 
 # What a log says of itself: field, line. The last saying before a result holds.
 FACTS = [
-    ("device", re.compile(r"\busing (\w+) backend\b")),
+    ("device", re.compile(r"\busing ([\w:+]+) backend\b")),
     ("device", re.compile(r"\b(NV|CUDA|METAL|AMD|CL|GPU|QCOM|CLANG|CPU)=1\b.*python")),
-    ("device", re.compile(r"\bDEV=(\w+).*python")),
+    ("device", re.compile(r"\bDEV=([\w:+]+).*python")),
     ("device", re.compile(r"ggml_(cuda|vulkan|metal|sycl|opencl)_init: found")),
     ("device", re.compile(r"using device ([A-Za-z]+)\d* \(")),
     ("gpu", re.compile(r"^\s*Device \d+: ([^,]{1,80}), compute capability")),
@@ -61,16 +67,21 @@ FACTS = [
     ("build", re.compile(r"^(?:main: )?build\s*[:=] *(\S+ \(\w+\))")),
 ]
 ENGINES = {
-    "tinygrad": re.compile(r"/tinygrad/|ran model in|\busing \w+ backend|loaded weights in|ram used:"),
+    "tinygrad": re.compile(r"/tinygrad/|ran model in|\busing [\w:+]+ backend|loaded weights in|ram used:"),
     "llama.cpp": re.compile(r"\bggml_|\bllama[_-]\w+:|\bllm_load|\bcommon_\w+:"),
 }
 SETTINGS = ("load_ms", "loaded_gb", "load_gb_per_s", "gpu")  # ms, GB, GB/s, name
+OF_ONE_RESULT = ("load_ms", "loaded_gb", "load_gb_per_s")  # the next result of the run did not load again
 # A run has begun where one of these comes again, or comes after a result.
 START = re.compile(
-    r"(?P<backend>\busing \w+ backend\b)|(?P<seed>\bseed = \d)|(?P<weights>loaded weights in)"
+    r"(?P<backend>\busing [\w:+]+ backend\b)|(?P<seed>\bseed = \d)|(?P<weights>loaded weights in)"
     r"|(?P<named>using model \")|(?P<build>^main: build = |^build: .* with )|(?P<init>ggml_\w+_init: found)"
     r"|(?P<gguf>loaded meta data with)|(?P<command>\bpython3?\s+\S+\.py\b.*--)|(?P<bar>ram used:)"
+    r"|(?P<tool>(?:^|[\s/])(?:llama-(?!bench:)[a-z-]+|main|server)(?:\.exe)?\s+-{1,2}\w)"
+    r"|(?P<load>\bload_model: loading model)|(?P<ollama>(?:^|\s)ollama run\s)"
 )
+# Which program prints a result of a kind: what one said of itself is not true of another.
+PROGRAMS = {"perf": "tool", "chat": "tool", "request": "server", "tokens": "tinygrad", "ollama": "ollama"}
 
 
 # --- figures ---
@@ -118,8 +129,10 @@ def steady_figures(
     notes = [f"warm-up: the first {skip} of {len(times_ms)} tokens, before three in a row at most {level}"]
     figures: dict[str, Any] = {"ttft_ms": times_ms[0], "warmup_excluded": skip, "n": len(steady)}
     if skip:
-        notes.append("ttft_ms holds the compilation of the first token")
         figures["warmup_ms"] = math.fsum(times_ms[:skip])
+        # One slow token is a prompt, too: what else made it slow, a log of one run cannot say.
+        what = "the prompt, and in a fresh process the compilation" if skip == 1 else "the compilation"
+        notes.append(f"ttft_ms holds {what}")
     if len(steady) < STEADY_TOKENS:
         return figures, [*notes, f"steady tokens: {len(steady)}, decode is known from {STEADY_TOKENS}"]
     mean = statistics.fmean(steady)
@@ -161,6 +174,31 @@ def facts_in(text: str) -> tuple[dict[str, Any], str | None]:
     return named, next((name for name, pattern in ENGINES.items() if pattern.search(text)), None)
 
 
+def what_it_says(text: str) -> str | None:
+    """What a line may tell: "run" of a run or its times, "engine" only who prints here; else None."""
+    named, engine = facts_in(text)
+    if named or START.search(text):
+        return "run"
+    timed = any(word in text for word in (" ms", "t/s", "tok/s", "time =", "print_timing"))
+    if timed and any(pattern.search(text) for pattern in (TOKEN, TINY_SERVER, PERF, CHAT, SLOT)):
+        return "run"
+    if OLLAMA.match(text):
+        return "run"
+    return "engine" if engine else None
+
+
+def go_ms(text: str) -> float | None:
+    """A duration as Go prints it, in ms; None where it is none.
+
+    >>> go_ms("1m2.5s"), go_ms("130.2ms"), go_ms("9µs"), go_ms("soon")
+    (62500.0, 130.2, 0.009, None)
+    """
+    parts = GO_DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    return math.fsum(float(number) * MS_OF_UNIT[unit] for number, unit in parts)
+
+
 # --- one log, line by line ---
 
 
@@ -177,6 +215,9 @@ class TimingReader:
     slot: str = ""
 
     seen: set[str] = field(default_factory=set)  # the starts this run has had
+    fresh: dict[str, Any] = field(default_factory=dict)  # facts said since the last result
+    program: str | None = None  # that printed the last result of this run
+    ollama: dict[str, Any] = field(default_factory=dict)  # the open block of its --verbose lines
 
     def __post_init__(self) -> None:
         self.events.append({"kind": "start", "line": 0, "known": self.facts})
@@ -185,7 +226,7 @@ class TimingReader:
         """A new run, unless the run so far has only been announcing itself."""
         after_row = self.events[-1]["kind"] == "row"
         if after_row or (sign in self.seen and sign != "bar"):
-            self.facts, self.seen = {}, set()
+            self.facts, self.fresh, self.seen, self.program = {}, {}, set(), None
         if not self.seen:
             self.events.append({"kind": "start", "line": line, "known": self.facts})
         self.seen.add(sign)
@@ -198,24 +239,41 @@ class TimingReader:
             self.finish_tokens()
             self.start(line, sign.lastgroup or "")
         self.note_facts(text)
+        if "print_timing" in text:  # the server names its slot in a line of its own, or before each figure
+            self.note_slot(text)
         if " ms" in text or "t/s" in text or "tok/s" in text:
             self.note_perf(line, text)
             self.note_tokens(line, text)
+        self.note_ollama(line, text)
 
     def note_facts(self, text: str) -> None:
         named, engine = facts_in(text)
         self.facts |= named
+        self.fresh |= named
         if engine:
             self.facts.setdefault("backend", engine)
+            self.fresh.setdefault("backend", engine)
 
     def row(self, line: int, **values: Any) -> None:
-        """A result that ends on this line, with what the log has said of the run so far."""
+        """A result that ends on this line, with what the log has said of its run so far.
+
+        What belongs to one result (its load) is used up by it; where another program prints the next one,
+        what the first has said of itself is forgotten.
+        """
+        program = PROGRAMS.get(values.get("test", ""))
+        if self.program not in (None, program):
+            self.facts = dict(self.fresh)
+            self.events.append({"kind": "start", "line": line, "known": self.facts})
+        self.program = program
         settings = {name: self.facts[name] for name in SETTINGS if self.facts.get(name) is not None}
         known = {name: value for name, value in self.facts.items() if name not in SETTINGS}
         values = {**known, "settings": settings, **values}
         self.events.append(
             {"kind": "row", "line": line, **{k: v for k, v in values.items() if v is not None}}
         )
+        self.fresh = {}
+        for name in OF_ONE_RESULT:
+            self.facts.pop(name, None)
 
     # tinygrad
 
@@ -275,16 +333,19 @@ class TimingReader:
 
     # llama.cpp
 
-    def note_perf(self, line: int, text: str) -> None:
+    def note_slot(self, text: str) -> None:
         slot = SLOT.search(text)
         if slot:
             self.slot = f"{slot[1]}/{slot[2]}"
+
+    def note_perf(self, line: int, text: str) -> None:
+        self.note_slot(text)
         for found in PERF.finditer(text):
             what, time_ms, count = found[1], finite(found[2]), int(found[3]) if found[3] else None
             if what == "load":
                 self.flush_prompt(line, "")
                 self.slot = ""
-                self.facts["load_ms"] = time_ms
+                self.facts["load_ms"] = self.fresh["load_ms"] = time_ms
             elif what == "prompt eval":
                 self.flush_prompt(line, self.slot)
                 prefill = rate(count, time_ms, found[4])
@@ -314,7 +375,14 @@ class TimingReader:
             line, "request" if self.slot else "perf", {**values, "generated_tokens": count}, decode
         )
 
-    def rates_row(self, line: int, test: str, values: dict[str, Any], decode: float | None) -> None:
+    def rates_row(
+        self,
+        line: int,
+        test: str,
+        values: dict[str, Any],
+        decode: float | None,
+        backend: str = "llama.cpp",
+    ) -> None:
         if values.get("ttft_ms"):
             values["notes"] = ("ttft_ms is the prompt's evaluation alone",)
         if not decode and not values.get("prefill_tok_per_s"):
@@ -323,7 +391,37 @@ class TimingReader:
             values["notes"] = (*values.get("notes", ()), "no decode step was timed")
         elif test != "chat" and not values.get("prefill_tok_per_s"):
             values["notes"] = (*values.get("notes", ()), "no prompt was timed")
-        self.row(line, backend="llama.cpp", test=test, decode_tok_per_s=decode, n=1, **values)
+        self.row(line, backend=backend, test=test, decode_tok_per_s=decode, n=1, **values)
+
+    # Ollama
+
+    def note_ollama(self, line: int, text: str) -> None:
+        """A line of the block that `ollama run --verbose` prints after an answer; its last line ends it."""
+        found = OLLAMA.match(text)
+        if not found:
+            return
+        what, kind, printed = found.groups()
+        if what == "total" and kind == "duration":
+            self.ollama = {"source_line": line}
+        self.ollama[f"{what} {kind}"] = go_ms(printed) if kind == "duration" else finite(printed)
+        if (what, kind) != ("eval", "rate"):
+            return
+        block, self.ollama = self.ollama, {}
+        count, took_ms = block.get("eval count"), block.get("eval duration")
+        prompt, prompt_ms = block.get("prompt eval count"), block.get("prompt eval duration")
+        # The first token comes out of the prompt's evaluation; Ollama's own rate counts all of them.
+        decode = rate(int(count or 0), took_ms, printed)
+        self.facts.setdefault("backend", "Ollama")
+        self.facts["load_ms"] = block.get("load duration")
+        values: dict[str, Any] = {
+            "source_line": block.get("source_line", line),
+            "prompt_tokens": int(prompt) if prompt else None,
+            "prefill_tok_per_s": rate(int(prompt or 0), prompt_ms, None),
+            "generated_tokens": int(count) if count else None,
+            "ttft_ms": prompt_ms,
+            "tpot_ms": took_ms / count if took_ms and count else None,
+        }
+        self.rates_row(line, "ollama", values, decode, backend="Ollama")
 
     def flush_prompt(self, line: int, slot: str) -> None:
         """A prompt line whose eval line never came: the run broke off, or generated nothing."""
