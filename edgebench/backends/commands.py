@@ -269,13 +269,14 @@ def idles_by_itself(engine: str) -> bool:
 def engine_name(text: str) -> str:
     """An engine of COMMANDS, with :DEVICE where it takes one. Raises UserError.
 
-    >>> engine_name("llama-cli"), engine_name("tinygrad:NV")
-    ('llama-completion', 'tinygrad:NV')
+    >>> engine_name("llama-cli"), engine_name("tinygrad:NV"), engine_name("tinygrad:CPU:LLVM")
+    ('llama-completion', 'tinygrad:NV', 'tinygrad:CPU:LLVM')
     """
     text = "llama-completion" if text == "llama-cli" else text  # its older name
     name, _, device = text.partition(":")
     if name not in COMMANDS or (device and not name.startswith("tinygrad")):
         raise UserError(f"--engines: unknown engine {text!r}; known: {', '.join(COMMANDS)}")
-    if device and not re.fullmatch(r"[A-Z][A-Z0-9_]*", device):
-        raise UserError(f"--engines: {device!r} is no device; write it as in tinygrad:NV")
+    # Which devices there are is tinygrad's to say, and differs between its versions: CPU:LLVM, PCI+AMD.
+    if device and not re.fullmatch(r"[A-Za-z]\w*(?:[:+][\w.-]*)*", device):
+        raise UserError(f"--engines: {device!r} is no device; write it as in tinygrad:NV or tinygrad:CPU:LLVM")
     return text

@@ -48,17 +48,23 @@ def device_switch(device: str) -> dict[str, str]:
     """The environment that makes the installed tinygrad choose this device.
 
     0.13 asserts on CPU=1; what 0.12 makes of DEV= differs between its releases. So each is
-    tried in a process; DriveError if neither does it.
+    tried in a process; DriveError if neither does it. Newer versions take more than a name (CPU:LLVM names a
+    renderer, PCI+AMD an interface): what stands beside the name is understood where the device then opens.
     """
     told = ""
+    base = device.rpartition("+")[2].partition(":")[0].upper()
     code = "from tinygrad import Device; print('device:' + Device.DEFAULT)"
-    switches = {"DEV": device}, {device: "1"}
+    switches: list[dict[str, str]] = [{"DEV": device}]
+    if base == device.upper():
+        switches.append({device: "1"})
+    else:
+        code = f"from tinygrad import Device; Device[Device.DEFAULT].renderer; {code.partition('; ')[2]}"
     for switch in switches:
         done = subprocess.run(
             [sys.executable, "-c", code],
             env={**os.environ, **switch}, capture_output=True, text=True, timeout=ASK_SECONDS, check=False,
         )  # fmt: skip
-        if f"device:{device}" in done.stdout.split():
+        if done.returncode == 0 and f"device:{base}" in done.stdout.split():
             return switch
         told = (done.stderr.strip().splitlines() or [done.stdout.strip()])[-1]
     raise DriveError(
@@ -169,7 +175,7 @@ def drive(args: argparse.Namespace) -> dict[str, Any]:
     timed = generate(model, ids, args.max_tokens)
     idle = sit_still(args.idle_seconds)
     return {
-        "engine_version": version(), "entry": entry, "env": switch, "device": Device.DEFAULT,
+        "engine_version": version(), "entry": entry, "env": switch, "device": args.device or Device.DEFAULT,
         "load_ms": load_ms, "prompt_tokens": len(ids), "warmup": warm, **timed, **held, "idle": idle,
     }  # fmt: skip
 
