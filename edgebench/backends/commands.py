@@ -278,5 +278,7 @@ def engine_name(text: str) -> str:
         raise UserError(f"--engines: unknown engine {text!r}; known: {', '.join(COMMANDS)}")
     # Which devices there are is tinygrad's to say, and differs between its versions: CPU:LLVM, PCI+AMD.
     if device and not re.fullmatch(r"[A-Za-z]\w*(?:[:+][\w.-]*)*", device):
-        raise UserError(f"--engines: {device!r} is no device; write it as in tinygrad:NV or tinygrad:CPU:LLVM")
+        raise UserError(
+            f"--engines: {device!r} is no device; write it as in tinygrad:NV or tinygrad:CPU:LLVM"
+        )
     return text

@@ -252,6 +252,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         told = {"error": f"tinygrad is not installed ({exc}); pip install tinygrad==0.13.0"}
     except KeyboardInterrupt:
         return 130
+    except Exception as exc:  # whatever a compiler, a driver or a kernel raises: it is this engine's result
+        reason = (str(exc).strip() or "no message").splitlines()[0]
+        told = {"error": f"tinygrad failed: {type(exc).__name__}: {reason}"}
     if "error" in told:
         print(f"error: {told['error']}", file=sys.stderr)
     print(json.dumps(told), file=answers, flush=True)

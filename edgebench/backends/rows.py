@@ -76,13 +76,13 @@ def read_collector(job: Job, asked: Asked, _done: list[Done]) -> dict[str, Any]:
     record = json.loads([line for line in lines if line][-1])
     if record["error"]:
         raise Failed(record["error"]["message"])
-    names = ("prompt_tokens", "prefill_tok_per_s", "decode_tok_per_s", "ttft_ms", "tpot_ms", "t0_s", "t1_s")
+    names = ("prompt_tokens", "prefill_tok_per_s", "decode_tok_per_s", "ttft_ms", "tpot_ms", "load_ms")
     idle = None
     if asked.idle_s:  # the collector waited so long with the model loaded, just before
         until_s = record["t0_s"] - BEFORE_RUN_S
         idle = {"t0_s": until_s - asked.idle_s, "t1_s": until_s}
     return {
-        **{name: record[name] for name in names},
+        **{name: record[name] for name in (*names, "t0_s", "t1_s")},
         "idle": idle,
         "idle_method": "with the model resident, before the answer",
         "generated_tokens": record["completion_tokens"],

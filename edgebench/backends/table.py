@@ -43,6 +43,8 @@ WARMER_C = 10.0  # runs this much hotter than others may have been slowed down
 LEAST_ROUNDS = 5
 BOUND = 0.6  # of the bandwidth limit: decoding so near to it has little else to wait for
 REFERENCE = "llama-cpp-python"
+COMPILED = 2.0  # a first token that took so many times a warm one's time waited for a compiler
+MOST_SINGLE = 12  # ratios of single runs that are printed
 WIDTH = 100
 UNRECORDED = (
     "Caution: these logs record neither power mode nor clocks, and may differ in prompt and length: the"
@@ -63,8 +65,23 @@ class Line:
     runs: list[Row] = field(default_factory=list)
     failures: list[Row] = field(default_factory=list)
 
+    def setting(self, name: str) -> float | None:
+        """The mean of what a log says beside its figures, load_ms for one."""
+        found = [(run.get("settings") or {}).get(name) for run in self.runs]
+        return mean_std([value for value in found if value is not None])[0]
+
     def values(self, name: str) -> list[float]:
         return [run[name] for run in self.runs if run.get(name) is not None]
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether a later run of the same work stands in the same log."""
+        return bool(self.runs) and all((run.get("run") or 0) < (run.get("runs") or 0) for run in self.runs)
+
+    @property
+    def tests(self) -> set[str]:
+        """The tests behind the rows of a log."""
+        return {str(run.get("test")) for run in self.runs}
 
     def mean(self, name: str) -> float | None:
         return mean_std(self.values(name))[0]
@@ -287,34 +304,80 @@ def interval(logs: Sequence[float]) -> tuple[float, float, float] | None:
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 
 
+def ratio_text(ratio: float, half: float) -> str:
+    """A ratio and half its interval, to the place of the first digit that the interval has.
+
+    >>> ratio_text(1.8034, 0.094), ratio_text(12.4, 3.2), ratio_text(1.0, 0.0)
+    ('1.80 ± 0.09', '12 ± 3', '1.000 ± 0.000')
+    """
+    places = min(4, max(0, -math.floor(math.log10(half)))) if half > 0 else 3
+    return f"{ratio:.{places}f} ± {half:.{places}f}"
+
+
 def verdict(first: Line, second: Line, name: str, what: str) -> str | None:
-    """Does `first` beat `second`? A sentence with the interval, never with a point alone."""
+    """How many times as fast is one as the other? With the interval, never from a point alone."""
     logs = paired(first, second, name)
+    if logs and math.fsum(logs) < 0:  # the faster one is named first
+        first, second, logs = second, first, [-one for one in logs]
     found = interval(logs)
     if found is None:
         return None
     ratio, low, high = found
-    same = low <= 1 <= high
-    answer = "cannot be told apart from" if same else "is faster than" if low > 1 else "is slower than"
+    half = max(high - ratio, ratio - low)
     few = f"; only {len(logs)} rounds, at least {LEAST_ROUNDS} are wanted" if len(logs) < LEAST_ROUNDS else ""
+    times = f"{ratio_text(ratio, half)} times as fast"
+    basis = f"(95 % CI {low:.3g} to {high:.3g}, {len(logs)} paired rounds{few})"
+    if low <= 1 <= high:
+        return f"{what}: {first.name} and {second.name} cannot be told apart: {times} {basis}."
+    return f"{what}: {first.name} is {times} as {second.name} {basis}."
+
+
+def single_verdict(first: Line, second: Line, name: str, what: str) -> str | None:
+    """The same of two logs of one run each: a ratio that is labelled as what it is."""
+    fast, slow = first.mean(name), second.mean(name)
+    if fast is None or slow is None:
+        return None
+    if fast < slow:
+        first, second, fast, slow = second, first, slow, fast
     return (
-        f"{what}: {first.name} {answer} {second.name}: {ratio:.3g} times its rate"
-        f" (95 % CI {low:.3g} to {high:.3g}, {len(logs)} paired rounds{few})."
+        f"{what}, one run each, out of logs: {first.name} ran at {fast / slow:.3g} times the rate of"
+        f" {second.name} ({fast:.4g} against {slow:.4g} tok/s). One run has no interval: whether another day"
+        " gives the same order, these logs do not say."
     )
 
 
-def comparisons(lines: Sequence[Line]) -> list[str]:
+def pairs_of(lines: Sequence[Line]) -> list[tuple[Line, Line]]:
     """tinygrad's devices against each other, then everyone against the reference."""
-    able = [line for line in lines if line.runs and all(run.get("same_work", True) for run in line.runs)]
-    own = [line for line in able if line.name.startswith("tinygrad")]
+    own = [line for line in lines if line.name.startswith("tinygrad")]
     pairs = [(a, b) for n, a in enumerate(own) for b in own[n + 1 :]]
-    base = next((line for line in able if line.name.startswith(REFERENCE)), None)
-    pairs += [(line, base) for line in able if base is not None and line is not base]
-    texts = []
-    for first, second in pairs:
-        for name, what in (("decode_tok_per_s", "Decode"), ("prefill_tok_per_s", "Prefill")):
-            texts.append(verdict(first, second, name, what))
+    base = next((line for line in lines if line.name.startswith(REFERENCE)), None)
+    return pairs + [(line, base) for line in lines if base is not None and line is not base]
+
+
+def comparisons(lines: Sequence[Line]) -> list[str]:
+    """What paired rounds say; where there are none, what single runs of the same model say, as such."""
+    able = [line for line in lines if line.runs and all(run.get("same_work", True) for run in line.runs)]
+    texts = [
+        verdict(first, second, name, what)
+        for first, second in pairs_of(able)
+        for name, what in (("decode_tok_per_s", "Decode"), ("prefill_tok_per_s", "Prefill"))
+    ]
     return [text for text in texts if text]
+
+
+def single_comparisons(lines: Sequence[Line]) -> list[str]:
+    """Ratios of logs, device against device, of the same model and the same test."""
+    logs = [line for line in lines if line.runs and not line.is_cold and not line.runs[0].get("engine")]
+    texts = []
+    for n, first in enumerate(logs):
+        for second in logs[n + 1 :]:
+            alike = first.model == second.model != "?" and first.tests == second.tests
+            if alike and first.name != second.name:
+                texts += [
+                    single_verdict(first, second, name, what)
+                    for name, what in (("decode_tok_per_s", "Decode"), ("prefill_tok_per_s", "Prefill"))
+                ]
+    return [text for text in texts if text][:MOST_SINGLE]
 
 
 def where_the_time_goes(line: Line, limit_gb_s: float | None) -> str | None:
@@ -324,17 +387,18 @@ def where_the_time_goes(line: Line, limit_gb_s: float | None) -> str | None:
     warm_ms, skipped = line.mean("warmup_ms"), line.mean("warmup_excluded")
     if tpot and ttft and tokens and warm_ms and skipped:
         total = warm_ms + tpot * (tokens - skipped)
+        # One slow token may be the prompt's: that more of them are slow is what compiling looks like.
+        what = "compilation and warm-up" if skipped > 1 else "the first token, prompt and compilation,"
+        takes = "take" if skipped > 1 else "takes"
         texts.append(
-            f"compilation and warm-up ({skipped:.0f} of {tokens:.0f} tokens) take {warm_ms / total:.0%} of"
+            f"{what} ({skipped:.0f} of {tokens:.0f} tokens) {takes} {warm_ms / total:.0%} of"
             f" the answer, the first token alone {ttft / total:.0%}"
         )
     elif tpot and ttft and tokens:
         total = ttft + tpot * (tokens - 1)
-        compiled = any("compilation" in note for run in line.runs for note in run.get("notes", []))
-        what = "the first token, with its compilation," if compiled else "prefill"
-        texts.append(f"{what} takes {ttft / total:.0%} of an answer of {tokens:.0f} tokens")
+        texts.append(f"prefill takes {ttft / total:.0%} of an answer of {tokens:.0f} tokens")
     first = line.mean("first_run_ttft_ms")
-    if first and ttft and first > 2 * ttft:
+    if first and ttft and first > COMPILED * ttft:
         times = f"{first / 1e3:.1f} s for its first token, {first / ttft:.0f} times a warm one"
         texts.append(f"the first run of a process waits {times}: compilation")
     moved = traffic_gb_s(line)
@@ -359,26 +423,71 @@ def where_the_time_goes(line: Line, limit_gb_s: float | None) -> str | None:
     return f"{line.name}: {'; '.join(texts)}." if texts else None
 
 
+def parts_of_an_answer(line: Line, limit_gb_s: float | None) -> dict[str, float]:
+    """Where the time of one answer from a fresh process goes, in ms; only what was measured."""
+    tpot, ttft, tokens = line.mean("tpot_ms"), line.mean("ttft_ms"), line.mean("generated_tokens")
+    if not tpot or not ttft or not tokens:
+        return {}
+    first, warm_ms, skipped = (line.mean(n) for n in ("first_run_ttft_ms", "warmup_ms", "warmup_excluded"))
+    parts = {"start-up": line.mean("load_ms") or line.setting("load_ms") or 0.0, "prefill": ttft}
+    steady = tokens - 1
+    if warm_ms and skipped and skipped > 1:  # of a log: the tokens that were slow beyond a steady one's time
+        steady = tokens - skipped
+        parts |= {"prefill": 0.0, "first-token compilation and prefill": warm_ms}
+    elif first and first > COMPILED * ttft:
+        parts["first-token compilation"] = first - ttft
+    decoding, moved = tpot * steady, traffic_gb_s(line)
+    if moved and limit_gb_s:
+        reading = decoding * min(1.0, moved / limit_gb_s)
+        parts |= {"reading the weights": reading, "launches, compute and sampling": decoding - reading}
+    else:
+        parts["decoding"] = decoding
+    return {name: ms for name, ms in parts.items() if ms > 0}
+
+
+def bottleneck(line: Line, limit_gb_s: float | None) -> str | None:
+    """The largest part of an answer's time, and the share of every part."""
+    parts = sorted(parts_of_an_answer(line, limit_gb_s).items(), key=lambda part: -part[1])
+    total_ms = math.fsum(ms for _, ms in parts)
+    if not parts or not total_ms:
+        return None
+    shares = ", ".join(f"{name} {ms / total_ms:.0%}" for name, ms in parts)
+    return (
+        f"Bottleneck of {line.name}: {parts[0][0]}. Of {total_ms / 1e3:.3g} s from a fresh process to its"
+        f" last token: {shares}."
+    )
+
+
+def where_answers_part(line: Line) -> str | None:
+    """Where a line's answer leaves the reference's, and how narrow the choice was there."""
+    places = [int(one) for one in line.values("first_difference")]
+    if not places:
+        return None
+    first = min(places)
+    margins = [run.get("margin_logit") for run in line.runs if run.get("first_difference") == first]
+    near = f", where its two best tokens are {margins[0]:.2g} logits apart" if margins[0] else ""
+    return (
+        f"{line.name} parts from {REFERENCE}'s answer at token {first + 1}{near}: at temperature 0 a"
+        " narrow margin falls to another rounding or weight precision (llama.cpp rounds activations to"
+        " 8 bits where weights are quantized), a wide one speaks of an error."
+    )
+
+
 def analysis(lines: Sequence[Line], limit_gb_s: float | None) -> list[str]:
-    """Sentences from the data."""
-    texts = comparisons(lines)
-    if not texts:
-        texts = ["No two engines have paired rounds of the same work: no speed-up can be stated."]
-    texts += [text for line in lines if line.runs and (text := where_the_time_goes(line, limit_gb_s))]
-    for line in lines:
-        places = [int(one) for one in line.values("first_difference")]
-        if not places:
-            continue
-        first = min(places)
-        margins = [run.get("margin_logit") for run in line.runs if run.get("first_difference") == first]
-        near = f", where its two best tokens are {margins[0]:.2g} logits apart" if margins[0] else ""
-        texts.append(
-            f"{line.name} parts from {REFERENCE}'s answer at token {first + 1}{near}: at temperature 0 a"
-            " narrow margin falls to another rounding or weight precision (llama.cpp rounds activations to"
-            " 8 bits where weights are quantized), a wide one speaks of an error."
-        )
+    """Sentences from the data; the verdict comes last, where a reader of a terminal looks."""
+    ran = [line for line in lines if line.runs]
+    told = [where_the_time_goes(line, limit_gb_s) for line in ran]
+    told += [where_answers_part(line) for line in ran]
     gone = [line.name for line in lines if not line.runs]
-    return [*texts, *([f"No result: {', '.join(gone)}; the notes say why."] if gone else [])]
+    told += [f"No result: {', '.join(gone)}; the notes say why."] if gone else []
+    told += [bottleneck(line, limit_gb_s) for line in ran]
+    verdicts = comparisons(lines)
+    if not verdicts:
+        verdicts = [
+            "No two engines have paired rounds of the same work: no speed-up can be stated with an interval.",
+            *single_comparisons(lines),
+        ]
+    return [text for text in (*told, *verdicts) if text]
 
 
 # --- output ---

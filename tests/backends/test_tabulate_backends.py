@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,14 @@ def pair(ratio: float, spread: float = 0.01, rounds: int = 5) -> list[dict[str, 
 
 def test_paired_rounds_see_what_a_drift_would_hide() -> None:
     said = text_of(tabulated(pair(1.1)))
-    assert "Decode: tinygrad CUDA is slower than tinygrad NV: 0.91" in said and "5 paired rounds" in said
-    assert "cannot be told apart" in text_of(tabulated(pair(1.0)))
+    found = re.search(
+        r"Decode: tinygrad NV is (1\.\d+) ± (0\.\d+) times as fast as tinygrad CUDA \(95 % CI", said
+    )
+    assert found and float(found[1]) == pytest.approx(1.1, abs=0.01) and "5 paired rounds" in said
+    assert 0 < float(found[2]) < 0.03
+    assert "cannot be told apart: 1.0" in text_of(tabulated(pair(1.0)))
+    # The verdict is the end of the text, the decode one before the prefill one.
+    assert said.rindex("times as fast") > said.rindex("Bottleneck of")
     assert "at least 5 are wanted" in text_of(tabulated(pair(1.1, rounds=3)))
     assert "no speed-up can be stated" in text_of(tabulated(pair(1.1, rounds=1)))
 
@@ -149,6 +156,51 @@ def test_where_the_time_goes() -> None:
     assert "(80%)" not in text_of(tabulated(rows))
     # A tenth of a second of prefill, 49 tokens of 10 ms.
     assert f"prefill takes {0.1 / 0.59:.0%}" in bound
+
+
+def test_the_bottleneck_is_the_largest_part_and_the_parts_are_all() -> None:
+    rows = [run_row("tinygrad:NV", n, 100.0, load_ms=500.0, first_run_ttft_ms=1100.0) for n in range(1, 6)]
+    said = text_of(tabulated(rows, bandwidth_gb_s=200))
+    # 0.5 s of loading, 1.0 s of compiling, 0.1 s of prefill, 49 tokens of 10 ms, half of them reading.
+    assert "Bottleneck of tinygrad NV: first-token compilation. Of 2.09 s" in said
+    total = 500 + 1000 + 100 + 490
+    for part, ms in {
+        "start-up": 500,
+        "first-token compilation": 1000,
+        "prefill": 100,
+        "reading the weights": 245,
+        "launches, compute and sampling": 245,
+    }.items():
+        assert f"{part} {ms / total:.0%}" in said
+    warm = text_of(tabulated([{**row, "first_run_ttft_ms": 110.0} for row in rows]))
+    assert "compilation" not in warm.split("Bottleneck")[1] and "decoding" in warm
+
+
+def log_row(device: str, rate: float, **more: Any) -> dict[str, Any]:
+    """One row of a log, as parse_backend_logs.py reads it."""
+    return {
+        "backend": "tinygrad", "device": device, "model": "gpt2", "test": "tokens", "status": "ok",
+        "decode_tok_per_s": rate, "tpot_ms": 1e3 / rate, "ttft_ms": 40.0, "generated_tokens": 100,
+        "source_file": f"{device}.log", "notes": [], "settings": {}, **more,
+    }  # fmt: skip
+
+
+def test_logs_of_one_run_each_get_a_ratio_that_is_labelled() -> None:
+    said = text_of(tabulated([log_row("NV", 38.3), log_row("CUDA", 38.8)]))
+    assert (
+        "Decode, one run each, out of logs: tinygrad CUDA ran at 1.01 times the rate of tinygrad NV" in said
+    )
+    assert "One run has no interval" in said and "times as fast" not in said
+    other = text_of(tabulated([log_row("NV", 38.3), log_row("CUDA", 38.8, model="llama3")]))
+    assert "one run each" not in other  # another model is another work
+
+
+def test_the_warm_run_of_a_log_is_the_one_compared() -> None:
+    cold = log_row("NV", 20.0, run=1, runs=2, source_line=3)
+    warm = log_row("NV", 40.0, run=2, runs=2, source_line=90)
+    said = text_of(tabulated([cold, warm, log_row("CUDA", 20.0)]))
+    assert "tinygrad NV ran at 2 times the rate of tinygrad CUDA" in said
+    assert "1 times the rate" not in said
 
 
 def test_disagreement_is_named() -> None:

@@ -190,8 +190,8 @@ def what_it_says(text: str) -> str | None:
 def go_ms(text: str) -> float | None:
     """A duration as Go prints it, in ms; None where it is none.
 
-    >>> go_ms("1m2.5s"), go_ms("130.2ms"), go_ms("9µs"), go_ms("soon")
-    (62500.0, 130.2, 0.009, None)
+    >>> go_ms("1m2.5s"), go_ms("130.2ms"), go_ms("500µs"), go_ms("soon")
+    (62500.0, 130.2, 0.5, None)
     """
     parts = GO_DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
