@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgebench.backends.commands import Asked, Missing, commands_of, engine_name, idles_by_itself
+from edgebench.backends.engines.catalogue import commands_of, engine_name, idles_by_itself
+from edgebench.backends.engines.engine import Asked, Missing
 from edgebench.backends.job import JobSettings, make_job
 from edgebench.backends.logs.story import parse_path
 from edgebench.backends.rows import measure

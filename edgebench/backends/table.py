@@ -324,8 +324,9 @@ def verdict(first: Line, second: Line, name: str, what: str) -> str | None:
         return None
     ratio, low, high = found
     half = max(high - ratio, ratio - low)
+    shown = ratio_text(ratio, half) if 2 * half < ratio else f"{ratio:.2g}"  # a wide interval is not even
     few = f"; only {len(logs)} rounds, at least {LEAST_ROUNDS} are wanted" if len(logs) < LEAST_ROUNDS else ""
-    times = f"{ratio_text(ratio, half)} times as fast"
+    times = f"{shown} times as fast"
     basis = f"(95 % CI {low:.3g} to {high:.3g}, {len(logs)} paired rounds{few})"
     if low <= 1 <= high:
         return f"{what}: {first.name} and {second.name} cannot be told apart: {times} {basis}."

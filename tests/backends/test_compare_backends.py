@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgebench.backends.campaign import plan
-from edgebench.backends.commands import Asked
+from edgebench.backends.engines.engine import Asked
 from edgebench.backends.job import JobSettings, make_job
 from edgebench.backends.rows import measure
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgebench.backends.commands import Asked, commands_of, engine_name
+from edgebench.backends.engines.catalogue import commands_of, engine_name
+from edgebench.backends.engines.engine import Asked
 from edgebench.backends.job import JobSettings, make_job
 from edgebench.backends.rows import agreement, common_length, measure
 from edgebench.errors import UserError
