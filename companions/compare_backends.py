@@ -146,8 +146,8 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         nargs="+",
         default=list(DEFAULT_ENGINES),
-        help="llama-cpp-python, llama-bench, llama-completion, llama-server, tinygrad, tinygrad-gpt2, tinygrad-llama3;"
-        " a tinygrad one with its device: tinygrad:NV, tinygrad:CPU:LLVM",
+        help="llama-cpp-python, llama-bench, llama-completion, llama-server, tinygrad, tinygrad-gpt2,"
+        " tinygrad-llama3; a tinygrad one with its device: tinygrad:NV, tinygrad:CPU:LLVM",
     )
     add("--out", metavar="ROWS.jsonl", type=Path, required=True, help="where the rows go")
     add("--rounds", metavar="N", type=at_least_one, default=5, help="timed runs per engine (default: 5)")
