@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
 def write_analysis(args: argparse.Namespace) -> None:
     """Analyze, write the file, print the answer in words. Raises UserError."""
     from edgebench.analysis.levels import Settings, analyze, as_json
-    from edgebench.records.jsonl import write_whole
+    from edgebench.records.jsonl import write_output
     from edgebench.reporting.terminal import print_text
     from edgebench.reporting.words import in_words
 
@@ -76,10 +76,7 @@ def write_analysis(args: argparse.Namespace) -> None:
     given = {name: value for name, value in vars(args).items() if name != "out"}
     analysis = analyze(Settings(**given))
     analysis |= in_words(analysis)
-    try:
-        write_whole(args.out, as_json(analysis))
-    except OSError as exc:
-        raise UserError(f"cannot write {args.out}: {exc.strerror}; choose another --out") from exc
+    write_output(args.out, as_json(analysis), "--out")
     print_text(analysis)
 
 

@@ -49,18 +49,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def write_report(args: argparse.Namespace) -> None:
-    """The page, and the charts and tables as files where they are wanted. Raises UserError, OSError."""
-    from edgebench.records.jsonl import write_whole
+    """The page, and the charts and tables as files where they are wanted. Raises UserError."""
+    from edgebench.records.jsonl import write_output
     from edgebench.reporting.charts import write_charts
     from edgebench.reporting.page import Sources, page_of, read_report
     from edgebench.reporting.tables import markdown, tables_of
 
     report = read_report(args.analysis, Sources(args.runs, args.env, args.trace))
-    write_whole(args.out, page_of(report))
+    write_output(args.out, page_of(report), "--out")
     if args.charts:
         write_charts(report.charts, args.charts)
     if args.tables:
-        write_whole(args.tables, markdown(tables_of(report.analysis)))
+        write_output(args.tables, markdown(tables_of(report.analysis)), "--tables")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,9 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return exc.exit_code
-    except OSError as exc:
-        print(f"error: {exc.filename}: {exc.strerror}; choose another --out or --tables", file=sys.stderr)
-        return 1
     print(f"{args.out}: open it in a browser", file=sys.stderr)
     return 0
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from edgebench.errors import UserError
+from edgebench.records.jsonl import reason_of
 
 Row = Mapping[str, Any]
 
@@ -69,6 +70,53 @@ class PairedRow(TypedDict, total=False):
     reason: str | None
 
 
+class WinRate(TypedDict, total=False):
+    """One level against another by one judge: counted verdicts, and beside them graded preferences.
+
+    The graded fields are of verdicts by probability (judge_pairs.py --soft), the judge's lean to a slot taken
+    out; they are missing or null where the judge gave none.
+    """
+
+    model_id: str
+    judge_model: str
+    level: str
+    against: str
+    n_tasks: int
+    n_verdicts: int
+    wins: int
+    ties: int
+    losses: int
+    win_rate: float | None  # a tie is half a win
+    ci95: list[float] | None
+    sign_p: float | None
+    p_holm: float | None
+    reason: str | None
+    graded_n_tasks: int
+    graded_win_rate: float | None  # mean over tasks of the preference, 0 to 1
+    graded_ci95: list[float] | None
+    graded_reason: str | None
+
+
+class TakenOutLean(TypedDict, total=False):
+    """The lean to a slot that graded preferences are free of: a row of `graded_leans`."""
+
+    model_id: str | None  # null: over all models
+    judge_model: str
+    pairs: int
+    lean_log_odds_mean: float | None  # of the first slot over the second, natural logarithm
+    lean_log_odds_std: float | None
+    first_slot_share: float | None  # how often the first of two equal answers would win; 0.5 is no lean
+
+
+class Verdict(TypedDict):
+    """One verdict line, and the ratios it tells: of one model by level, or of one level over many models."""
+
+    model_id: str | None
+    board: str | None
+    text: str
+    levels: list[dict[str, Any]]
+
+
 class Analysis(TypedDict, total=False):
     """The whole file; further lists are rows as their room describes them."""
 
@@ -78,7 +126,10 @@ class Analysis(TypedDict, total=False):
     levels: list[str]
     level_means: list[LevelMean]
     paired: list[PairedRow]
+    win_rates: list[WinRate]
+    graded_leans: list[TakenOutLean]
     answer: list[str]
+    verdicts: list[Verdict]
     caveats: list[Caveat]
 
 
@@ -88,8 +139,14 @@ def read_analysis(
     """The content of an analysis.json of format 1 that has the `needed` names. Raises UserError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise UserError(f"cannot read {path}: {problem}; companions/analyze_levels.py writes it") from problem
+    except OSError as problem:
+        raise UserError(
+            f"cannot read {path}: {reason_of(problem)}; companions/analyze_levels.py writes it"
+        ) from problem
+    except ValueError as problem:
+        raise UserError(
+            f"{path} is not JSON ({problem}); companions/analyze_levels.py writes the file that is wanted"
+        ) from problem
     if (
         not isinstance(content, dict)
         or content.get("schema_version", 1) != 1

@@ -209,6 +209,14 @@ def write_whole(path: Path, content: str | bytes) -> None:
         part.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
+def write_output(path: Path, content: str | bytes, flag: str) -> None:
+    """write_whole for a file that a flag names. UserError that names file and flag where it cannot be."""
+    try:
+        write_whole(path, content)
+    except OSError as problem:
+        raise UserError(_cannot_write(path, reason_of(problem), f"choose another {flag}")) from problem
+
+
 def replace_records(path: Path, changed: Mapping[str, Json], key: str = "run_key") -> None:
     """Put changed records in the places of those they are of, all at once: copy, fsync, rename.
 

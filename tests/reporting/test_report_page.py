@@ -16,6 +16,8 @@ pytest.importorskip("matplotlib")
 
 from companions import report_page as door
 from edgebench.reporting import page as report_page
+from edgebench.reporting.words import in_words
+from tests.fakes.made_analysis import with_models
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
@@ -199,12 +201,63 @@ def test_same_input_same_bytes(tmp_path: Path, page: str) -> None:
     assert build(tmp_path) == page
 
 
-@pytest.mark.parametrize(("content", "needle"), [("{}", "no analysis"), (None, "cannot read")])
+@pytest.mark.parametrize(
+    ("analysis", "needle"), [("{}", "no analysis"), ("nonsense", "is not JSON"), (None, "cannot read")]
+)
 def test_what_the_user_can_fix_is_a_clear_error(
-    tmp_path: Path, content: str | None, needle: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, analysis: str | None, needle: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if content:
-        (tmp_path / "a.json").write_text(content)
+    if analysis:
+        (tmp_path / "a.json").write_text(analysis)
     assert door.main(["--analysis", str(tmp_path / "a.json"), "--out", str(tmp_path / "r.html")]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and needle in error and not (tmp_path / "r.html").exists()
+    # The file is named once, in words of ours, without the interpreter's own "[Errno 2] … : '…'".
+    assert error.count("a.json") == 1 and "Errno" not in error and "analyze_levels.py" in error
+
+
+@pytest.mark.parametrize("flag", ["--runs", "--env", "--trace"])
+def test_a_file_that_is_missing_is_named_once_with_its_flag(
+    tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ("--analysis", GOLDEN, "--out", tmp_path / "r.html", flag, tmp_path / "gone.jsonl")
+    assert door.main([str(part) for part in files]) == 1
+    error = capsys.readouterr().err
+    assert error.count("gone.jsonl") == 1 and "No such file" in error and flag in error
+    assert "Errno" not in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flag", ["--out", "--charts", "--tables"])
+def test_a_place_that_cannot_be_written_is_named_with_its_flag(
+    tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    wanted = {"--out": tmp_path / "r.html"} | {flag: tmp_path / "file" / "gone" / "x"}
+    files = ("--analysis", GOLDEN, *(part for pair in wanted.items() for part in pair))
+    assert door.main([str(part) for part in files]) == 1
+    error = capsys.readouterr().err
+    assert error.count("gone/x") == 1 and flag in error and ".part" not in error and "Errno" not in error
+
+
+def test_charts_and_tables_are_written_as_files_too(tmp_path: Path) -> None:
+    build(tmp_path, None, "--charts", tmp_path / "charts", "--tables", tmp_path / "tables.md")
+    assert len(list((tmp_path / "charts").glob("*.svg"))) == 6
+    assert (tmp_path / "tables.md").read_text(encoding="utf-8").startswith("## Levels")
+
+
+# --- any number of models
+
+
+@pytest.mark.parametrize("count", [1, 4, 31, 300])
+def test_a_page_of_any_number_of_models(tmp_path: Path, count: int) -> None:
+    analysis = with_models(json.loads(GOLDEN.read_text()), count)
+    (tmp_path / "a.json").write_text(json.dumps(analysis | in_words(analysis)))
+    assert door.main(["--analysis", str(tmp_path / "a.json"), "--out", str(tmp_path / "r.html")]) == 0
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    parsed = Page(page)
+    assert parsed.tags.count("figure") == 6
+    folded = page.count('<details class="long">') + page.count('<details class="huge">')
+    assert folded == 0 or count > 1
+    assert page.count('<details class="short" open>') + folded == parsed.tags.count("table")
+    assert ("300 models" in parsed.text) == (count == 300)
+    assert page.count(" rows</span></summary>") == folded
