@@ -1,23 +1,16 @@
 #!/usr/bin/env python3
-# /// script
-# requires-python = ">=3.10"
-# dependencies = ["pyarrow>=14"]
-# ///
 """Gather the runs of a campaign, from one board or many, into one file, and decide which of them count.
 
 Reads run records (JSON lines, .gz, globs) and the environment record beside each file
 (runs_llamacpp.env.jsonl beside runs_llamacpp.jsonl). Writes one JSON line per run, without the answers' texts
 and with board, power_mode, model_sha256, in_means and left_out (why no mean may hold it, or null) added. The
 first line says where everything came from: provenance (rows of what, name, value), inputs with their hashes,
-remarks, counts, the conditions of each model, tables of --analysis for a summary.
+remarks, counts, the conditions of each model.
 
 A run with an error or a hard flag did not measure what was asked: in_means is false. Of two records with one
 run_key on one board the last good one stays. Runs of one model on one board that differ in power scope,
 simulated power, power mode, quantization or model file are refused, unless --allow_mixed. Memory grows with
 the number of run_keys only, about 150 bytes each.
-
---parquet DIR also writes the runs as Parquet, in one folder per board and model, for DuckDB, Spark or Dask
-(needs pyarrow; everything else needs only Python).
 
 Example:
   python edgebench/__main__.py edgebench.analysis.campaign --runs 'boards/*/runs_llamacpp.jsonl.gz' \\
@@ -31,21 +24,18 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from glob import glob
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from edgebench.errors import UserError
 from edgebench.records.environment import CONDITIONS, model_sha256
-from edgebench.records.jsonl import read_jsonl
+from edgebench.records.jsonl import read_jsonl, what_it_is
 from edgebench.records.run import HARD_FLAGS, all_flags_of, task_of, why_left_out
-from edgebench.shell.text import encodable
 
 TEXTS = ("id", "category", "level", "started_at", "quantization", "power_source", "power_scope", "power_rail")
 NUMBERS = (
@@ -68,27 +58,6 @@ FIELDS = (
     *TEXTS,
     *NUMBERS,
 )
-ANALYSIS = {  # lists of analysis.json, and their titles on a summary
-    "win_rates": "Win rates (interval: bootstrap over tasks)",
-    "bradley_terry": "Bradley-Terry strengths",
-    "paired": "Differences within the same task",
-}
-COLUMNS = (  # of those lists, in this order; an interval becomes two columns
-    *(
-        "board",
-        "model_id",
-        "judge_model",
-        "level",
-        "against",
-        "reference",
-        "n_tasks",
-        "wins",
-        "ties",
-        "losses",
-    ),
-    *("win_rate", "mean_difference", "beta", "se", "elo", "ci95_low", "ci95_high", "percent"),
-    *("wilcoxon_p", "sign_p", "p_holm", "reason"),
-)
 
 
 class GatherError(UserError):
@@ -102,9 +71,8 @@ class Request:
     runs: Sequence[str]  # files, .gz files, globs
     env: Sequence[Path] = ()  # environment records that do not lie beside the runs
     scores: Path | None = None  # for provenance only
-    analysis: Path | None = None  # for its tables
+    analysis: Path | None = None  # for provenance only
     allow_mixed: bool = False  # do not refuse different conditions in one mean
-    parquet: Path | None = None  # a folder to write as well
 
 
 @dataclass
@@ -198,24 +166,6 @@ def mixtures(campaign: Campaign) -> list[str]:
         for kind in CONDITIONS
         if len(seen[kind]) > 1
     ]
-
-
-def analysis_tables(analysis: Mapping[str, Any]) -> list[list[Any]]:
-    """[value it is about or null, title, columns, rows] per table for Summary; empty columns left away."""
-    texts = [[text] for text in analysis.get("answer") or []]
-    texts += [[caveat["text"]] for caveat in analysis.get("caveats") or []]
-    tables: list[list[Any]] = [[None, "Answer and caveats", ["text"], texts]] if texts else []
-    for key, title in ANALYSIS.items():
-        found = [row for row in analysis.get(key) or [] if isinstance(row, dict)]
-        for metric in dict.fromkeys(row.get("metric") for row in found):
-            rows = []
-            for row in found:
-                if row.get("metric") == metric:
-                    low, high = row.get("ci95") or (None, None)
-                    rows.append({**row, "ci95_low": low, "ci95_high": high})
-            columns = [name for name in COLUMNS if any(row.get(name) not in (None, "") for row in rows)]
-            tables.append([metric, title, columns, [[row.get(name) for name in columns] for row in rows]])
-    return tables
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
@@ -315,22 +265,8 @@ def env_inputs(campaign: Campaign, envs: Mapping[str, tuple[Path, Any]]) -> list
     return [{"path": str(path), "kind": "env", "sha256": fingerprint(path)["sha256"]} for path in files]
 
 
-def read_analysis(path: Path, runs: Sequence[list[Any]]) -> tuple[list[list[Any]], list[str]]:
-    """Tables of analysis.json, and a remark where it was made from other runs than these."""
-    try:
-        analysis = json.loads(path.read_text(encoding="utf-8"))
-        tables = analysis_tables(analysis)
-    except (ValueError, AttributeError, TypeError, KeyError) as exc:
-        raise GatherError(f"--analysis {path}: {exc}; write it with companions/analyze_levels.py") from exc
-    theirs = {entry.get("sha256") for entry in analysis.get("inputs") or [] if entry.get("kind") == "runs"}
-    ours = {value for what, name, value in runs if (what, name) == ("runs", "sha256")}
-    return tables, [f"{path} was made from other runs than these: make it anew"] if theirs - {
-        None
-    } != ours else []
-
-
 def gather(wanted: Request, out_path: Path) -> None:
-    """Write the gathered file, and the Parquet folder where one is asked for."""
+    """Write the gathered file."""
     campaign, body = Campaign(), out_path.with_name(f".{out_path.name}.{os.getpid()}.body")
     part = out_path.with_name(f".{out_path.name}.{os.getpid()}.part")
     out_path.parent.mkdir(parents=True, exist_ok=True)
@@ -338,26 +274,33 @@ def gather(wanted: Request, out_path: Path) -> None:
         with body.open("w", encoding="utf-8") as lines:
             for run in stream_runs(expand(wanted.runs), wanted.env, campaign):
                 lines.write(json.dumps(run) + "\n")
-        if not campaign.lines:
-            raise GatherError(
-                f"no run record in {' '.join(wanted.runs)}; give the collector's --out_jsonl as --runs"
-            )
-        mixed = mixtures(campaign)
-        if mixed and not wanted.allow_mixed:
-            more = f" (and {len(mixed) - 4} more)" if len(mixed) > 4 else ""
-            raise GatherError(
-                f"runs that must not be averaged together: {'; '.join(mixed[:4])}{more}. "
-                "Give them apart (one --runs and one output each), or mix them with --allow_mixed"
-            )
+        mixed = check(wanted, campaign)
         with part.open("w", encoding="utf-8") as out, body.open(encoding="utf-8") as lines:
             out.write(json.dumps(head(wanted, campaign, mixed)) + "\n")
             out.writelines(line for number, line in enumerate(lines) if number not in campaign.dropped)
-        if wanted.parquet:
-            write_parquet(part, wanted.parquet)
         part.replace(out_path)
     finally:
         body.unlink(missing_ok=True)
         part.unlink(missing_ok=True)
+
+
+def check(wanted: Request, campaign: Campaign) -> list[str]:
+    """What --allow_mixed lets stand in one mean, once all runs were read.
+
+    Raises GatherError where there is no run, and where runs must not stand in one mean.
+    """
+    if not campaign.lines:
+        told = [f"{path} {what}" for path in expand(wanted.runs) if (what := what_it_is(path))]
+        cure = "; ".join(told) or "give the collector's --out_jsonl as --runs"
+        raise GatherError(f"no run record in {' '.join(wanted.runs)}; {cure}")
+    mixed = mixtures(campaign)
+    if mixed and not wanted.allow_mixed:
+        more = f" (and {len(mixed) - 4} more)" if len(mixed) > 4 else ""
+        raise GatherError(
+            f"runs that must not be averaged together: {'; '.join(mixed[:4])}{more}. "
+            "Give them apart (one --runs and one output each), or mix them with --allow_mixed"
+        )
+    return mixed
 
 
 def head(wanted: Request, campaign: Campaign, mixed: Sequence[str]) -> dict[str, Any]:
@@ -374,69 +317,15 @@ def head(wanted: Request, campaign: Campaign, mixed: Sequence[str]) -> dict[str,
         path = getattr(wanted, name)
         if path and path.exists():
             rows += [[name, *fact] for fact in fingerprint(path).items()]
-    tables, more = read_analysis(wanted.analysis, rows) if wanted.analysis else ([], [])
     if campaign.dropped:
         remarks.append(f"{len(campaign.dropped):,} records repeat a run: the last good one of each counts")
-    remarks += [*more, *(f"mixed in one mean, as --allow_mixed says: {what}" for what in mixed)]
+    remarks += [f"mixed in one mean, as --allow_mixed says: {what}" for what in mixed]
     rows = [[what, name, None if value is None else str(value)] for what, name, value in rows]
-    told: dict[str, Any] = {"provenance": rows, "remarks": remarks, "tables": tables, "mixed": [*mixed]}
+    told: dict[str, Any] = {"provenance": rows, "remarks": remarks, "mixed": [*mixed]}
     told |= {"inputs": campaign.inputs, "models": models, "hard_flags": sorted(HARD_FLAGS)}
     counts = {"torn_lines": campaign.torn, "superseded": len(campaign.dropped)}
     counts["without_level_or_model"] = campaign.nameless
     return told | {"counts": counts, "records": campaign.lines - len(campaign.dropped)}
-
-
-def parquet_row(run: Mapping[str, Any]) -> dict[str, Any]:
-    """One run in fixed types: text, numbers as float (missing is null), flags as a list of text."""
-    row: dict[str, Any] = {name: None if run.get(name) is None else str(run[name]) for name in TEXTS}
-    for name in NUMBERS:
-        value = run.get(name)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
-        row[name] = float(value) if value is not None and number else None
-    task = task_of(run)
-    error = run.get("error")
-    row |= {name: run[name] for name in ("power_mode", "model_sha256", "in_means")}
-    # An unknown board is null: readers of such folders know the name that Arrow gives to a null.
-    row |= {
-        "board": run["board"] or None,
-        "model_id": str(run["model_id"]),
-        "id": None if task is None else str(task),
-    }
-    row |= {"flags": [encodable(flag) for flag in run["flags"]]}
-    row |= {"error": (error if isinstance(error, str) else json.dumps(error)) if error else None}
-    return {name: encodable(value) for name, value in row.items()}
-
-
-def write_parquet(gathered: Path, folder: Path) -> None:
-    """The runs as Parquet in folder/board=…/model_id=…/; an older folder of this script is replaced whole."""
-    try:
-        import pyarrow as pa
-        import pyarrow.dataset as ds
-    except ImportError as exc:
-        raise GatherError("--parquet needs pyarrow: pip install pyarrow") from exc
-    if folder.exists() and not all(inner.name.startswith("board=") for inner in folder.iterdir()):
-        raise GatherError(f"{folder} holds other files; name a new folder as --parquet")
-    text, number = pa.string(), pa.float64()
-    columns = dict.fromkeys(("board", "model_id", *TEXTS, "power_mode", "model_sha256", "error"), text)
-    columns |= {**dict.fromkeys(NUMBERS, number), "flags": pa.list_(text), "in_means": pa.bool_()}
-    schema = pa.schema(list(columns.items()))
-
-    def batches() -> Iterator[Any]:
-        runs = (run for _, run in read_jsonl(gathered) if run and "provenance" not in run)
-        while rows := [parquet_row(run) for run in islice(runs, 50_000)]:
-            yield pa.RecordBatch.from_pylist(rows, schema=schema)
-
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    keys = pa.schema([(name, text) for name in ("board", "model_id")])
-    try:
-        parts = ds.partitioning(keys, flavor="hive")
-        ds.write_dataset(batches(), part, format="parquet", schema=schema, partitioning=parts)
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -446,10 +335,7 @@ def build_parser() -> argparse.ArgumentParser:
     option("--runs", nargs="+", required=True, metavar="FILE", help="run records (JSON lines, .gz; globs)")
     option("--out", type=Path, required=True, metavar="FILE", help="the gathered file")
     option("--env", nargs="*", type=Path, default=[], metavar="FILE", help="environment records elsewhere")
-    option("--scores", type=Path, metavar="CSV", help="the judge's scores, for provenance only")
-    option("--analysis", type=Path, metavar="JSON", help="of companions/analyze_levels.py, for tables")
     option("--allow_mixed", action="store_true", help="go on with mixed power scope, mode or model file")
-    option("--parquet", type=Path, metavar="DIR", help="also write Parquet, by board and model (pyarrow)")
     return parser
 
 
@@ -457,8 +343,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 1 with one line of error."""
     args = build_parser().parse_args(argv)
     try:
-        named = {field.name: getattr(args, field.name) for field in fields(Request)}
-        gather(Request(**named), args.out)
+        gather(Request(args.runs, args.env, allow_mixed=args.allow_mixed), args.out)
     except (GatherError, OSError, EOFError, zlib.error) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1

@@ -18,7 +18,6 @@ Example:
 import argparse
 import csv
 import json
-import math
 import sys
 import tempfile
 import zlib
@@ -32,7 +31,7 @@ from edgebench.analysis import campaign
 from edgebench.analysis.campaign import Request
 from edgebench.errors import UserError
 from edgebench.records.jsonl import read_jsonl
-from edgebench.records.run import task_of
+from edgebench.records.run import as_number, task_of
 
 NUMBERS = (
     "prompt_tokens",
@@ -69,10 +68,9 @@ class Seen:
 
 
 def finite(value: Any, negative: bool) -> float | None:
-    """A finite number, or None: a string, a NaN, a negative time or count is not a measurement."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value) if negative or value >= 0 else None
+    """A finite number, or None: a word, a NaN, a negative time or count is not a measurement."""
+    number = as_number(value)
+    return number if number is not None and (negative or number >= 0) else None
 
 
 def table_row(run: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import stat
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -103,6 +104,50 @@ def what_is(line: bytes) -> str:
 def records_in(path: Path) -> list[dict[str, Any]]:
     """All records of a file, without the lines that are none. Raises one of UNREADABLE."""
     return [record for _, record in read_jsonl(path) if record is not None]
+
+
+# What other programs write is known by how it begins.
+OTHER_FILES = (
+    (b"PK\x03\x04", "is an Excel workbook or another zip archive"),
+    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook"),
+    (b"PAR1", "is a Parquet file"),
+    (b"GGUF", "is a model file"),
+    (b"\x1f\x8b", "is compressed by gzip: name it .gz"),
+    (b"\xff\xfe", "is UTF-16, as PowerShell writes it: save it as UTF-8"),
+    (b"<", "is a page of HTML or XML"),
+)
+LOOKED_AT_BYTE = 1 << 20
+
+
+def what_it_is(path: Path) -> str:
+    """What a file is in which no line is a record, as the end of a sentence; empty where that is not known.
+
+    Raises one of UNREADABLE.
+    """
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        start = file.read(LOOKED_AT_BYTE).removeprefix(BYTE_ORDER_MARK).lstrip()
+    if not start:
+        return "is empty"
+    for beginning, what in OTHER_FILES:
+        if start.startswith(beginning):
+            return what
+    if start.startswith(b"["):
+        return "is one JSON array, not a record a line: jq -c '.[]' FILE > runs.jsonl makes lines of it"
+    if start.startswith(b"{"):
+        return what_objects(start)
+    if b"," in start.partition(b"\n")[0] or b";" in start.partition(b"\n")[0]:
+        return "looks like a CSV, not JSON lines"
+    return "is not JSON lines"
+
+
+def what_objects(start: bytes) -> str:
+    """What a file that begins with an object is, if not a record a line."""
+    first = start.partition(b"\n")[0].rstrip()
+    if re.search(rb"\}\s*\{\s*\"", first) and not is_object(first):
+        return "holds its records glued together in one line: jq -c . FILE > runs.jsonl parts them"
+    if first == b"{" or not is_object(first):
+        return "holds its records over several lines each: jq -c . FILE > runs.jsonl makes a line of each"
+    return "holds JSON lines, but of something else"
 
 
 def reason_of(problem: BaseException) -> str:

@@ -6,6 +6,7 @@ is read. The task's number stands under id, question_id or task_id.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -168,6 +169,23 @@ def task_of(record: Json) -> int | str | None:
     """
     found = (task_id(record.get(name)) for name in IDENTITY)
     return next((task for task in found if task is not None), None)
+
+
+def as_number(value: Any) -> float | None:
+    """A finite number, also one that a program wrote as text; None for what is none.
+
+    >>> as_number(12), as_number("1028.46"), as_number(" 3 "), as_number("1e3")
+    (12.0, 1028.46, 3.0, 1000.0)
+    >>> as_number("ERROR"), as_number(True), as_number(float("nan")), as_number("inf"), as_number(10**400)
+    (None, None, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def flags_of(record: Json) -> list[str]:

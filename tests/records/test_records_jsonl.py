@@ -226,3 +226,29 @@ def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         jsonl.append_jsonl(tmp_path / "runs.jsonl", {"energy_joule": float("nan")})
     assert not (tmp_path / "runs.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b'{"id": 1, "a": {"b": 2}}{"id": 2}', "glued together"),
+        (b'{"id": 1} {"id": 2}\n{"id": 3} {"id": 4}\n', "glued together"),
+        (b'[{"id": 1},\n {"id": 2}]', "one JSON array"),
+        (b'\xef\xbb\xbf[\n{"id": 1}]', "one JSON array"),
+        (b'{\n "id": 1\n}\n{\n "id": 2\n}\n', "over several lines each"),
+        (b'{"name": "no run"}\n', "of something else"),
+        (b"id,model_id\n1,m\n", "looks like a CSV"),
+        (b"PK\x03\x04rest", "Excel workbook"),
+        (b"\xff\xfe{\x00", "UTF-16"),
+        (b"<html>", "HTML"),
+        (b" \n\n", "is empty"),
+        (b"free text", "is not JSON lines"),
+    ],
+)
+def test_a_file_without_a_record_is_named_for_what_it_is(tmp_path: Path, content: bytes, what: str) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_bytes(content)
+    assert what in jsonl.what_it_is(path)
+    packed = tmp_path / "runs.jsonl.gz"
+    packed.write_bytes(gzip.compress(content))
+    assert what in jsonl.what_it_is(packed)

@@ -11,11 +11,12 @@ codes, progress bars and gzip off first.
 
 import csv
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from edgebench.records.run import as_number
 
 Fields = dict[str, Any]
 
@@ -121,27 +122,12 @@ def scalar(text: str, name: str = "") -> Any:
     if re.fullmatch(r"[-+]?\d{1,18}", text):
         return int(text)
     if re.fullmatch(NUMBER, text, re.IGNORECASE):
-        return finite(text)
+        return as_number(text)
     return {"true": True, "false": False, "null": None}.get(text, text)
 
 
-def finite(value: object) -> float | None:
-    """The number a value stands for, or None for nan, inf, text and nothing.
-
-    >>> finite("25.61"), finite("-nan"), finite("inf"), finite(None)
-    (25.61, None, None, None)
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
 def whole(value: object) -> int | None:
-    number = finite(value)
+    number = as_number(value)
     return int(number) if number is not None and abs(number) < 1e15 else None
 
 
@@ -193,7 +179,7 @@ def mean_and_std(cell: object) -> tuple[float | None, float | None]:
     ((25.61, 0.01), (None, None), (None, None))
     """
     found = MEAN_STD.match(str(cell).strip())
-    return (finite(found[1]), finite(found[2])) if found else (None, None)
+    return (as_number(found[1]), as_number(found[2])) if found else (None, None)
 
 
 # --- one row ---
@@ -216,11 +202,11 @@ def rates_of(fields: Mapping[str, Any], tokens: int) -> tuple[float | None, floa
     """Mean and deviation of the tokens per second, from the table's own column or from the nanoseconds."""
     if "rate" in fields:
         return mean_and_std(fields["rate"])
-    mean = finite(fields.get("avg_ts"))
-    nanoseconds = finite(fields.get("avg_ns"))
+    mean = as_number(fields.get("avg_ts"))
+    nanoseconds = as_number(fields.get("avg_ns"))
     if mean is None and nanoseconds and tokens:
         return 1e9 * tokens / nanoseconds, None
-    return mean, finite(fields.get("stddev_ts"))
+    return mean, as_number(fields.get("stddev_ts"))
 
 
 def name_of_test(prompt: int, generated: int, depth: int, fields: Mapping[str, Any]) -> str:
@@ -237,7 +223,7 @@ def speeds(fields: Mapping[str, Any], prompt: int, generated: int) -> Fields:
         return {
             **named("prefill_tok_per_s", prefill),
             **named("decode_tok_per_s", decode),
-            "ttft_ms": finite(fields.get("ttft_ms")),
+            "ttft_ms": as_number(fields.get("ttft_ms")),
         }
     rate = rates_of(fields, prompt + generated)
     phase = (
