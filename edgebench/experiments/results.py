@@ -19,6 +19,7 @@ from edgebench.experiments.folder import (
 from edgebench.experiments.summary import screen_of, sum_up
 from edgebench.shell import lifeline
 from edgebench.shell.progress import say
+from edgebench.shell.text import counted
 
 ROOT = Path(__file__).resolve().parents[2]
 Json = Mapping[str, Any]
@@ -37,7 +38,7 @@ def list_line(state: Json) -> str:
     """
     runs = f"{state['good']}/{state['total'] or '?'}"
     cycles = f"{state['completed_cycles']}/{state['cycles_total']}"
-    failed = f"  ({state['failed']} runs failed)" if state["failed"] else ""
+    failed = f"  ({counted(state['failed'], 'run')} failed)" if state["failed"] else ""
     status = "orphaned" if state["working"] else state["status"]
     return f"{status:<12} {runs:>11} runs  {cycles:>5} cycles  {Path(state['folder']).name}{failed}"
 

@@ -76,7 +76,45 @@ def test_what_was_not_measured_is_null_and_never_a_sum_with_a_gap() -> None:
     assert values["energy_joule"] is None and values["joule_per_token"] is None
     assert summarize_cycles.cycle_values([run(1, -1.0)])["tokens_per_joule"] is None
     (cell,) = summarize_cycles.cells_of([[run(1, None, energy_missing="no sensor")]])
+    assert "tokens_per_joule" not in cell["metrics"]  # not measured: no reason of its own
     assert "energy_joule" not in cell["metrics"] and cell["energy_missing"] == "no sensor"
+
+
+def test_a_ratio_without_a_value_in_one_cycle_has_no_mean_and_says_why() -> None:
+    """5.748e+05 tokens/J came from the one of four cycles whose net energy was above zero."""
+    (cell,) = summarize_cycles.cells_of([[run(1, energy)] for energy in (-1.0, 1.7e-5, -0.5, 0.0)])
+    ratio = cell["metrics"]["tokens_per_joule"]
+    assert (ratio["n"], ratio["mean"], ratio["std"], ratio["half_width"]) == (1, None, None, None)
+    assert ratio["reason"] == "energy_joule is not above zero in cycles 1, 3, 4"
+    # The energy itself is known in all of them, whatever its sign.
+    energy = cell["metrics"]["energy_joule"]
+    assert (energy["n"], energy["reason"]) == (4, None)
+    assert energy["mean"] == pytest.approx((-1.0 + 1.7e-5 - 0.5 + 0.0) / 4)
+    text = summarize_cycles.markdown(summary_of([cell]))
+    assert "No tokens/J of m L0: energy_joule is not above zero in cycles 1, 3, 4." in text
+    row = next(line for line in text.splitlines() if line.startswith("| m |"))
+    assert row.split("|")[5].strip() == "-"
+
+
+def test_a_mean_that_some_counted_cycles_lack_is_shown_with_its_n() -> None:
+    (cell,) = summarize_cycles.cells_of([[run(1, energy)] for energy in (5.0, None, 6.0)])
+    assert cell["cycles_counted"] == [1, 2, 3]
+    assert summarize_cycles.shown(cell, "energy_joule").endswith(" (n=2)")
+    assert "(n=" not in summarize_cycles.shown(cell, "latency_ms")
+
+
+def summary_of(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"name": "made", "cells": cells, "cycles": [], "mixed": {}, "until_ci": None, "flops_methods": []}
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-100, 100).filter(lambda joule: joule == 0 or abs(joule) > 1e-6), min_size=1))
+def test_no_value_is_dropped_by_its_sign(energies: list[float]) -> None:
+    (cell,) = summarize_cycles.cells_of([[run(1, energy)] for energy in energies])
+    metrics = cell["metrics"]
+    assert metrics["joule_per_token"]["n"] == metrics["energy_joule"]["n"] == len(energies)
+    assert metrics["energy_joule"]["mean"] == pytest.approx(sum(energies) / len(energies), abs=1e-9)
+    assert (metrics["tokens_per_joule"]["mean"] is None) == any(energy <= 0 for energy in energies)
 
 
 @pytest.mark.parametrize(
