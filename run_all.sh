@@ -7,6 +7,11 @@
 #   ./run_all.sh --demo tiny  with two made models whose answers mean nothing, into results/demo_tiny/; so it
 #                             runs by itself where the real model cannot be had
 #   ./run_all.sh --setup      only make .venv and install requirements.txt
+#   ./run_all.sh --shell      a shell in which `python` is that of .venv
+#   ./run_all.sh --help       this text
+#
+# Before any of these: --quiet (the steps write to run_all.log beside the results, errors and the end are
+# shown) or -v (whole command lines).
 #
 # Settings, all optional, come from the environment:
 #   MODELS="a.gguf b.gguf"  models to run             REPEATS=3       runs per model, task and level
@@ -16,13 +21,42 @@
 #   JUDGE_LOCAL_MODEL=path.gguf                       judge on this machine instead
 #   JUDGE_ARGS=…                                      more flags for the judge (--daily_limit 200)
 #   PYTHON=python3.12  VENV=.venv  CMAKE_ARGS=…       how the environment is made
+#
+# Exit status: 0, or that of the last step that failed; 2 for a word it does not know, 130 after Ctrl-C.
 set -euo pipefail
 cd "$(dirname "$0")"
 VENV="${VENV:-.venv}"
 PY="$VENV/bin/python"
 
+quiet='' verbose='' log=''
+exec 3>&1 4>&2 # what is said and shown in any case: hush turns 1 and 2 into the log
+
 say() { printf '\n== %s\n' "$*" >&2; }
-die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+die() { printf 'error: %s\n' "$*" >&4; exit 1; }
+
+# The text at the head of this file.
+usage() { sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//;p;}' "$0"; }
+
+# --quiet: from here on the steps write into a log beside the results.
+hush() {
+    mkdir -p "$1"
+    if [ -n "$quiet" ]; then
+        log="$1/run_all.log"
+        exec >>"$log" 2>&1
+    fi
+}
+
+# A command as one line of a terminal; whole with -v.
+shown() {
+    local line
+    printf -v line '%q ' "${@/#"$PY"/python}"
+    line="${line% }"
+    if [ -z "$verbose" ] && [ ${#line} -gt 76 ]; then
+        line="${line:0:74}"
+        line="${line% *} …"
+    fi
+    printf '%s' "$line"
+}
 
 on_jetson() { [ -e /etc/nv_tegra_release ] || tr '\0' ' ' 2>/dev/null </proc/device-tree/compatible | grep -q tegra; }
 
@@ -116,8 +150,16 @@ setup() {
 # A step that fails is remembered, and the chain goes on with what there is; one that was told to stop stops the chain.
 worst=0
 step() {
-    say "$(printf '%q ' "$@")"
-    "$@" || worst=$?
+    local code=0 said=0
+    if [ -n "$log" ]; then said="$(wc -c <"$log")"; fi
+    say "$(shown "$@")"
+    "$@" || code=$?
+    if [ "$code" = 0 ]; then return; fi
+    worst="$code"
+    if [ -n "$log" ]; then
+        tail -c "+$((said + 1))" "$log" | grep -a '^error:' >&4 || true
+        printf 'error: %s ended with status %s; see %s\n' "$(shown "$@")" "$code" "$log" >&4
+    fi
     case "$worst" in 129 | 130 | 143) exit "$worst" ;; esac
 }
 # Without one run there is nothing to judge.
@@ -129,7 +171,7 @@ BOOKS=(quality_scores.xlsx energy_per_run.xlsx latency_per_run.xlsx output_token
 state_of_conclusion() {
     local out="$1" name
     {
-        find edgebench companions ./*.py -name '*.py' -type f -print0 | sort -z | xargs -0 sha256sum || true
+        find edgebench companions ./*.py -type f -not -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum || true
         sha256sum "$VENV"/.installed-* || true
         for name in runs_llamacpp.jsonl runs_llamacpp.env.jsonl scores_mtbench.csv scores_mtbench.journal.jsonl \
             power_trace.csv analysis.json report.html "${BOOKS[@]}"; do
@@ -148,7 +190,7 @@ conclude() {
         # Without sha256sum (macOS) there is no state to compare: then these steps always run.
         if [ "$worst" = 0 ]; then state_of_conclusion "$out" >"$stamp" 2>/dev/null || rm -f "$stamp"; fi
     fi
-    what_to_open "$out"
+    what_to_open "$out" >&3
 }
 
 write_conclusion() {
@@ -213,12 +255,12 @@ demo() {
             questions=data/questionset.jsonl.txt
             ;;
     esac
+    hush "$out"
     if ! "$PY" tegrastats_sampler.py rails >/dev/null 2>&1; then
         source=simulated
         say "no power sensor on this machine: a simulated board follows its CPU load, labelled simulated everywhere"
     fi
     say "the demo, into $out: $(basename -a "${demo_models[@]}" | paste -s -d ' ')"
-    mkdir -p "$out"
     # shellcheck disable=SC2086 # COLLECT_ARGS is a list of flags
     step "$PY" run_llamacpp_collect.py --models "${demo_models[@]}" --prompts "${prompts[@]}" --repeats 2 --max_tokens "$length" --idle_seconds 3 --source "$source" --allow_cpu --power_trace "$out/power_trace.csv" ${COLLECT_ARGS:-} --out_jsonl "$out/runs_llamacpp.jsonl" >"$out/check.txt"
     need "$out/runs_llamacpp.jsonl"
@@ -229,6 +271,7 @@ demo() {
 campaign() {
     local out="${RESULTS:-results}" key_env="${JUDGE_KEY_ENV:-MY_JUDGE_KEY}"
     local api="${JUDGE_API_URL:-https://api.chatanywhere.tech/v1/chat/completions}" model="${JUDGE_MODEL:-gpt-4o}"
+    hush "$out"
     # shellcheck disable=SC2086 # COLLECT_ARGS and JUDGE_ARGS are lists of flags
     step "$PY" run_llamacpp_collect.py --models "$@" --prompts data/*_prompts_hierarchical.csv --repeats "${REPEATS:-3}" ${COLLECT_ARGS:-} --out_jsonl "$out/runs_llamacpp.jsonl"
     need "$out/runs_llamacpp.jsonl"
@@ -245,16 +288,45 @@ campaign() {
     conclude "$out"
 }
 
+# A shell whose python is that of .venv; without a terminal, the line that does the same.
+open_shell() {
+    if [ -t 0 ] && [ -t 1 ]; then
+        VIRTUAL_ENV="$(cd "$VENV" && pwd)"
+        say "python is $VIRTUAL_ENV/bin/python here; leave with exit"
+        export VIRTUAL_ENV PATH="$VIRTUAL_ENV/bin:$PATH"
+        exec "${SHELL:-bash}"
+    fi
+    echo "source $VENV/bin/activate"
+}
+
 main() {
-    local models wish="${1:-} ${2:-}"
+    local models wish=''
+    while [ $# -gt 0 ]; do
+        case "$1" in
+            -q | --quiet) quiet=1 ;;
+            -v | --verbose) verbose=1 ;;
+            *) break ;;
+        esac
+        shift
+    done
+    wish="${1:-} ${2:-}"
     case "$wish" in
+        "--help " | "-h ")
+            usage
+            return
+            ;;
         "--setup "*)
             setup "${2:-requirements.txt}"
             return
             ;;
+        "--shell ")
+            setup
+            open_shell
+            return
+            ;;
         " " | "--demo " | "--demo real" | "--demo tiny") ;;
         *)
-            echo "error: $0 does not know $*; give --demo, --demo tiny, --setup, or nothing" >&2
+            echo "error: $0 does not know $*; give --demo, --demo tiny, --setup, --shell, --help, or nothing" >&2
             return 2
             ;;
     esac
