@@ -41,18 +41,17 @@ ENGINE_CHOICES = {
 class EnvRecord(TypedDict, total=False):
     """Where and how runs were made; RunRecord.env_id names the line."""
 
-    schema_version: int
+    schema_version: int  # 1
     env_id: str  # 12 hex digits of what defines it
     created_at: str | None  # a label
     board: dict[str, Any]  # facts and checks of the machine
     engine: dict[str, Any]  # version, gpu_offload, system_info
     models: dict[str, dict[str, Any]]  # by model_id
     settings: dict[str, Any]  # the flags, without the command
-    resolved: dict[
-        str, dict[str, Any] | None
-    ]  # by model_id: ENGINE_CHOICES; None where it could not be loaded
+    # What the engine chose by itself (ENGINE_CHOICES), by model_id; null where the model could not be loaded.
+    resolved: dict[str, dict[str, Any] | None]
     power: dict[str, Any]  # source, rail, scope, period; or {"missing": reason}
-    command_line: list[str]
+    command_line: list[str]  # as it was typed
 
 
 def environment_path(runs: Path) -> Path:

@@ -64,12 +64,12 @@ def whole_number(value: Any, default: int = 1) -> int | None:
 class ScoreRow:
     """One row of scores_mtbench.csv: a pair of levels of one task and model, both orders reconciled."""
 
-    task_id: str
-    category: str
-    model_id: str
+    task_id: str  # as in the question set
+    category: str  # of the task
+    model_id: str  # of the runs
     pair: str  # L0_vs_P: the left and the right level
     winner: str  # A = left level, B = right level, Tie
-    judge_model: str
+    judge_model: str  # as it was asked for
     turn: int = 1  # of the conversation, as in FastChat
 
     @property
@@ -202,34 +202,34 @@ class JournalLine:
     where they are None.
     """
 
-    schema_version: int = 1
+    schema_version: int = 1  # 1
     key: str = ""  # hash of all that went into the request
-    task_id: str = ""
-    category: str = ""
-    model_id: str = ""
-    turn: int = 1
-    pair: str = ""
+    task_id: str = ""  # as in the question set
+    category: str = ""  # of the task
+    model_id: str = ""  # of the runs
+    turn: int = 1  # of the conversation
+    pair: str = ""  # L0_vs_P: the left and the right level
     repeat: int = 1  # counts distinct pairs of answers
-    left_level: str = ""
-    right_level: str = ""
+    left_level: str = ""  # of the pair
+    right_level: str = ""  # of the pair
     order: str | None = None  # left_first or right_first; None where a rule decided
-    slot_a_level: str | None = None
-    slot_b_level: str | None = None
+    slot_a_level: str | None = None  # whose answer the judge saw first
+    slot_b_level: str | None = None  # whose answer it saw second
     left_sha256: str | None = None  # of the answers as judged
-    left_chars: int | None = None
+    left_chars: int | None = None  # of the left answer
     left_truncated: bool | None = None  # the token limit cut it
-    right_sha256: str | None = None
-    right_chars: int | None = None
-    right_truncated: bool | None = None
+    right_sha256: str | None = None  # as left_sha256
+    right_chars: int | None = None  # of the right answer
+    right_truncated: bool | None = None  # as left_truncated
     judge_model: str = ""  # as asked for
     rule: str | None = None  # why nobody was asked: identical, empty_loses
-    raw_reply: str | None = None
+    raw_reply: str | None = None  # what the judge said, whole
     reply_model: str | None = None  # as the endpoint calls itself
-    finish_reason: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    finish_reason: str | None = None  # of the reply, as the endpoint gives it
+    prompt_tokens: int | None = None  # as the endpoint counts them
+    completion_tokens: int | None = None  # as the endpoint counts them
     params: dict[str, Any] | None = None  # sent besides model and messages
-    duration_s: float | None = None
+    duration_s: float | None = None  # of the request that was answered
     error: str | None = None  # why the request was given up
     attempts: int | None = None  # HTTP requests it cost; 0: by rule, or read anew
     asked_at: str | None = None  # RFC 3339, UTC; a label

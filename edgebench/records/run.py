@@ -57,33 +57,37 @@ WINDOW_FIELDS = (
 class RunRecord:
     """One run, one line of the output. Missing is None, with a word in flags or a message in error."""
 
-    schema_version: int = 1
+    # --- identity ---
+    schema_version: int = 1  # 1
     run_key: str = ""  # hash of everything that defines the run
-    id: int | str = ""  # the task
-    category: str | None = None
+    id: int | str = ""  # the task; readers take question_id and task_id, too
+    category: str | None = None  # of the task: writing, roleplay, ...
     model_id: str = ""  # file stem without its quantization
-    quantization: str | None = None
-    level: str = ""
+    quantization: str | None = None  # from the file's name, else from its header: Q6_K
+    level: str = ""  # column of the prompts file: L0, L1, L2, L3, P
     turn: int = 1  # of the conversation
-    repeat: int = 1
+    repeat: int = 1  # of the same run, from 1
     started_at: str = ""  # RFC 3339, UTC; a label, never used to compute
     env_id: str = ""  # line of OUT.env.jsonl
+    # --- request ---
     prompt_sha256: str = ""  # of the user's text
     prompt_ids_sha256: str | None = None  # of the token ids that the model read, little-endian 32-bit
-    prompt_format: str = "chat"
-    thinking: bool = False
-    temperature: float = 0.0
-    seed: int = 0
-    max_tokens: int = 0
-    n_ctx: int | None = None
+    prompt_format: str = "chat"  # chat (the model's own template) or raw
+    thinking: bool = False  # whether a reasoning model was told to think
+    temperature: float = 0.0  # 0 takes the likeliest token
+    seed: int = 0  # of the sampler, above temperature 0
+    max_tokens: int = 0  # the answer was cut there at the latest
+    n_ctx: int | None = None  # tokens of context the model was loaded with
     n_gpu_layers: int = -1  # as asked for; -1 is all
     offloaded: str | None = None  # layers the engine put on the GPU, as it logs them: "27/27"
-    prompt_tokens: int | None = None
+    # --- tokens ---
+    prompt_tokens: int | None = None  # the template's own included
     prompt_tokens_evaluated: int | None = None  # computed by the engine in this run: equal, or the run failed
     completion_tokens: int | None = None  # reasoning included, end of sequence not
-    reasoning_tokens: int | None = None
+    reasoning_tokens: int | None = None  # those between the marks of thinking
     reasoning_open: bool | None = None  # the answer ended while still thinking
     finish_reason: str | None = None  # stop or length
+    # --- time ---
     t0_s: float | None = None  # monotonic seconds, as in the power trace: first prompt batch handed over
     first_token_s: float | None = None  # first id sampled
     t1_s: float | None = None  # last id sampled
@@ -94,37 +98,40 @@ class RunRecord:
     decode_tok_per_s: float | None = None  # decode steps / time after the first token
     load_ms: float | None = None  # of the model's process
     overhead_ratio: float | None = None  # 1 - engine time / latency
+    # --- energy ---
     energy_joule: float | None = None  # net of idle, may be negative
-    energy_gross_joule: float | None = None
-    idle_mw: float | None = None
-    idle_std_mw: float | None = None
-    idle_drift_mw: float | None = (
-        None  # idle power after the run's block minus before, where beyond its noise
-    )
-    energy_uncertainty_joule: float | None = None
-    energy_prefill_joule: float | None = None
-    energy_decode_joule: float | None = None
+    energy_gross_joule: float | None = None  # idle included
+    idle_mw: float | None = None  # idle power that was subtracted, with the model resident
+    idle_std_mw: float | None = None  # standard deviation of the idle samples
+    # Idle power after the run's block minus before, where beyond its noise.
+    idle_drift_mw: float | None = None
+    energy_uncertainty_joule: float | None = None  # of energy_joule, either way; or null
+    energy_prefill_joule: float | None = None  # of energy_joule, the part until the first token
+    energy_decode_joule: float | None = None  # and the part after it
     energy_phase_method: str | None = None  # integrated or block
-    joule_per_output_token: float | None = None
+    joule_per_output_token: float | None = None  # energy_joule / completion_tokens
     energy_missing: str | None = None  # why energy_joule is null
-    power_source: str = "none"
-    power_rail: str | None = None
-    power_scope: str | None = None
-    power_mw_mean: float | None = None
-    power_mw_max: float | None = None
-    power_samples: int | None = None
-    power_period_ms: float | None = None
-    power_max_gap_ms: float | None = None
-    power_coverage: float | None = None  # 0 to 1
-    temp_start_c: float | None = None
-    temp_max_c: float | None = None
+    # --- power ---
+    power_source: str = "none"  # tegrastats, ina3221, nvml, rapl, feed, simulated, replay, none
+    power_rail: str | None = None  # the rail, or the rails that were added
+    power_scope: str | None = None  # board, module, package or gpu
+    power_mw_mean: float | None = None  # over the run, idle included
+    power_mw_max: float | None = None  # of the samples in the run
+    power_samples: int | None = None  # in the run
+    power_period_ms: float | None = None  # between two samples, median
+    power_max_gap_ms: float | None = None  # the longest time without a sample
+    power_coverage: float | None = None  # share of the run with no gap over three periods, 0 to 1
+    # --- board ---
+    temp_start_c: float | None = None  # hottest zone just before
+    temp_max_c: float | None = None  # hottest zone during the run
     throttled: bool | None = None  # did a throttle counter move during the run
     board_start: dict[str, Any] | None = None  # clocks, temperature, counters just before
     board_end: dict[str, Any] | None = None  # and just after
-    flags: list[str] = field(default_factory=list)
-    error: dict[str, str] | None = None
-    output_text: str | None = None
-    reasoning_text: str | None = None
+    # --- outcome ---
+    flags: list[str] = field(default_factory=list)  # remarks, and reasons why no mean holds the run
+    error: dict[str, str] | None = None  # {type, message} of a failed run
+    output_text: str | None = None  # the answer, thinking split off
+    reasoning_text: str | None = None  # the thinking
 
 
 def run_from_dict(record: Json) -> RunRecord:

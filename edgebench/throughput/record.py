@@ -16,55 +16,55 @@ from edgebench.throughput.plan import Cell, PlannedModel, PlannedPrompt
 class BatchRecord:
     """All prompts at one batch size, once. Missing is None, with a word in flags or a message in error."""
 
-    schema_version: int = 1
-    kind: str = "throughput"
+    schema_version: int = 1  # 1
+    kind: str = "throughput"  # tells it from a run record
     run_key: str = ""  # hash of everything that defines it
-    model_id: str = ""
-    quantization: str | None = None
+    model_id: str = ""  # file stem without its quantization
+    quantization: str | None = None  # as in the run record
     batch_size: int = 0  # sequences decoded together
-    repeat: int = 1
+    repeat: int = 1  # of the same measurement, from 1
     started_at: str = ""  # RFC 3339, UTC; a label, never used to compute
-    board: str | None = None
-    power_mode_name: str | None = None
-    engine_version: str | None = None
+    board: str | None = None  # its name
+    power_mode_name: str | None = None  # of nvpmodel: MAXN_SUPER
+    engine_version: str | None = None  # of llama-cpp-python
     offloaded: str | None = None  # layers the engine put on the GPU, as it logs them: "27/27"
     n_ctx_seq: int | None = None  # tokens each sequence has room for
-    kv_unified: bool = False
-    load_ms: float | None = None
+    kv_unified: bool = False  # one cache for all sequences
+    load_ms: float | None = None  # of the model
     prompt_tokens: int | None = None  # of all sequences
-    completion_tokens: int | None = None
+    completion_tokens: int | None = None  # of all sequences
     decode_steps: int | None = None  # calls of llama_decode after the prompts
     t0_s: float | None = None  # monotonic seconds, as in the power trace
-    t1_s: float | None = None
+    t1_s: float | None = None  # the last token of the last group
     latency_ms: float | None = None  # t1 - t0
     prefill_ms: float | None = None  # until every sequence of a group has its first token, over all groups
     decode_ms: float | None = None  # from there to the group's last token
-    tok_per_s: float | None = None
-    prefill_tok_per_s: float | None = None
-    decode_tok_per_s: float | None = None
+    tok_per_s: float | None = None  # completion_tokens / latency
+    prefill_tok_per_s: float | None = None  # prompt_tokens / prefill_ms
+    decode_tok_per_s: float | None = None  # tokens sampled after the first of each sequence / decode_ms
     energy_joule: float | None = None  # net of idle, may be negative
-    energy_gross_joule: float | None = None
-    energy_uncertainty_joule: float | None = None
-    joule_per_token: float | None = None
-    idle_mw: float | None = None
-    idle_std_mw: float | None = None
+    energy_gross_joule: float | None = None  # idle included
+    energy_uncertainty_joule: float | None = None  # of energy_joule, either way
+    joule_per_token: float | None = None  # energy_joule / completion_tokens
+    idle_mw: float | None = None  # idle power that was subtracted
+    idle_std_mw: float | None = None  # standard deviation of the idle samples
     idle_drift_mw: float | None = None  # over this model's measurements, where it is beyond the noise
     idle_method: str | None = None  # what the board did while idle power was measured
     energy_missing: str | None = None  # why energy_joule is null
-    power_source: str = "none"
-    power_rail: str | None = None
-    power_scope: str | None = None
-    power_mw_mean: float | None = None
-    power_mw_max: float | None = None
-    power_samples: int | None = None
-    power_period_ms: float | None = None
-    power_max_gap_ms: float | None = None
+    power_source: str = "none"  # power_… as in the run record
+    power_rail: str | None = None  # the rail, or the rails that were added
+    power_scope: str | None = None  # board, module, package or gpu
+    power_mw_mean: float | None = None  # idle included
+    power_mw_max: float | None = None  # of the samples
+    power_samples: int | None = None  # in the window
+    power_period_ms: float | None = None  # between two samples, median
+    power_max_gap_ms: float | None = None  # the longest time without a sample
     power_coverage: float | None = None  # 0 to 1
-    temp_start_c: float | None = None
-    temp_max_c: float | None = None
-    sequences: list[dict[str, Any]] = field(default_factory=list)
-    flags: list[str] = field(default_factory=list)
-    error: dict[str, str] | None = None
+    temp_start_c: float | None = None  # hottest zone just before
+    temp_max_c: float | None = None  # hottest zone during the measurement
+    sequences: list[dict[str, Any]] = field(default_factory=list)  # id, level, tokens, text of each
+    flags: list[str] = field(default_factory=list)  # as in the run record
+    error: dict[str, str] | None = None  # {type, message} where it failed
 
     def take(self, answer: BatchGeneration, prompts: Sequence[PlannedPrompt]) -> None:
         """Times, sequences, token counts and rates; null where nothing was decoded."""
