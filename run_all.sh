@@ -31,7 +31,7 @@ PY="$VENV/bin/python"
 quiet='' verbose='' log=''
 exec 3>&1 4>&2 # what is said and shown in any case: hush turns 1 and 2 into the log
 
-say() { printf '\n== %s\n' "$*" >&2; }
+say() { printf '\n== %s\n' "$*" | fold -s -w 80 >&2; }
 die() { printf 'error: %s\n' "$*" >&4; exit 1; }
 
 # The text at the head of this file.

@@ -318,3 +318,36 @@ def test_the_real_demo_answers_in_english_and_its_energy_follows_the_tokens(
         assert statistics.correlation(ranks(list(explained)), ranks(list(energy))) >= 0.9
         latency = [record["latency_ms"] for record in own]
         assert statistics.correlation(ranks(latency), ranks(list(energy))) >= 0.9
+
+
+def test_help_quiet_and_shell(clone: Path, demo: subprocess.CompletedProcess[str]) -> None:
+    said = run_all(clone, "--help")
+    assert said.returncode == 0
+    for word in (
+        "--demo tiny",
+        "--setup",
+        "--shell",
+        "--quiet",
+        "MODELS=",
+        "JUDGE_LOCAL_MODEL",
+        "Exit status",
+    ):
+        assert word in said.stdout
+    shown = [line for line in demo.stderr.splitlines() if line.startswith("== ")]
+    assert len(shown) > 4 and not [line for line in shown if len(line) > 80]
+    shell = run_all(clone, "--shell")
+    assert (shell.returncode, shell.stdout) == (0, f"source {sys.prefix}/bin/activate\n")
+    wrong = run_all(clone, "--demmo")
+    assert wrong.returncode == 2 and "--demmo" in wrong.stderr
+
+
+def test_quiet_says_the_end_and_what_failed(clone: Path, demo: subprocess.CompletedProcess[str]) -> None:
+    done = run_all(clone, "--quiet", "--demo", "tiny", COLLECT_ARGS=SMALL)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == demo.stdout[demo.stdout.index("\nopen first") :]
+    assert "== " not in done.stderr.partition("requirements")[2]
+    log = clone / "results" / "demo_tiny" / "run_all.log"
+    assert "runs are done already" in log.read_text()
+    failed = run_all(clone, "--quiet", "--demo", "tiny", COLLECT_ARGS=f"{SMALL} --levels L9")
+    assert failed.returncode != 0
+    assert "error: " in failed.stderr and "run_all.log" in failed.stderr
