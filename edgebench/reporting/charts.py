@@ -401,7 +401,11 @@ def win_charts(analysis: Row) -> list[Chart]:
             clean(own[0]["model_id"]),
             [
                 Share(
-                    row["level"], 100 * row["win_rate"], row["ci95"] and [100 * edge for edge in row["ci95"]]
+                    row["level"],
+                    100 * row["win_rate"],
+                    in_percent(row["ci95"]),
+                    None if row.get("graded_win_rate") is None else 100 * row["graded_win_rate"],
+                    in_percent(row.get("graded_ci95")),
                 )
                 for row in own
             ],
@@ -415,9 +419,16 @@ def win_charts(analysis: Row) -> list[Chart]:
     without = sum(row["ci95"] is None for row in rows)
     if without:
         reading += f" {counted(without, 'dot')} without a bar: no interval, the table says why."
+    if any(row.get("graded_win_rate") is not None for row in rows):
+        reading += " Hollow: graded by the judge's probabilities, its lean to a slot taken out."
     draw = partial(plots.draw_shares, groups=groups, axis=axis)
     height = plots.rows_height(groups, 0.8)
     return [Chart("win_rates", f"Win rate against {base}", reading, f"Win rates: {told}.", draw, height)]
+
+
+def in_percent(interval: Sequence[float] | None) -> list[float] | None:
+    """An interval of shares in percent."""
+    return None if interval is None else [100 * edge for edge in interval]
 
 
 def strips_of(analysis: Row, rows: Sequence[Row], name: str) -> list[Strip]:

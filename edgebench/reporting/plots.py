@@ -68,11 +68,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class Share:
-    """A row with a value from 0 to 100 and its interval."""
+    """A row with a value from 0 to 100 and its interval, and a second opinion of it where there is one."""
 
     label: str
     value: float
     interval: Sequence[float] | None
+    second: float | None = None
+    second_interval: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -378,13 +380,17 @@ def draw_bars(figure: Figure, groups: Sequence[Group], axis: Axis) -> None:
 
 
 def draw_shares(figure: Figure, groups: Sequence[Group], axis: Axis) -> None:
-    """A dot with its interval for each row."""
+    """A dot with its interval for each row, a second opinion hollow below it."""
     axes = figure.add_subplot()
     for y, number, row in lay_rows(axes, groups):
         look = style(number)
         if row.interval:
             axes.plot(row.interval, [y, y], color=look["color"], linewidth=1.6)
         axes.plot([row.value], [y], look["marker"], color=look["color"], markersize=6, clip_on=False)
+        if row.second is not None:
+            below: dict[str, Any] = {"color": look["color"], "linewidth": 0.9, "markerfacecolor": "none"}
+            axes.plot(row.second_interval or [row.second] * 2, [y + 0.36] * 2, **below)
+            axes.plot([row.second], [y + 0.36], look["marker"], markersize=4.5, clip_on=False, **below)
     show_axis(axes, axis, "x")
 
 

@@ -337,12 +337,37 @@ def win_tables(analysis: Row) -> list[Table]:
         percent_intervals("95 % CI %", of(rows, "ci95")),
         p_values("p", of(rows, "sign_p")),
         p_values("p, Holm", of(rows, "p_holm")),
+        *graded_columns(rows),
         percents("Both orders averaged", of(rows, "win_rate_averaged")),
         counts("At equal length", map(at_equal_length, rows)),
-        *remarks(of(rows, "reason")),
+        *remarks(without_doubles((row["reason"], row.get("graded_reason"))) for row in rows),
     ]
     note = "A tie is half a win. At equal length: * means that equal lengths were never seen."
-    return table(JUDGE, "Win rates", columns, note) + strength_tables(analysis)
+    if graded_columns(rows):
+        note += " Graded: the mean preference by the judge's own probabilities, its lean to a slot taken out."
+    return table(JUDGE, "Win rates", columns, note) + lean_tables(analysis) + strength_tables(analysis)
+
+
+def graded_columns(rows: Sequence[Row]) -> list[Column]:
+    """Win rates from verdicts by probability and their intervals, where the judge gave any."""
+    rates = of(rows, "graded_win_rate")
+    if all(rate is None for rate in rates):
+        return []
+    return [percents("Graded", rates), percent_intervals("95 % CI %", of(rows, "graded_ci95"))]
+
+
+def lean_tables(analysis: Row) -> list[Table]:
+    """The lean to a slot that graded win rates are free of."""
+    rows = [row for row in analysis.get("graded_leans", ()) if row["lean_log_odds_mean"] is not None]
+    columns = [
+        model_column(analysis, rows),
+        words("Judge", of(rows, "judge_model")),
+        counts("Pairs", of(rows, "pairs")),
+        percents("The first of two equal answers would win", of(rows, "first_slot_share")),
+        figures("Lean, log odds", of(rows, "lean_log_odds_mean"), of(rows, "lean_log_odds_std"), sign=True),
+        figures("± between pairs", of(rows, "lean_log_odds_std")),
+    ]
+    return table(JUDGE, "The lean to a slot that the graded win rates are free of", columns)
 
 
 def strength_tables(analysis: Row) -> list[Table]:

@@ -223,7 +223,7 @@ def win_section(analysis: Row) -> list[str]:
     lines = [f"WIN RATE AGAINST {fitted(base, LEVEL_NAME)} (o, 95 % CI ---, chance |, Holm-adjusted p)"]
     for own in by_case(shown).values():
         lines.append(f"  {fitted(own[0]['model_id'], WIDTH - 2)}")
-        lines += [win_chart(row) for row in own]
+        lines += [line for row in own for line in win_charts(row)]
         lines += paragraphs(missing_intervals(own), "    ")
     return [*lines, *rest_line(judged, shown)]
 
@@ -237,16 +237,24 @@ def missing_intervals(rows: Sequence[Row]) -> list[str]:
     return [f"no interval for {listed(names)}: {reason}" for reason, names in levels.items()]
 
 
-def win_chart(row: Row) -> str:
+def win_charts(row: Row) -> list[str]:
+    """The counted win rate of a level, and below it the one by the judge's probabilities, if any."""
+    name = fitted(row["level"], LEVEL_NAME)
+    lines = [f"{win_chart(name, row['win_rate'], row['ci95'])}  p {p_value(row['p_holm'])}"]
+    if row.get("graded_win_rate") is not None:
+        lines.append(win_chart("  graded", row["graded_win_rate"], row["graded_ci95"]))
+    return lines
+
+
+def win_chart(name: str, rate: float, ci95: Sequence[float] | None) -> str:
     """A win rate on an axis from 0 to 100 % with its interval; the bar in the middle is chance."""
     axis = [" "] * SCALE
-    if row["ci95"]:
-        low, high = (round(edge * (SCALE - 1)) for edge in row["ci95"])
+    if ci95:
+        low, high = (round(edge * (SCALE - 1)) for edge in ci95)
         axis[low : high + 1] = "-" * (high + 1 - low)
     axis[SCALE // 2] = "|"
-    axis[round(row["win_rate"] * (SCALE - 1))] = "o"
-    name, rate = fitted(row["level"], LEVEL_NAME), percent(row["win_rate"])
-    return f"    {name:<{LEVEL_NAME}} {rate:>5}  [{''.join(axis)}]  p {p_value(row['p_holm'])}"
+    axis[round(rate * (SCALE - 1))] = "o"
+    return f"    {name:<{LEVEL_NAME}} {percent(rate):>5}  [{''.join(axis)}]"
 
 
 def advice_lines(analysis: Row) -> list[str]:

@@ -213,11 +213,22 @@ def wins_in_words(rows: Sequence[Row], top: str, against: str) -> str:
     if row["ci95"]:
         known = f"95 % CI {percent(row['ci95'][0])} to {percent(row['ci95'][1])}"
     chance = "more than chance explains" if beyond else "which chance alone could explain"
+    graded = graded_in_words(row)
     tested = f" (Holm-adjusted p {p_value(row['p_holm'])})" if row["p_holm"] is not None else ""
     return (
         f"The judge gives {printable(top)} a win rate of {percent(row['win_rate'])} against "
-        f"{printable(against)} ({counted(row['n_tasks'], 'task')}, {known}), {chance}{tested}"
+        f"{printable(against)} ({counted(row['n_tasks'], 'task')}, {known}), {chance}{tested}{graded}"
     )
+
+
+def graded_in_words(row: Row) -> str:
+    """The win rate by the judge's own probabilities, as the end of a sentence; "" where it gave none."""
+    if row.get("graded_win_rate") is None:
+        return ""
+    edges = row["graded_ci95"]
+    known = f"95 % CI {percent(edges[0])} to {percent(edges[1])}" if edges else "no interval"
+    rate = percent(row["graded_win_rate"])
+    return f"; graded by its probabilities, its lean to a slot taken out, it is {rate} ({known})"
 
 
 def is_undecided(analysis: Row) -> bool:

@@ -110,6 +110,25 @@ def test_the_median_and_the_slow_end_of_waiting_stand_beside_the_mean(analysis: 
     assert "p50 s" not in captioned(analysis, "Time to first token").heads
 
 
+def test_graded_win_rates_and_the_lean_taken_out_stand_beside_the_counted_ones(
+    analysis: dict[str, Any],
+) -> None:
+    assert "Graded" not in captioned(analysis, "Win rates").heads
+    for row in analysis["win_rates"]:
+        row |= {"graded_win_rate": 0.71, "graded_ci95": [0.62, 0.8], "graded_reason": None}
+    analysis["win_rates"][0] |= {"graded_ci95": None, "graded_reason": "two tasks only"}
+    lean = {"model_id": None, "judge_model": "j", "pairs": 12, "first_slot_share": 0.64}
+    analysis["graded_leans"] = [lean | {"lean_log_odds_mean": 0.58, "lean_log_odds_std": 0.21}]
+    table = captioned(analysis, "Win rates")
+    place = table.heads.index("Graded")
+    assert set(table.columns[place].cells) == {"71 %"}
+    assert set(table.columns[place + 1].cells) == {"62 to 80", "–"}
+    assert "two tasks only" in " ".join(cells(table, "Remark"))
+    leans = captioned(analysis, "The lean to a slot")
+    assert cells(leans, "The first of two equal answers would win") == ["64 %"]
+    assert cells(leans, "Lean, log odds") == ["+0.58"]
+
+
 def test_levels_without_a_task_in_common_are_counted(analysis: dict[str, Any]) -> None:
     rows = [row for row in analysis["paired"] if (row["metric"], row["against"]) == ("energy_joule", "L0")]
     rows[0]["mean_difference"] = None

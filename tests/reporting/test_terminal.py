@@ -52,8 +52,7 @@ def test_it_prints_in_any_terminal(
 
 
 def test_win_rates_stand_where_they_belong_on_the_axis() -> None:
-    row = {"level": "L1", "against": "L0", "win_rate": 1.0, "ci95": [0.0, 1.0], "p_holm": None}
-    chart = terminal.win_chart(row)
+    chart = terminal.win_chart("L1", 1.0, [0.0, 1.0])
     axis = chart[chart.index("[") + 1 : chart.index("]")]
     assert (axis[0], axis[15], axis[-1], len(axis)) == ("-", "|", "o", terminal.SCALE)
 
@@ -116,6 +115,14 @@ def test_a_missing_interval_says_why(analysis: dict[str, Any]) -> None:
         row |= {"ci95": None, "reason": "one task only: no interval"}
     text = terminal.text_of(analysis, "#")
     assert "no interval for L3, P: one task only: no interval" in text
+
+
+def test_graded_win_rates_stand_below_the_counted_ones(analysis: dict[str, Any]) -> None:
+    assert "graded" not in terminal.text_of(analysis, "#")
+    for row in analysis["win_rates"]:
+        row |= {"graded_win_rate": 0.71, "graded_ci95": [0.62, 0.8], "graded_reason": None}
+    lines = terminal.text_of(analysis, "#").splitlines()
+    assert sum(re.match(r" {6}graded +71 %  \[", line) is not None for line in lines) == 2
 
 
 @pytest.mark.parametrize("count", [1, 4, 40, 300])

@@ -126,6 +126,14 @@ def test_an_analysis_from_before_the_undecided_judges_is_read(analysis: dict[str
     assert words.answer(analysis)[1].startswith("The judge gives L3 ")
 
 
+def test_a_graded_win_rate_is_told_beside_the_counted_one(analysis: dict[str, Any]) -> None:
+    for row in analysis["win_rates"]:
+        row |= {"graded_win_rate": 0.71, "graded_ci95": [0.62, 0.8], "graded_reason": None}
+    quality = words.answer(analysis)[1]
+    assert quality.startswith("The judge gives L3 a win rate of ")
+    assert "its lean to a slot taken out, it is 71 % (95 % CI 62 % to 80 %)" in quality
+
+
 # --- the verdict lines
 
 
