@@ -24,9 +24,9 @@ from urllib.parse import unquote, urlsplit
 from edgebench.errors import UserError
 from edgebench.judging.faults import Fault, Reply, is_too_long, read_response
 
-REFUSED = r"unsupported|not? support|unknown|unrecogni|unexpected|invalid|extra|only the default|not enabled"
+REFUSED = r"unsupported|not? support|unknown|unrecogni|unexpected|invalid|extra|only the default"
 REFUSAL = re.compile(
-    REFUSED + r"|not (?:permitted|allowed)|only .{0,40}roles are supported|must alternate", re.I
+    REFUSED + r"|not enabled|deprecated|not (?:permitted|allowed)|roles are supported|must alternate", re.I
 )
 ABOUT_SYSTEM = re.compile(r"\bsystem\b|\broles?\b|developer instruction", re.I)
 ABOUT_FORMAT = re.compile(r"response_format|json|schema|grammar|structured|empty", re.I)
@@ -151,8 +151,8 @@ def proxy_for(url: str) -> str | None:
     if not usable:
         name = next((n for n in (f"{which}_proxy", f"{which}_proxy".upper()) if os.environ.get(n)), which)
         cure = f"set {name}=http://HOST:PORT, or NO_PROXY={host} to go without"
-        what = f"a {given.scheme} proxy" if usable is False and "socks" in proxy else "no http proxy"
-        raise EndpointError(f"the environment's {name} is {what}, which is not spoken here; {cure}")
+        what = "is a SOCKS proxy, which is not spoken here" if proxy.startswith("socks") else "names no proxy"
+        raise EndpointError(f"the environment's {name} {what}; {cure}")
     return proxy
 
 
@@ -309,7 +309,10 @@ def fault_of(problem: Exception) -> Fault:
         return Fault("suspect", f"{words} (is --api_url right about http and https?)")
     if isinstance(problem, urllib3.exceptions.ReadTimeoutError):
         return Fault("suspect", f"no reply in time (--timeout_s): {words}")
-    nobody = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
-    if isinstance(problem, (*nobody, urllib3.exceptions.ProxyError, UnicodeError)):
+    if isinstance(problem, urllib3.exceptions.ProxyError):
+        return Fault("down", f"{words} (is the environment's proxy right? HTTPS_PROXY, NO_PROXY=HOST)")
+    if isinstance(problem, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)):
         return Fault("down", words)
+    if isinstance(problem, ValueError):  # no host can be called so
+        return Fault("fatal", f"{words} (--api_url)")
     return Fault("retry", words)

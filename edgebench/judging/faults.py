@@ -48,13 +48,17 @@ NO_MODEL = re.compile(
     r"|model\b[^.]{0,80}(?:does ?n[o']t exist|does not exist|not found|not exist|not available|unavailable)",
     re.I,
 )
+BAD_KEY = re.compile(
+    r"(?:invalid|incorrect|wrong) api[ _-]?key|api[ _-]?key (?:is )?(?:not valid|invalid)|无效的令牌", re.I
+)
+SLOWER = re.compile(r"rate[ _-]?limit|too many requests|slow down|请求过于频繁", re.I)
 BUSY = re.compile(
-    r"high traffic|overloaded|server is busy|too many requests|rate[ _-]?limit|loading model|model is loading"
+    SLOWER.pattern + r"|high traffic|overloaded|server is busy|loading model|model is loading"
     r"|try again later|temporar|繁忙|稍后",
     re.I,
 )
 UNIT = r"(?:ms|milliseconds?|s|sec(?:ond)?s?|m|min(?:ute)?s?|h|hours?)"
-SAID_WAIT = re.compile(rf"(?:try again|retry) (?:in|after) ((?:\d+(?:\.\d+)? ?{UNIT}\b ?)+)", re.I)
+SAID_WAIT = re.compile(rf"(?:try again|retry) (?:in|after) ((?:\d+(?:\.\d+)? ?{UNIT}(?![a-z]) ?)+)", re.I)
 SPAN = re.compile(rf"(\d+(?:\.\d+)?) ?({UNIT}|)(?![a-z])", re.I)
 SECONDS = {"ms": 0.001, "mi": 60.0, "s": 1.0, "se": 1.0, "m": 60.0, "h": 3600.0, "ho": 3600.0, "": 1.0}
 PAGE = re.compile(r"\s*(?:<!doctype html|<html|<head|<\?xml|<!--)", re.I)
@@ -122,9 +126,9 @@ def fault_in(status: int, headers: Mapping[str, str], words: str, code: str, now
     spent = code in QUOTA_CODES or (QUOTA.search(words) and not PER_MINUTE.search(words))
     if status == 402 or spent or (wait_s or 0.0) > LONG_WAIT_S:
         return Fault("quota", reason)
-    if status == 401:
+    if status == 401 or (status != 200 and BAD_KEY.search(words)):
         return Fault("fatal", f"{reason} (--api_key_env)")
-    if status == 429:
+    if status == 429 or (status == 403 and SLOWER.search(words)):
         return Fault("limit", reason, wait_s)
     if MODERATED.search(words):
         return Fault("refused", reason, about_prompt=True)
@@ -253,6 +257,16 @@ def from_stream(text: str) -> dict[str, Any] | None:
     return {**whole, "choices": [{"message": message, "finish_reason": finish}]} if chunks else None
 
 
+def decoded(body: bytes) -> str:
+    """A body as text: UTF-8, else GB 18030, which holds every older Chinese encoding."""
+    for encoding in ("utf-8", "gb18030"):
+        try:
+            return body.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return body.decode("utf-8", "replace")
+
+
 def error_in(data: Any, status: int) -> Any:
     """What a JSON body gives as its error: under error, or, where there is no reply, as code and message."""
     if isinstance(data, list) and len(data) == 1:  # Gemini wraps it
@@ -297,7 +311,7 @@ def collect(error: Any, said: list[str]) -> None:
 
 def plain_words(body: bytes) -> str:
     """A body that is no JSON as one line; of a web page its title."""
-    text = body[:20_000].decode("utf-8", "replace")
+    text = decoded(body[:20_000])
     if not PAGE.match(text):
         return " ".join(text.split()) or "no text"
     title = re.search(r"<title[^>]*>(.*?)</title>", text, re.I | re.S)
@@ -376,8 +390,10 @@ def no_reply(data: Any, body: bytes) -> Fault:
         return Fault(
             "suspect", f"HTTP 200 with {words} in place of an answer: is --api_url the API's address?"
         )
+    if data is None and body.lstrip().startswith(b"{"):
+        return Fault("retry", "HTTP 200 without a reply in it: the body is cut")
     if data is None:
-        return Fault("retry", "HTTP 200 without a reply in it (cut or foreign body)")
+        return Fault("suspect", f"HTTP 200 with no JSON in it: {words} (is --api_url the API's address?)")
     what = "it speaks another API than OpenAI's chat completions"
     return Fault("suspect", f"HTTP 200 without choices: {words} ({what}? --api_url)")
 

@@ -6,7 +6,8 @@ faults.py, what becomes of a reply in journal.py.
 A limit (429, Retry-After) is no failure: it closes a gate for all workers, for as long as the endpoint says
 and at least for a backoff that grows while nothing is answered. Faults that pass are tried again with
 exponential backoff and jitter. Until the first reply the endpoint is on probation: no more requests are open
-than there are workers, and what is likely to be so for every request ends the run after a few.
+than there are workers, after a fault one request at a time goes out, and what is likely to be so for every
+request ends the run after a few.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
+import signal
 import sys
 import threading
 import time
@@ -120,6 +122,7 @@ class Pool:
         self.silent_since_s: float | None = None  # first fault since the last reply
         self.refused = 0  # requests since the last reply
         self.refused_tasks: set[str] = set()  # tasks of prompts refused for their text, before any reply
+        self.doubted = False  # a fault or a silent reply has come that may be so for every request
         self.silences = 0  # replies without text, before any with
         self.sizes: list[tuple[int, int]] = []  # characters sent and tokens counted, of each reply
 
@@ -137,8 +140,11 @@ class Pool:
             while any(worker.is_alive() for worker in workers) and not self.stopped:
                 time.sleep(0.02)
                 progress.show(self)
-        except Interrupted as signal:
-            self.stop(signal.exit_code, "Ctrl-C" if signal.exit_code == 130 else "a signal to end")
+        except Interrupted as caught:
+            self.stop(
+                caught.exit_code,
+                "Ctrl-C" if caught.signum == signal.SIGINT else signal.Signals(caught.signum).name,
+            )
         until_s = time.monotonic() + (0.5 if self.stopped and self.stopped[0] == UNUSABLE else COMES_IN_S)
         while self.in_flight and time.monotonic() < until_s:
             time.sleep(0.01)
@@ -190,7 +196,7 @@ class Pool:
                 now = time.monotonic()
                 due_s = self.retries[0][0] if self.retries else math.inf
                 ready_s = max(self.gate_s, now if self._may_begin() else due_s)
-                if ready_s <= now:
+                if ready_s <= now and not self._probing():
                     if self.patience.budget is not None and self.requests >= self.patience.budget:
                         allowed = counted(self.patience.budget, "request")
                         self.stop(USED_UP, f"{allowed} sent, no more are allowed today (--daily_limit)")
@@ -201,8 +207,13 @@ class Pool:
                 if not (self.fresh or self.retries or self.in_flight):
                     self.changed.notify_all()
                     break
-                self.changed.wait(min(ready_s - now, 60.0))
+                # While one request probes, its end wakes the others.
+                self.changed.wait(60.0 if self._probing() else min(ready_s - now, 60.0))
             return None
+
+    def _probing(self) -> bool:
+        """Whether a request is out to see if the endpoint answers at all: the others wait for its end."""
+        return self.doubted and not self.endpoint.proven and self.in_flight > 0
 
     def _may_begin(self) -> bool:
         """Whether a fresh job may go out: on probation no more are open than there are workers."""
@@ -239,6 +250,7 @@ class Pool:
             self.sizes.append((characters, reply.prompt_tokens))
         if reply.silence and not self.endpoint.proven:
             self.silences += 1
+            self.doubted = True
             if self.silences >= self._a_few():
                 self.stop(UNUSABLE, f"the first {self.silences} replies say nothing: {reply.silence}")
         if self.journal.lacking([job.game], self.patience.reasks):
@@ -288,13 +300,14 @@ class Pool:
     def _retry(self, job: Job, fault: Fault, now: float) -> None:
         """A failure: once more later, unless it has failed too often or the endpoint is of no use."""
         self.retried += 1
+        self.doubted = True
         job.failures += 1
         tries = FIRST_CONTACT_FAILURES if fault.kind == "retry" else FIRST_CONTACT_TRIES
         if not self.endpoint.proven and job.failures >= min(tries, self.patience.max_attempts):
             waited = (
                 f"no answer for {now - (self.silent_since_s or now):.0f} s: " if fault.kind == "down" else ""
             )
-            hint = " (--api_url)" if "--" not in fault.reason else ""
+            hint = "" if "--" in fault.reason or "NO_PROXY" in fault.reason else " (--api_url)"
             self.stop(UNUSABLE, f"{waited}{fault.reason}{hint}")
             return
         self._note_silence(fault, now, UNUSABLE)

@@ -92,13 +92,9 @@ def lacking_lines(
     unread = sum(journal.replies[game.key] > reasks for game in lacking)
     given_up = sum(game.key in outcome.given_up_keys for game in lacking)
     waiting = len(lacking) - unread - given_up
-    parts = [
-        f"{waiting} not asked to the end",
-        f"{given_up} given up",
-        f"{unread} of them unparseable (--reasks)",
-    ]
-    told = [part for part in parts if not part.startswith("0 ")]
-    lines = [f"no verdict: {counted(len(lacking), 'call')}: {', '.join(told)}"]
+    parts = {"still to be asked": waiting, "given up": given_up, "unparseable (--reasks)": unread}
+    shares = [f"{count} of them {what}" for what, count in parts.items() if count]
+    lines = [f"no verdict: {counted(len(lacking), 'call')}, {', '.join(shares)}"]
     if waiting or given_up:
         lines.append(f"go on with: python {' '.join(map(shell_word, command))}")
     return lines
