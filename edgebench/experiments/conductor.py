@@ -230,7 +230,7 @@ class Conductor:
 
     # --- One process ---
 
-    def run_child(self, command: Sequence[str], out: Path) -> int:
+    def run_child(self, command: Sequence[str], out: Path, judges: bool = False) -> int:
         """Run a measuring process to its end; told to stop, it ends after the run under way is written."""
         print(now(), shlex.join(command), file=self.log, flush=True)
         # A session of its own: Ctrl-C in the terminal is ours to answer. If we are killed, it ends its engine
@@ -241,7 +241,7 @@ class Conductor:
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             start_new_session=True,
-            env={**os.environ, CONDUCTED: "1"},
+            env=surroundings(self.config, judges),
         )
         self.save(collector=identity(child.pid))
         told = False
@@ -397,7 +397,7 @@ class Conductor:
         done = [cycle["n"] for cycle in self.state["cycles"] if cycle["status"] == "completed"]
         runs = self.folder / f"cycle_{min(done, default=1)}.jsonl"
         command = [*door("judge_pairs.py"), *judge_flags(self.config, runs, scores)]
-        code = self.run_child(command, scores.with_suffix(".journal.jsonl"))
+        code = self.run_child(command, scores.with_suffix(".journal.jsonl"), judges=True)
         self.save(judged=None if code else wanted, judge_exit_code=code)
         self.check()
         if code:
@@ -429,6 +429,13 @@ class Conductor:
             return
         print("\n".join(lines), file=self.log, flush=True)
         self.say(f"workbooks in {self.folder}")
+
+
+def surroundings(config: Json, judges: bool) -> dict[str, str]:
+    """The environment of a child: the judge's key is given to the judge alone."""
+    key_variable = (config.get("judge") or {}).get("api_key_env")
+    withheld = set() if judges else {key_variable}
+    return {name: value for name, value in os.environ.items() if name not in withheld} | {CONDUCTED: "1"}
 
 
 def judge_flags(config: Json, runs: Path, out: Path) -> list[str]:
