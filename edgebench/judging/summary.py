@@ -50,7 +50,7 @@ def measure_lean(games: Iterable[JournalLine]) -> Lean:
 
 
 def table(rows: Sequence[ScoreRow], baseline: str) -> list[str]:
-    """One line a model and level."""
+    """One line a model and level; n is the number of tasks that the win rate rests on."""
     cells = []
     for (model, level), scores in sorted(scores_of_levels(rows).items()):
         values = [score for _, _, score in scores]
@@ -65,7 +65,7 @@ def table(rows: Sequence[ScoreRow], baseline: str) -> list[str]:
                 f"{rate.rate:.3f} ({rate.tasks})" if rate else "-",
             ]
         )
-    heads = ["model", "level", "won", "tied", "lost", f"win rate against {printable(baseline)} (n tasks)"]
+    heads = ["model", "level", "won", "tied", "lost", f"win rate vs {printable(baseline)} (n)"]
     return text_table(heads, cells, left=2)
 
 
@@ -81,8 +81,9 @@ def about_judge(lean: Lean) -> list[str]:
         slot = "first" if lean.first_both > lean.second_both else "second"
         often = max(lean.first_both, lean.second_both)
         lines += [
-            f"warning: this judge leans to the {slot} slot: in {often} of {lean.pairs} pairs it chose what",
-            f"  was shown {slot}, in both orders. Those pairs count as ties. Better ask another judge.",
+            f"warning: this judge leans to the {slot} slot: in {often} of {lean.pairs} pairs it chose",
+            f"  what was shown {slot}, in both orders. Those pairs count as ties.",
+            "  Better ask another judge.",
         ]
     return lines
 
@@ -94,7 +95,7 @@ def about_journal(games: Sequence[JournalLine], prices: Prices) -> list[str]:
     tokens_in = sum(game.prompt_tokens or 0 for game in games)
     tokens_out = sum(game.completion_tokens or 0 for game in games)
     told = ", ".join(f"{count} {rule}" for rule, count in sorted(rules.items())) or "none"
-    lines = [f"decided by rule: {told}; replies about an answer that the token limit cut: {cut}"]
+    lines = [f"decided by rule: {told}", f"replies about an answer that the token limit cut: {cut}"]
     if tokens_in or tokens_out:
         cost = prices.cost(tokens_in, tokens_out)
         spent = f"tokens {tokens_in:,} in, {tokens_out:,} out"
