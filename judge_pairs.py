@@ -40,7 +40,6 @@ from edgebench.judging.verdict import parse_verdict
 from edgebench.records.jsonl import reason_of
 from edgebench.records.judgment import journal_beside, write_scores
 from edgebench.shell.door import Parser, at_least, open_door
-from edgebench.shell.progress import advise
 from edgebench.shell.signals import Interrupted, ending_signals
 
 Args = argparse.Namespace
@@ -69,6 +68,18 @@ def build_parser() -> argparse.ArgumentParser:
         type=at_least(0),
         default=2,
         help="times to ask again after an unparseable reply (default: 2)",
+    )
+    add(
+        "--soft",
+        action="store_true",
+        help="one token a call, and its log probabilities: graded preferences without the judge's lean",
+    )
+    add(
+        "--tie_margin",
+        type=share,
+        metavar="SHARE",
+        default=0.1,
+        help="with --soft: a preference this near to 0.5 is a Tie (default: 0.1)",
     )
     add("--structured_output", action="store_true", help="ask for JSON by schema, text where that is refused")
     add(
@@ -114,6 +125,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--ask_args", default="", help="further flags in one string; each of them is a flag of its own now")
     return parser
+
+
+def share(text: str) -> float:
+    """A number from 0 to 0.5, as a flag gives it."""
+    value = at_least(0, float)(text)
+    if value >= 0.5:
+        raise argparse.ArgumentTypeError(f"must be smaller than 0.5, not {text}")
+    return float(value)
 
 
 def judge(args: Args, argv: Sequence[str]) -> int:
@@ -187,12 +206,14 @@ def address_of(args: Args, asking: Asking, todo: Sequence[Game]) -> Iterator[Add
 
 def report(args: Args, games: Sequence[Game], journal: Journal, outcome: Outcome, argv: Sequence[str]) -> int:
     """Write the scores, print what they say, and how to go on where something is missing. The exit code."""
-    rows = score_rows(games, journal.side, args.model)
+    chances = journal.chances if args.soft else {}
+    rows = score_rows(games, journal.side, args.model, chances, args.tie_margin)
     try:
         write_scores(args.out, rows)
     except OSError as problem:
         raise UserError(f"cannot write {args.out}: {reason_of(problem)} (--out)") from problem
-    for line in summary_lines(rows, journal.lines, args.baseline, prices_of(args)):
+    margin = args.tie_margin if args.soft else None
+    for line in summary_lines(rows, journal.lines, args.baseline, prices_of(args), margin):
         print(line)
     sys.stdout.flush()
     missing = lacking_lines(games, journal, outcome, args.reasks, [sys.argv[0], *argv])
@@ -205,10 +226,7 @@ def report(args: Args, games: Sequence[Game], journal: Journal, outcome: Outcome
 def complain(lines: Sequence[str]) -> None:
     """Lines for people, beside the results."""
     for line in lines:
-        if line.startswith("go on with:"):
-            advise(line)
-        else:
-            print(line, file=sys.stderr)
+        print(line, file=sys.stderr)
 
 
 def pairing_of(args: Args) -> Pairing:
@@ -225,6 +243,7 @@ def asking_of(args: Args) -> Asking:
         served_model=args.serve_model and args.serve_model.name,
         single_order=args.single_order,
         seed=args.seed,
+        soft=args.soft,
     )
 
 
@@ -241,6 +260,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args([*argv, *shlex.split(args.ask_args)])
     if not (args.api_url or args.serve_model or args.dry_run or args.reparse):
         parser.error("one of --api_url and --serve_model is needed")
+    if args.soft and args.single_order:
+        parser.error("--soft takes the lean out by asking in both orders: leave --single_order out")
     try:
         with ending_signals():
             return judge(args, argv)

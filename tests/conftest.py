@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 # Rooms that tests still start by their path find the package; the commands find it by themselves.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+# An example's time limit would hold this machine's speed to account, not the code.
+settings.register_profile("no_clock", deadline=None)
+settings.load_profile("no_clock")
 ARCHS = ("llama", "qwen2", "gemma2", "phi3", "qwen3")
 
 # `nohup ./run_tests.sh &` starts us deaf to Ctrl-C and hang-up, children inherit it; the tests send both.

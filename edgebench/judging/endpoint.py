@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 from edgebench.errors import UserError
 from edgebench.judging.faults import Fault, Reply, is_too_long, read_response
+from edgebench.judging.soft import FEWER_TOP_LOGPROBS
 
 REFUSED = r"unsupported|not? support|unknown|unrecogni|unexpected|invalid|extra|only the default"
 REFUSAL = re.compile(
@@ -60,6 +61,8 @@ class Dialect:
     stream: bool = True  # the word `stream`, by which a reply in one piece is asked for
     system: bool = True  # a system message; else it is folded into the user's
     format_step: int = 0  # how many forms of response_format it has refused
+    top_logprobs: int | None = None  # how many alternatives it lists at most; None: as many as are asked for
+    gives_logprobs: bool = True  # else a verdict is asked for in words
 
 
 # --- Before anything is sent ---
@@ -191,6 +194,8 @@ def dressed(body: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
     """The body in the words the endpoint understands."""
     touched = ("max_tokens", "temperature", "response_format")
     plain = {name: body[name] for name in body if name not in touched}
+    if plain.get("top_logprobs") and dialect.top_logprobs:
+        plain["top_logprobs"] = min(plain["top_logprobs"], dialect.top_logprobs)
     if not dialect.system:
         plain["messages"] = folded(body["messages"])
     if dialect.stream:
@@ -220,6 +225,8 @@ def adapted(dialect: Dialect, body: Mapping[str, Any], status: int, text: str) -
     if is_too_long(text):
         return None
     refused = REFUSAL.search(text) is not None
+    if "logprob" in lower and body.get("logprobs"):
+        return fewer_logprobs(dialect, lower)
     if refused and "max_tokens" in lower and dialect.token_key == "max_tokens":
         return replace(dialect, token_key="max_completion_tokens")
     if refused and "temperature" in lower and dialect.temperature:
@@ -232,6 +239,17 @@ def adapted(dialect: Dialect, body: Mapping[str, Any], status: int, text: str) -
     if about_format and dialect.format_step < len(formats(body.get("response_format"))) - 1:
         return replace(dialect, format_step=dialect.format_step + 1)
     return None
+
+
+def fewer_logprobs(dialect: Dialect, refusal: str) -> Dialect:
+    """The dialect after a refusal of log probabilities: fewer of them where that may help, else none."""
+    too_many = re.search(r"top_logprobs|logprobs.{0,40}\d", refusal) and not re.search(
+        r"unsupported|not support|unknown|unrecogni|extra|not (?:permitted|allowed|enabled)|logits_all",
+        refusal,
+    )
+    if too_many and dialect.top_logprobs is None:
+        return replace(dialect, top_logprobs=FEWER_TOP_LOGPROBS)
+    return replace(dialect, gives_logprobs=False)
 
 
 def roles(body: Mapping[str, Any]) -> set[str]:
@@ -266,7 +284,7 @@ class Endpoint:
         sent = dressed(body, dialect)
         result, status = self._send(sent)
         if isinstance(result, Reply):
-            self.proven = self.proven or bool(result.text)
+            self.proven = self.proven or bool(result.text or result.alternatives)
             return replace(result, text=self._without_key(result.text)), sent
         result = replace(result, reason=self._without_key(result.reason))
         unclear = result.kind in ("retry", "suspect", "fatal") and not self.proven and status >= 400
@@ -284,6 +302,13 @@ class Endpoint:
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as problem:
             return fault_of(problem), 0
         return read_response(got.status, got.headers, got.data, time.time()), got.status
+
+    def expect_no_logprobs(self) -> bool:
+        """Ask in words from now on: replies hold no log probabilities. Whether that is news."""
+        with self.lock:
+            is_news = self.dialect.gives_logprobs
+            self.dialect = replace(self.dialect, gives_logprobs=False)
+        return is_news
 
     def _learn(self, dialect: Dialect, body: Mapping[str, Any], status: int, fault: Fault) -> Fault:
         """The first worker to meet a refused parameter changes the dialect for all, and asks again."""

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from edgebench.judging.soft import Alternative, alternatives_in
+
 LONG_WAIT_S = 3600.0  # an endpoint that asks for more has spent its quota
 SHOWN_LETTERS = 300
 
@@ -79,6 +81,7 @@ class Reply:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     silence: str | None = None
+    alternatives: list[Alternative] | None = None  # to the first token, likeliest first; None: not given
 
 
 @dataclass(frozen=True)
@@ -245,16 +248,18 @@ def from_stream(text: str) -> dict[str, Any] | None:
     chunks = [chunk for chunk in chunks if isinstance(chunk, dict)]
     whole: dict[str, Any] = {}
     message: dict[str, str] = {}
-    finish = None
+    finish = logprobs = None
     for chunk in chunks:
         whole |= {name: chunk[name] for name in ("model", "usage", "error") if chunk.get(name)}
         for choice in (chunk.get("choices") or [])[:1]:
             finish = choice.get("finish_reason") or finish
+            logprobs = logprobs or choice.get("logprobs")
             part = choice.get("delta") or choice.get("message") or {}
             for name in ("content", "reasoning_content", "reasoning", "refusal"):
                 if isinstance(part.get(name), str):
                     message[name] = message.get(name, "") + part[name]
-    return {**whole, "choices": [{"message": message, "finish_reason": finish}]} if chunks else None
+    choice = {"message": message, "finish_reason": finish, "logprobs": logprobs}
+    return {**whole, "choices": [choice]} if chunks else None
 
 
 def decoded(body: bytes) -> str:
@@ -345,8 +350,9 @@ def read_choice(data: Any, body: bytes) -> Reply | Fault:
         finish_reason=None if finish is None else str(finish),
         prompt_tokens=count_of(usage.get("prompt_tokens")),
         completion_tokens=count_of(usage.get("completion_tokens")),
+        alternatives=alternatives_in(choice),
     )
-    return reply if text else silent(reply, message)
+    return reply if text or reply.alternatives else silent(reply, message)
 
 
 def silent(reply: Reply, message: Mapping[str, Any]) -> Reply | Fault:

@@ -16,6 +16,7 @@ from typing import Any
 
 from edgebench.errors import UserError
 from edgebench.judging.answers import Answer, Answers, Question
+from edgebench.judging.soft import LOCAL_TOP_LOGPROBS, TOP_LOGPROBS, soft_fields
 from edgebench.records.jsonl import sha256_of
 from edgebench.records.judgment import JournalLine, sides_of
 
@@ -53,6 +54,7 @@ class Asking:
     served_model: str | None = None  # file name of a model on this machine; None: an endpoint's
     single_order: bool = False  # one order, drawn by the seed
     seed: int = 0
+    soft: bool = False  # one token, and how likely each word was
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,9 @@ def request_body(game: Game, asking: Asking, fence: str | None = None) -> dict[s
     marked = "<<<{0} {1}>>>\n{2}\n<<<END OF {0} {1}>>>"
     blocks = [marked.format(name, fence, text) for name, text in texts.items() if text]
     body: dict[str, Any] = {"model": asking.model, "max_tokens": asking.max_tokens, "temperature": 0}
-    if asking.served_model:  # the form that llama.cpp's Python server takes
+    if asking.soft:
+        body |= soft_fields(LOCAL_TOP_LOGPROBS if asking.served_model else TOP_LOGPROBS)
+    elif asking.served_model:  # the form that llama.cpp's Python server takes
         body["response_format"] = {"type": "json_object", "schema": SCHEMA}
     elif asking.structured_output:
         named = {"name": "verdict", "strict": True, "schema": SCHEMA}

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from edgebench.errors import UserError
 from edgebench.judging.games import Game, journal_line
+from edgebench.judging.soft import read_line
 from edgebench.records.jsonl import append_whole, heal_tail, hold, reason_of, utc_now
 from edgebench.records.judgment import JournalLine, as_line, read_journal
+from edgebench.stats.preference import Chances
 
 PRIVATE = (
     stat.S_IRUSR | stat.S_IWUSR
@@ -37,6 +39,7 @@ class Journal:
         self.path = path
         self.lines: list[JournalLine] = []
         self.side: dict[str, str] = {}  # left, right, tie
+        self.chances: dict[str, Chances] = {}  # of the verdicts by probability
         self.replies: Counter[str] = Counter()  # how many have been paid for
         self._waiting: deque[JournalLine] = deque()
         self._lock = threading.Lock()
@@ -80,7 +83,7 @@ class Journal:
 
     def load(self) -> None:
         """Read the file as it is now."""
-        self.lines, self.side, self.replies = [], {}, Counter()
+        self.lines, self.side, self.chances, self.replies = [], {}, {}, Counter()
         if self.path.exists():
             try:
                 self._note([line for line in read_journal(self.path).lines if line.key])
@@ -110,8 +113,11 @@ class Journal:
             if line.is_reply:
                 self.replies[line.key] += bool(line.attempts)
                 self.side.pop(line.key, None)
+                self.chances.pop(line.key, None)
             if line.winner_side:
                 self.side[line.key] = line.winner_side
+            if line.chances:
+                self.chances[line.key] = line.chances
 
     # --- What it says
 
@@ -130,22 +136,21 @@ class Journal:
 
     # --- What it adds by itself
 
-    def reread(self, parse: Callable[[str], str | None]) -> None:
+    def reread(self, parse: Callable[[str, bool], str | None]) -> None:
         """Read all stored replies anew: of each key the first that says something counts, where that is news.
 
         Where the verdict is no longer what the journal says, a line that says so is added.
         """
         found: dict[str, JournalLine] = {}
-        now: dict[str, tuple[str | None, str | None]] = {}
+        now: dict[str, tuple[Any, ...]] = {}
         for line in self.lines:
             if line.raw_reply is None:
                 continue
-            now[line.key] = line.verdict, line.winner_side
+            now[line.key] = line.verdict, line.winner_side, line.chances
             if line.key not in found or not found[line.key].verdict:
-                verdict = parse(line.raw_reply)
-                side = line.side_of(verdict)
-                found[line.key] = replace(line, verdict=verdict, winner_side=side, attempts=0)
-        self.append(*(line for key, line in found.items() if (line.verdict, line.winner_side) != now[key]))
+                found[line.key] = replace(read_line(line, parse), attempts=0)
+        said = {key: (line.verdict, line.winner_side, line.chances) for key, line in found.items()}
+        self.append(*(line for key, line in found.items() if said[key] != now[key]))
 
     def settle(self, games: Sequence[Game], model: str) -> None:
         """Add what rules decide, and anew what a later line of its game hides: an answer changed back."""

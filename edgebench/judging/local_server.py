@@ -28,6 +28,7 @@ from edgebench.engine.client import EngineFailure, EngineProcess, Message, Promp
 from edgebench.errors import UserError
 from edgebench.judging.endpoint import Address
 from edgebench.shell import lifeline
+from edgebench.shell.launch import room_command
 
 LARGEST_N_CTX = 32768  # tokens; on an 8 GB board the KV cache of a 4B model fills the memory about there
 STOP_SECONDS = 5.0  # for the server to end by itself
@@ -131,17 +132,16 @@ def serving(
 ) -> Iterator[Address]:
     """The address of a server that can answer `bodies`, as long as the block runs. ServeError.
 
-    `key_variable`: the variable of a key that nobody needs here; `timeout_s`: of a reply.
+    `key_variable`: a variable of the environment that the server is not to get; `timeout_s`: of a reply.
     """
     check_engine(served.model)
-    if key_variable:  # an endpoint's, which is not asked: no child is to have it
-        os.environ.pop(key_variable, None)
     replies = [body.get("max_tokens") or 256 for body in bodies]
     n_ctx = served.n_ctx or context_tokens(
         count_tokens(served.model, longest(bodies)), max(replies, default=256)
     )
     key, port = secrets.token_urlsafe(24), free_port()
-    server = start_server(server_settings(served, port, n_ctx, key))
+    gives_logprobs = any(body.get("logprobs") for body in bodies)
+    server = start_server(server_settings(served, port, n_ctx, key), key_variable, gives_logprobs)
     try:
         url = f"http://127.0.0.1:{port}/v1"
         yield Address(url, key=key, timeout_s=timeout_s, connections=connections)
@@ -149,16 +149,22 @@ def serving(
         lifeline.end(server, STOP_SECONDS)
 
 
-def start_server(settings: dict[str, Any]) -> subprocess.Popen[bytes]:
+def start_server(
+    settings: dict[str, Any], key_variable: str | None, gives_logprobs: bool = False
+) -> subprocess.Popen[bytes]:
     """The server as a child. Its configuration holds the key: a private file, gone once it has been read.
 
-    What it says goes to a log, and is shown where it does not come up.
+    `gives_logprobs`: with the log probabilities of one token, as engine/last_logits.py has them. What the
+    server says goes to a log, and is shown where it does not come up.
     """
-    env = {name: value for name, value in os.environ.items() if name not in OVERRULING}
+    withheld = {*OVERRULING, key_variable}
+    env = {name: value for name, value in os.environ.items() if name not in withheld}
     with tempfile.TemporaryDirectory(prefix="serve_judge_") as folder:  # readable by this user only
         config, log = Path(folder) / "server.json", Path(folder) / "server.log"
         config.write_text(json.dumps(settings), encoding="utf-8")
         command = [sys.executable, "-m", "llama_cpp.server", "--config_file", str(config)]
+        if gives_logprobs:
+            command = room_command("edgebench.engine.last_logits", "--config_file", str(config))
         with log.open("wb") as out:
             # A session of its own: Ctrl-C is the asker's to answer, who waits for what is on its way.
             pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out}

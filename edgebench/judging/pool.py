@@ -30,6 +30,7 @@ from edgebench.judging.endpoint import Endpoint
 from edgebench.judging.faults import Fault, Reply, is_too_long
 from edgebench.judging.games import Asking, Game, journal_line, request_body
 from edgebench.judging.journal import Journal, JournalError
+from edgebench.judging.soft import chances_of, kept, read_line
 from edgebench.records.jsonl import utc_now
 from edgebench.shell.signals import Interrupted
 from edgebench.shell.text import counted, printable
@@ -42,6 +43,10 @@ TOO_LONG_WORDS = "longer than the model's context"
 CUT_CHARS_PER_TOKEN = 6.5  # English has about 4.5, other languages less: beyond this a prompt was cut
 SMALLEST_CONTEXT = 256  # tokens; below, a count is a server's invention
 CUT_AGAINST_OTHERS = 1.7  # times the characters per token of the run's other prompts
+COUNTED = (
+    "this endpoint gives no log probabilities ({why}): verdicts are asked for in words and counted,"
+    " as without --soft"
+)
 
 USED_UP, UNUSABLE = 3, 4  # codes of a stop: quota or limit used up; endpoint or journal unusable
 
@@ -101,10 +106,10 @@ class Pool:
         journal: Journal,
         asking: Asking,
         patience: Patience,
-        parse: Callable[[str], str | None],
+        parse: Callable[[str, bool], str | None],
         prices: Prices | None = None,
     ) -> None:
-        """`parse`: the verdict by slot that a reply states, or None."""
+        """`parse`: the verdict by slot that a reply states, or None, and whether the token limit cut it."""
         self.endpoint, self.journal, self.asking, self.patience = endpoint, journal, asking, patience
         self.parse, self.prices = parse, prices or Prices()
         self.fresh: deque[Job] = deque()
@@ -124,6 +129,9 @@ class Pool:
         self.refused_tasks: set[str] = set()  # tasks of prompts refused for their text, before any reply
         self.doubted = False  # a fault or a silent reply has come that may be so for every request
         self.silences = 0  # replies without text, before any with
+        self.counted_said = False  # that verdicts are asked for in words
+        self.soft_replies = 0  # replies with log probabilities
+        self.wordless = 0  # of them those where none of the three words is likely, before any other
         self.sizes: list[tuple[int, int]] = []  # characters sent and tokens counted, of each reply
 
     # --- The run
@@ -167,7 +175,7 @@ class Pool:
         while job := self._next_job():
             try:
                 began_s = time.monotonic()
-                body = request_body(job.game, self.asking)
+                body = request_body(job.game, self._asking_now())
                 result, sent = self.endpoint.ask(body)
                 job.attempts += 1
                 if self.over:
@@ -220,27 +228,29 @@ class Pool:
         is_open = self.in_flight + len(self.retries)
         return bool(self.fresh) and (self.endpoint.proven or is_open < self.patience.concurrency)
 
+    def _asking_now(self) -> Asking:
+        """How to ask: in words where the endpoint gives no log probabilities."""
+        if self.asking.soft and not self.endpoint.dialect.gives_logprobs:
+            return replace(self.asking, soft=False)
+        return self.asking
+
     # --- What becomes of a job
 
     def _write_reply(self, job: Job, reply: Reply, params: dict[str, Any], duration_s: float) -> None:
-        line = journal_line(job.game, self.asking.model)
-        verdict = self.parse(reply.text)
-        self.journal.append(
-            replace(
-                line,
-                raw_reply=reply.text,
-                reply_model=reply.model,
-                finish_reason=reply.finish_reason,
-                prompt_tokens=reply.prompt_tokens,
-                completion_tokens=reply.completion_tokens,
-                params=params,
-                duration_s=duration_s,
-                attempts=job.attempts,
-                asked_at=utc_now(),
-                verdict=verdict,
-                winner_side=line.side_of(verdict),
-            )
+        line = replace(
+            journal_line(job.game, self.asking.model),
+            raw_reply=reply.text,
+            reply_model=reply.model,
+            finish_reason=reply.finish_reason,
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+            params=params,
+            duration_s=duration_s,
+            attempts=job.attempts,
+            asked_at=utc_now(),
+            logprobs=kept(reply.alternatives) if reply.alternatives and "logprobs" in params else None,
         )
+        self.journal.append(read_line(line, self.parse))
 
     def _take_reply(self, job: Job, reply: Reply, characters: int) -> None:
         """A reply is in the journal. Called with the lock held."""
@@ -248,6 +258,8 @@ class Pool:
         self.tokens.update({"in": reply.prompt_tokens or 0, "out": reply.completion_tokens or 0})
         if reply.prompt_tokens:
             self.sizes.append((characters, reply.prompt_tokens))
+        if self.asking.soft:
+            self._take_chances(reply)
         if reply.silence and not self.endpoint.proven:
             self.silences += 1
             self.doubted = True
@@ -258,6 +270,31 @@ class Pool:
         else:
             self.answered += 1
 
+    def _take_chances(self, reply: Reply) -> None:
+        """See whether verdicts by probability can be had here. Called with the lock held."""
+        if reply.alternatives is None:
+            if not self.soft_replies and self.endpoint.expect_no_logprobs():
+                self._say_counted("its replies hold none")
+            return
+        self.soft_replies += 1
+        if chances_of(reply.alternatives):
+            self.wordless = -1  # it can
+        elif self.wordless >= 0:
+            self.wordless += 1
+            if self.wordless >= self._a_few():
+                likely = ", ".join(repr(printable(token)) for token, _ in reply.alternatives[:5])
+                self.stop(
+                    UNUSABLE,
+                    f"the first {self.wordless} replies begin with none of A, B and Tie (likeliest:"
+                    f" {likely}); leave --soft out, or take another --model",
+                )
+
+    def _say_counted(self, why: str) -> None:
+        """Say once, and at once, that verdicts are counted: the run goes on."""
+        if not self.counted_said:
+            self.counted_said = True
+            print(COUNTED.format(why=printable(why)), file=sys.stderr, flush=True)
+
     def _take_fault(self, job: Job, fault: Fault) -> None:
         """Decide what becomes of a job without a reply. Called with the lock held."""
         now = time.monotonic()
@@ -267,6 +304,8 @@ class Pool:
         if kind in ("quota", "fatal"):
             self.stop(USED_UP if kind == "quota" else UNUSABLE, fault.reason)
         elif kind == "again":
+            if self.asking.soft and not self.endpoint.dialect.gives_logprobs:
+                self._say_counted(fault.reason)
             self._push(job, now)
         elif kind == "refused":
             self._refuse(job, fault)

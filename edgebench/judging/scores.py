@@ -13,6 +13,7 @@ from edgebench.judging.journal import Journal
 from edgebench.judging.pool import Outcome, Prices
 from edgebench.records.judgment import ScoreRow
 from edgebench.shell.text import counted, printable
+from edgebench.stats.preference import Chances, preference_of, winner_of
 
 CHARS_PER_TOKEN = 4.0  # English prose; for the plan's estimate only
 TOKENS_OF_A_REPLY = 5.0
@@ -31,15 +32,35 @@ def reconcile(sides: Sequence[str | None]) -> str | None:
     return {"left": "A", "right": "B"}.get(str(sides[0]), "Tie")
 
 
-def score_rows(games: Sequence[Game], side: Mapping[str, str], model: str) -> list[ScoreRow]:
+def winner_by_probability(
+    played: Sequence[Game], chances: Mapping[str, Chances], margin: float
+) -> str | None:
+    """A, B or Tie of one comparison by the judge's preference; None without probabilities in both orders."""
+    found = {game.order: chances[game.key] for game in played if game.key in chances}
+    if len(found) < 2:
+        return None
+    return winner_of(preference_of(found["left_first"], found["right_first"]).share, margin)
+
+
+def score_rows(
+    games: Sequence[Game],
+    side: Mapping[str, str],
+    model: str,
+    chances: Mapping[str, Chances] | None = None,
+    margin: float = 0.0,
+) -> list[ScoreRow]:
     """The CSV's rows, sorted. Of several distinct pairs of answers (--repeats all) the majority counts.
 
-    `side`: left, right or tie by the key of a game; `model`: the judge.
+    `side`: left, right or tie by the key of a game; `model`: the judge; `chances`: of verdicts by
+    probability, by the key of a game: where both orders have them, a preference within `margin` of 1/2 is a
+    tie, and no other is.
     """
     votes: dict[tuple[Any, ...], list[str | None]] = defaultdict(list)
-    for it, played in groupby(games, key=lambda game: game.comparison):
+    for it, group in groupby(games, key=lambda game: game.comparison):
         if it.rule != (BOTH_EMPTY, ""):
-            verdict = reconcile([side.get(game.key) for game in played])
+            played = list(group)
+            verdict = winner_by_probability(played, chances or {}, margin)
+            verdict = verdict or reconcile([side.get(game.key) for game in played])
             votes[it.task_id, it.category, it.model_id, it.pair, it.turn].append(verdict)
     rows = []
     for (task, category, model_id, pair, turn), cast in votes.items():
@@ -63,7 +84,8 @@ def plan_lines(
     calls = len(games) - rules.total()
     bodies = [request_body(game, asking, fence="") for game in todo]
     texts = [message["content"] for body in bodies for message in body["messages"]]
-    tokens_in, tokens_out = sum(map(len, texts)) / CHARS_PER_TOKEN, TOKENS_OF_A_REPLY * len(todo)
+    of_a_reply = 1.0 if asking.soft else TOKENS_OF_A_REPLY
+    tokens_in, tokens_out = sum(map(len, texts)) / CHARS_PER_TOKEN, of_a_reply * len(todo)
     by_rule = ", ".join(f"{count} {rule}" for rule, count in sorted(rules.items())) or "none"
     judge = printable(asking.model)
     lines = [

@@ -16,9 +16,11 @@ What follows from two readings, edgebench/stats/preference.py says. Pure: no req
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from edgebench.records.judgment import JournalLine
 from edgebench.stats.preference import Chances
 
 WORDS = ("A", "B", "Tie")
@@ -117,7 +119,7 @@ def chances_of(listed: Sequence[Alternative]) -> Chances | None:
         return None
     bound = largest_unlisted(listed)
     missing = tuple(word for word in WORDS if not found[word])
-    a, b, tie = (max(SMALLEST, found[word] or bound) for word in WORDS)
+    a, b, tie = (min(1.0, max(SMALLEST, found[word] or bound)) for word in WORDS)
     return Chances(a, b, tie, missing)
 
 
@@ -134,12 +136,41 @@ def largest_unlisted(listed: Sequence[Alternative]) -> float:
     return max(SMALLEST, min(chances[-2:][0], 1.0 - math.fsum(chances)))
 
 
+def read_line(line: JournalLine, parse: Callable[[str, bool], str | None]) -> JournalLine:
+    """A journal line with what its reply says: by log probabilities where it holds them, else by its words.
+
+    parse: the verdict by slot in words and in whether the token limit cut them.
+    """
+    chances = chances_of(from_kept(line.logprobs))
+    if chances:
+        verdict: str | None = chances.likeliest
+    else:
+        verdict = parse(line.raw_reply or "", line.finish_reason == "length")
+    return replace(
+        line,
+        verdict=verdict,
+        winner_side=line.side_of(verdict),
+        chance_a=rounded(chances.a) if chances else None,
+        chance_b=rounded(chances.b) if chances else None,
+        chance_tie=rounded(chances.tie) if chances else None,
+        chances_bounded=list(chances.bounded) or None if chances else None,
+    )
+
+
+def rounded(chance: float) -> float:
+    """A probability to six digits, which is more than a log probability of five decimals holds."""
+    return float(f"{chance:.6g}")
+
+
 def kept(listed: Sequence[Alternative]) -> list[list[Any]]:
-    """The alternatives as the journal keeps them: the likeliest ones, and all that count for a word."""
+    """The alternatives as the journal keeps them: the likeliest ones, and all that count for a word.
+
+    The last two stay, too: they bound what is not listed.
+    """
     return [
         [token, round(logprob, 5)]
         for place, (token, logprob) in enumerate(listed)
-        if place < KEPT or word_of(token)
+        if place < KEPT or word_of(token) or place >= len(listed) - 2
     ]
 
 

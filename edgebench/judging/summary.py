@@ -11,16 +11,20 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import Any
 
+from edgebench.judging.graded import Graded, graded_pairs
 from edgebench.judging.pool import Prices
 from edgebench.records.judgment import SCORE_OF_SIDE, JournalLine, ScoreRow
-from edgebench.shell.text import printable, shortened, text_table
+from edgebench.shell.text import counted, printable, shortened, text_table
 from edgebench.stats.slots import Lean, lean_of
 from edgebench.stats.win_rate import win_rate_of
 
+LITTLE_MASS = 0.5  # of the judge's probability on its three words
 LEANS_P = 0.05  # two-sided, exact
 NAME_LETTERS = 32  # of a model's name in the table, which is to fit in 80 columns
+NAME_LETTERS_BESIDE_GRADED = 26
 
 
 def counting_lines(lines: Iterable[JournalLine], rows: Sequence[ScoreRow]) -> list[JournalLine]:
@@ -49,27 +53,72 @@ def measure_lean(games: Iterable[JournalLine]) -> Lean:
     return lean_of([(SCORE_OF_SIDE[one], 1.0 - SCORE_OF_SIDE[other]) for one, other in both])
 
 
-def table(rows: Sequence[ScoreRow], baseline: str) -> list[str]:
-    """One line a model and level; n is the number of tasks that the win rate rests on."""
+def graded_scores(graded: Graded) -> dict[tuple[str, str], list[tuple[str, str, float]]]:
+    """(model, level) -> (task, level it was compared with, graded preference for it)."""
+    found: dict[tuple[str, str], list[tuple[str, str, float]]] = defaultdict(list)
+    for pair in graded.pairs:
+        found[pair.model_id, pair.left_level].append((pair.task_id, pair.right_level, pair.share))
+        found[pair.model_id, pair.right_level].append((pair.task_id, pair.left_level, 1.0 - pair.share))
+    return found
+
+
+def rate_text(scores: Iterable[tuple[str, str, float]], baseline: str) -> str:
+    """A level's win rate against the baseline and the tasks it rests on; a dash without any."""
+    rate = win_rate_of((task, score) for task, other, score in scores if other == baseline)
+    return f"{rate.rate:.3f} ({rate.tasks})" if rate else "-"
+
+
+def table(rows: Sequence[ScoreRow], baseline: str, graded: Graded | None = None) -> list[str]:
+    """One line a model and level; with graded preferences their rate beside the counted one."""
     cells = []
+    by_preference = graded_scores(graded) if graded else {}
     for (model, level), scores in sorted(scores_of_levels(rows).items()):
         values = [score for _, _, score in scores]
-        rate = win_rate_of((task, score) for task, other, score in scores if other == baseline)
         cells.append(
             [
-                shortened(printable(model), NAME_LETTERS),
+                shortened(printable(model), NAME_LETTERS_BESIDE_GRADED if graded else NAME_LETTERS),
                 printable(level),
                 values.count(1.0),
                 values.count(0.5),
                 values.count(0.0),
-                f"{rate.rate:.3f} ({rate.tasks})" if rate else "-",
+                rate_text(scores, baseline),
+                *([rate_text(by_preference.get((model, level), ()), baseline)] if graded else []),
             ]
         )
-    heads = ["model", "level", "won", "tied", "lost", f"win rate vs {printable(baseline)} (n)"]
+    against = f"win rate against {printable(baseline)} (n tasks)"
+    heads = ["model", "level", "won", "tied", "lost", against]
+    if graded:
+        heads[-1:] = [f"against {printable(baseline)} (n)", "graded (n)"]
     return text_table(heads, cells, left=2)
 
 
-def about_judge(lean: Lean) -> list[str]:
+def about_preferences(graded: Graded, margin: float) -> list[str]:
+    """Verdicts by probability: what the graded rates rest on, and the lean that was taken out of them."""
+    asked, lean = graded.asked, graded.lean
+    if lean.lean_log_odds_mean is None or lean.first_slot_share is None:
+        return ["no pair has probabilities in both orders: all verdicts are counted"]
+    lines = [
+        f"by probability: {counted(len(asked), 'pair')}; a preference within {margin:g} of 0.5 is a tie",
+        f"lean to the first slot taken out: {lean.lean_log_odds_mean:+.2f} in log odds (of two equal answers",
+        f"  the first would win {lean.first_slot_share:.0%}); winners and graded rates are free of it",
+    ]
+    mass = median(one.mass for one in asked)
+    if mass < LITTLE_MASS:
+        lines += [
+            f"warning: A, B and Tie together held {mass:.1%} of the judge's probability (median): it did not",
+            "  mean to answer with one of them. Better ask another judge.",
+        ]
+    bounded = sum(one.bounded for one in asked)
+    if bounded:
+        lines.append(
+            f"{counted(bounded, 'pair')} with a word that was not listed: its bound stands in for it"
+        )
+    if graded.counted_only:
+        lines.append(f"{counted(graded.counted_only, 'pair')} without probabilities in both orders: counted")
+    return lines
+
+
+def about_judge(lean: Lean, is_soft: bool = False) -> list[str]:
     """The judge's own lines: consistency and lean, with a warning in plain words."""
     if lean.first_slot_score is None:
         return ["no pair was asked in both orders: whether the judge leans to one slot is not known"]
@@ -77,13 +126,12 @@ def about_judge(lean: Lean) -> list[str]:
         f"both orders agree on {lean.agree} of {lean.pairs} pairs ({lean.agree / lean.pairs:.1%})",
         f"first-slot score {lean.first_slot_score:.3f} (0.5: no lean; p {lean.p_value:.2g})",
     ]
-    if lean.p_value < LEANS_P:
+    if lean.p_value < LEANS_P and not is_soft:
         slot = "first" if lean.first_both > lean.second_both else "second"
         often = max(lean.first_both, lean.second_both)
         lines += [
-            f"warning: this judge leans to the {slot} slot: in {often} of {lean.pairs} pairs it chose",
-            f"  what was shown {slot}, in both orders. Those pairs count as ties.",
-            "  Better ask another judge.",
+            f"warning: this judge leans to the {slot} slot: in {often} of {lean.pairs} pairs it chose what",
+            f"  was shown {slot}, in both orders. Those pairs count as ties. Better ask another judge.",
         ]
     return lines
 
@@ -95,7 +143,7 @@ def about_journal(games: Sequence[JournalLine], prices: Prices) -> list[str]:
     tokens_in = sum(game.prompt_tokens or 0 for game in games)
     tokens_out = sum(game.completion_tokens or 0 for game in games)
     told = ", ".join(f"{count} {rule}" for rule, count in sorted(rules.items())) or "none"
-    lines = [f"decided by rule: {told}", f"replies about an answer that the token limit cut: {cut}"]
+    lines = [f"decided by rule: {told}; replies about an answer that the token limit cut: {cut}"]
     if tokens_in or tokens_out:
         cost = prices.cost(tokens_in, tokens_out)
         spent = f"tokens {tokens_in:,} in, {tokens_out:,} out"
@@ -105,14 +153,24 @@ def about_journal(games: Sequence[JournalLine], prices: Prices) -> list[str]:
 
 
 def summary_lines(
-    rows: Sequence[ScoreRow], journal: Iterable[JournalLine], baseline: str, prices: Prices | None = None
+    rows: Sequence[ScoreRow],
+    journal: Iterable[JournalLine],
+    baseline: str,
+    prices: Prices | None = None,
+    margin: float | None = None,
 ) -> list[str]:
-    """The table of wins, and what is to be said of the judge."""
+    """The table of wins, and what is to be said of the judge.
+
+    `margin`: that of verdicts by probability; None where they are counted.
+    """
     if not rows:
         return ["no pair has been judged in both orders yet"]
     games = counting_lines(journal, rows)
+    graded = None if margin is None else graded_pairs(games)
+    is_soft = graded is not None and bool(graded.asked)
     return [
-        *table(rows, baseline),
-        *about_judge(measure_lean(games)),
+        *table(rows, baseline, graded if is_soft else None),
+        *(about_preferences(graded, margin) if graded is not None and margin is not None else []),
+        *about_judge(measure_lean(games), is_soft),
         *about_journal(games, prices or Prices()),
     ]

@@ -1,28 +1,18 @@
-#!/usr/bin/env python3
-"""Read the verdict out of a judge's reply: A, B or Tie, or null where it states none.
+"""Read the verdict out of a judge's reply: A, B or Tie, or None where it states none.
 
 For replies that say more than one word: labels in brackets, "Final verdict: ...", JSON whole or cut off,
-markup, thinking text, prose that claims a winner. What a judge quotes does not count, of several labels the
-final verdict does, and there is no default: a reply that cannot be read is no tie.
-
-stdin: one JSON value per line, the reply as a string, or an object with it under raw_reply (a journal).
-stdout: one JSON value per line: "A", "B", "Tie" or null, by slot. judging/asking.py calls parse_verdict.
---journal: instead, read all stored replies of a judge's journal anew; where a request's verdict is no longer
-what the journal says, a line that says so is added (attempts 0: it cost nothing). judge_pairs.py --reparse.
-
-Example:
-    python edgebench/__main__.py edgebench.judging.verdict < results/scores_mtbench.journal.jsonl \\
-        | sort | uniq -c
+markup, thinking text, prose that claims a winner (claims.py). What a judge quotes does not count, of several
+labels the final verdict does, and there is no default: a reply that cannot be read is no tie. What is not
+surely read stays unread: it is asked again and counted, where a verdict for the wrong side is never noticed.
 """
 
-import argparse
+from __future__ import annotations
+
 import html
 import json
 import re
-import sys
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from edgebench.judging.claims import (
@@ -37,7 +27,6 @@ from edgebench.judging.claims import (
     claimed_side,
 )
 from edgebench.prompts.thinking import without_reasoning
-from edgebench.records.jsonl import append_whole
 
 # Every rule below returns a side, AMBIGUOUS (stop looking), or None (try the next rule).
 AMBIGUOUS = "?"
@@ -349,9 +338,15 @@ def opening_label(text: str) -> str | None:
     return AMBIGUOUS if doubtful or claimed_side(opening[2]) == OTHER_SIDE[side] else side
 
 
-def parse_verdict(raw: str | None) -> str | None:
-    """A, B or Tie as the judge's reply states it, by slot; None where it states none. There is no default."""
+def parse_verdict(raw: str | None, was_cut: bool = False) -> str | None:
+    """A, B or Tie as the judge's reply states it, by slot; None where it states none. There is no default.
+
+    was_cut: the token limit ended the reply. Its last sentence may have gone on otherwise ("Verdict: A is
+    wrong"), so that it says nothing unless it is all that there is.
+    """
     text = clean_reply(raw or "")
+    if was_cut and not whole_label(text):
+        text = finished_part(text)
     found = whole_label(text) or ("Tie" if re.fullmatch(r"neither\W*", text, re.I) else None)
     if not found:
         found, outside = json_verdict(text)
@@ -361,6 +356,17 @@ def parse_verdict(raw: str | None) -> str | None:
     if not found:
         found = stated_side(text) or claimed_side(without_quotes(text))
     return None if found == AMBIGUOUS else found
+
+
+def finished_part(text: str) -> str:
+    """The text up to its last end of a sentence, line or JSON object; of open JSON up to its last quote.
+
+    >>> finished_part("B is short. Verdict: A"), finished_part('{"winner": "A", "why": "I')
+    ('B is short.', '{"winner": "A", "why": "')
+    """
+    open_json = text.count("{") > text.count("}")
+    ends = [found.end() for found in re.finditer(r"\"" if open_json else r"[.!?](?=\s)|[。}]|\n", text)]
+    return text[: ends[-1]].strip() if ends else ""
 
 
 def without_quotes(text: str) -> str:
@@ -373,65 +379,3 @@ def stated_side(text: str) -> str | None:
     """The side that a text states as its verdict: behind an anchor, in marks, or alone on a line."""
     said = without_quotes(text)
     return anchored_label(said) or marked_label(said) or lone_line(said)
-
-
-def reading(line: Mapping[str, Any]) -> dict[str, Any]:
-    """What a journal line's reply says, by slot and by level."""
-    verdict = parse_verdict(line["raw_reply"])
-    levels = ("left", "right") if line.get("order") == "left_first" else ("right", "left")
-    sides = {"A": levels[0], "B": levels[1], "Tie": "tie"}
-    return {"verdict": verdict, "winner_side": sides.get(verdict or ""), "attempts": 0}
-
-
-def reread(path: Path) -> list[dict[str, Any]]:
-    """The lines to add to a journal: per request the first reply that says something, where that is news."""
-    found: dict[str, dict[str, Any]] = {}
-    now: dict[str, Any] = {}
-    for text in path.read_bytes().splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue  # torn by a kill; judge_pairs.py cuts it off
-        if isinstance(line, dict) and isinstance(line.get("raw_reply"), str) and line.get("key"):
-            now[line["key"]] = line.get("verdict", "unread")
-            if not found.get(line["key"], {}).get("verdict"):
-                found[line["key"]] = line | reading(line)
-    return [line for key, line in found.items() if line["verdict"] != now[key]]
-
-
-def reread_journal(path: Path) -> None:
-    """Add to a journal what its replies say to the reader of now. Raises OSError."""
-    append_whole(path, "".join(json.dumps(line) + "\n" for line in reread(path)).encode())
-
-
-def build_parser() -> argparse.ArgumentParser:
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
-    parser.add_argument("--journal", type=Path, help="journal to read anew, added to; nothing is printed")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        if args.journal:
-            reread_journal(args.journal)
-            return 0
-        for line in sys.stdin:
-            value = json.loads(line)
-            if isinstance(value, dict):
-                value = value.get("raw_reply")
-            print(json.dumps(parse_verdict(value if isinstance(value, str) else None)), flush=True)
-    except ValueError as exc:
-        print(f"error: stdin holds a line that is not JSON: {exc}", file=sys.stderr)
-        return 1
-    except (BrokenPipeError, KeyboardInterrupt):
-        return 130
-    except OSError as exc:
-        print(f"error: {exc} (--journal)", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

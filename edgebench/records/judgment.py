@@ -22,6 +22,7 @@ from edgebench.records.csv_text import TableError, rows_of
 from edgebench.records.jsonl import read_jsonl, write_whole
 from edgebench.records.run import task_id
 from edgebench.shell.text import counted, printable
+from edgebench.stats.preference import Chances
 
 SCORE_COLUMNS = ("task_id", "category", "model_id", "pair", "winner", "judge_model", "turn")
 NEEDED_COLUMNS = ("task_id", "model_id", "pair", "winner")
@@ -235,6 +236,19 @@ class JournalLine:
     asked_at: str | None = None  # RFC 3339, UTC; a label
     verdict: str | None = None  # A, B, Tie by slot; None where the reply says none
     winner_side: str | None = None  # left, right, tie
+    # Verdicts by probability (--soft), by slot; without them a verdict is counted.
+    chance_a: float | None = None  # that the judge says A, in all spellings; 0 to 1
+    chance_b: float | None = None
+    chance_tie: float | None = None
+    chances_bounded: list[str] | None = None  # of A, B, Tie: not listed, what stands above is a bound
+    logprobs: list[list[Any]] | None = None  # [token, natural log of its probability], likeliest first
+
+    @property
+    def chances(self) -> Chances | None:
+        """The judge's probabilities of its three words; None where the verdict is a counted one."""
+        if self.chance_a is None or self.chance_b is None or self.chance_tie is None:
+            return None
+        return Chances(self.chance_a, self.chance_b, self.chance_tie, tuple(self.chances_bounded or ()))
 
     @property
     def is_reply(self) -> bool:
@@ -276,7 +290,8 @@ class JournalLine:
 OF_A_REPLY = frozenset(
     ("raw_reply", "reply_model", "finish_reason", "prompt_tokens", "completion_tokens", "params")
 ) | {"duration_s", "error", "attempts"}
-LATER_FIELDS: frozenset[str] = frozenset()
+CHANCES = ("chance_a", "chance_b", "chance_tie")
+LATER_FIELDS = frozenset((*CHANCES, "chances_bounded", "logprobs"))
 
 
 def line_from_dict(record: Mapping[str, Any]) -> JournalLine | None:
@@ -296,8 +311,16 @@ def line_from_dict(record: Mapping[str, Any]) -> JournalLine | None:
         given.pop("winner_side", None)
     for name in ("key", "model_id", "judge_model", "pair", "category"):
         given[name] = str(given.get(name) or "")
+    if not all(is_chance(given.get(name)) for name in CHANCES):
+        for name in LATER_FIELDS:
+            given.pop(name, None)
     line = JournalLine(**given)
     return line if line.left_level and line.right_level else None
+
+
+def is_chance(value: Any) -> bool:
+    """Whether a value is a probability that a word can have."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 < value <= 1.0
 
 
 @dataclass(frozen=True)

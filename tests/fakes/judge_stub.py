@@ -10,6 +10,7 @@ import argparse
 import email.utils
 import hashlib
 import json
+import math
 import re
 import socket
 import struct
@@ -112,6 +113,45 @@ VERDICTS: dict[str, Callable[[str, str], str]] = {
 }
 
 
+Listed = list[tuple[str, float]]
+
+
+def leaning(lean: float, ties: float = 0.2, rest: float = 0.05) -> Callable[[str, str], Listed]:
+    """A judge whose log odds are the difference of QUALITY and a lean to the first slot, as probabilities."""
+
+    def chances(first: str, second: str) -> Listed:
+        one, other = (
+            float(found[1]) if (found := re.search(r"QUALITY=([\d.]+)", text)) else 0.0
+            for text in (first, second)
+        )
+        odds = one - other + lean
+        weights = {"A": math.exp(odds / 2), "B": math.exp(-odds / 2), "Tie": ties}
+        scale = (1.0 - rest) / sum(weights.values())
+        listed = [(token, weight * scale) for token, weight in weights.items()]
+        return sorted([*listed, ("The", rest * 0.8), (" I", rest * 0.2)], key=lambda one: -one[1])
+
+    return chances
+
+
+def logprobs_of(listed: Listed, form: str) -> dict[str, Any]:
+    """The log probabilities as OpenAI gives them, or as the completions of before did."""
+    if form == "legacy":
+        tops = {token: math.log(chance) for token, chance in listed}
+        return {
+            "tokens": [listed[0][0]],
+            "token_logprobs": [math.log(listed[0][1])],
+            "top_logprobs": [tops],
+            "text_offset": [0],
+        }
+    tops = [{"token": token, "logprob": math.log(chance), "bytes": None} for token, chance in listed]
+    return {"content": [{**tops[0], "top_logprobs": tops}], "refusal": None}
+
+
+def too_many(most: int) -> dict[str, Any]:
+    message = f"Invalid value for 'top_logprobs': must be less than or equal to {most}."
+    return {"error": {"message": message, "param": "top_logprobs", "code": "invalid_value"}}
+
+
 class JudgeStub:
     """faults are the first answers to each distinct prompt, in turn; after them comes the verdict.
 
@@ -128,6 +168,9 @@ class JudgeStub:
         after: int = 10**9,
         hang_s: float = 30.0,
         mixed: bool = False,
+        chances: Callable[[str, str], Listed] | None = None,
+        most_logprobs: int = 20,
+        form: str = "chat",
     ) -> None:
         self.verdict = VERDICTS[verdict] if isinstance(verdict, str) else verdict
         self.faults, self.latency_s, self.refuses, self.hang_s = (
@@ -137,6 +180,8 @@ class JudgeStub:
             hang_s,
         )
         self.mixed = mixed
+        # What it gives as log probabilities: (token, probability), likeliest first, so many of them at most.
+        self.chances, self.most_logprobs, self.form = chances, most_logprobs, form
         self.then, self.after = then, after  # after that many verdicts every answer is this fault
         self.lock = threading.Lock()
         self.seen: Counter[str] = Counter()  # requests per prompt, the marker code taken out
@@ -213,12 +258,26 @@ class Handler(BaseHTTPRequestHandler):
             return self.misbehave(fault)
         if fault and FAULTS[fault][2] is not None:
             return self.send(*FAULTS[fault])
+        if body.get("logprobs") and stub.chances and body["top_logprobs"] > stub.most_logprobs:
+            return self.send(400, {}, too_many(stub.most_logprobs))
+        self.judge(body, prompt, fault)
+
+    def judge(self, body: dict[str, Any], prompt: str, fault: str | None) -> None:
+        stub = self.stub
         content = "Hmm, let me think about that." if fault == "garbage" else stub.verdict(*answers_of(body))
+        choice_logprobs = None
+        if body.get("logprobs"):
+            content = content[: body["max_tokens"]]  # a letter a token
+        if body.get("logprobs") and stub.chances:
+            listed = stub.chances(*answers_of(body))[: body["top_logprobs"]]
+            content, choice_logprobs = listed[0][0], logprobs_of(listed, stub.form)
         if "response_format" in body and fault is None and re.fullmatch("A|B|Tie", content):
             content = json.dumps({"winner": content})
         with stub.lock:
             stub.judged[prompt] += fault != "garbage"
         choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+        if choice_logprobs:
+            choice |= {"logprobs": choice_logprobs, "finish_reason": "length"}
         reply = {"id": "x", "object": "chat.completion", "model": "stub-2026-01", "choices": [choice]}
         if fault != "no_usage":
             reply["usage"] = {"prompt_tokens": 100, "completion_tokens": 2, "total_tokens": 102}

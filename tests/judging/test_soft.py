@@ -153,5 +153,5 @@ def test_any_list_gives_probabilities_or_none(listed: list[tuple[str, float]]) -
 def test_the_journal_keeps_what_counts() -> None:
     listed = [*((f"w{n}", -3.0 - n / 100) for n in range(40)), ("B", -6.0)]
     stored = kept(listed)
-    assert len(stored) == 21 and stored[-1] == ["B", -6.0]
+    assert len(stored) == 22 and stored[-2:] == [["w39", -3.39], ["B", -6.0]]
     assert from_kept(stored)[-1] == ("B", -6.0) and from_kept(None) == []

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from edgebench.judging.claims import GRAMMARS, claims_abroad, english_claims
-from edgebench.judging.verdict import parse_verdict
+from edgebench.judging.verdict import parse_verdict, whole_label
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELD_CASES = ROOT.parent / "shared" / "data" / "field-cases" / "judge" / "verdict_replies.jsonl"
@@ -423,6 +423,35 @@ THINKING = [
     "{}</think>",
     "{}[/THINK]",
 ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ("A", "A"),
+        ("**B**", "B"),
+        ("Tie", "Tie"),
+        ('{"winner": "B", "why": "A is', "B"),
+        ('{"winner": "A', None),
+        ('{"winner": "B"} because it', "B"),
+        ("Verdict: A", None),
+        ("Final verdict: B\n\nB names the", "B"),
+        ("A is better", None),
+        ("B is better. A is", "B"),
+        ("Answer A is good.\n\nAnswer B", None),
+        ("最终判断：B。因为A", "B"),
+        ("B更好", None),
+    ],
+)
+def test_the_unfinished_end_of_a_cut_reply_says_nothing(reply: str, said: str | None) -> None:
+    assert parse_verdict(reply, was_cut=True) == said
+
+
+@given(st.sampled_from(CLAIMS + UNSURE), st.integers(0, 200))
+def test_a_reply_that_is_cut_anywhere_is_never_read_for_the_other_side(reply: str, length: int) -> None:
+    part = reply[:length]
+    assume(not whole_label(part))  # one word may be all that was asked for
+    assert {parse_verdict(reply), parse_verdict(part, was_cut=True)} != {"A", "B"}
 
 
 @given(st.sampled_from(CLAIMS), st.sampled_from(THINKING), st.sampled_from(CLAIMS + UNSURE))
