@@ -421,7 +421,9 @@ def quality_summary(study: Study) -> tuple[pd.DataFrame, list[Column]]:
     columns.append(text_column("reason"))
     if len(judges(analysis)) < 2:
         columns = [column for column in columns if column.name != "judge_model"]
-    return as_frame(rows, kept := with_content(study, rows, columns, always=("win_rate", "level"))), kept
+    return as_frame(
+        rows, kept := with_content(study, rows, columns, always=("model_id", "level", "win_rate"))
+    ), kept
 
 
 GRADED = (("graded_win_rate", "Graded win rate"), ("win_rate_averaged", "Win rate, orders averaged"))

@@ -67,7 +67,7 @@ HEAD_LAYOUT, TEXT_LAYOUT = (
     Alignment("center", "center", wrap_text=True),
     Alignment("left", "top", wrap_text=True),
 )
-INDENTED = Alignment(indent=1)  # so that a text never touches the number before it
+INDENTED = Alignment("left", indent=1)  # so that a text never touches the number before it
 SCALE = {"start_type": "min", "start_color": "FFFFFF", "end_type": "max", "end_color": "F2B880"}
 RULES: Any = openpyxl_rule  # its functions have no types
 GREY_LINE = GraphicalProperties(ln=LineProperties(solidFill="BFC5CC"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,12 @@ class Study:
         return int(self.runs["flags"].str.contains("simulated_power", regex=False).sum())
 
     @property
+    def left_out(self) -> str:
+        """How many runs are in no mean, as a remark; empty where all are."""
+        out = int((~self.runs["kept"]).sum())
+        return f"{out:,} of {len(self.runs):,} runs left out of means: see Flags" if out else ""
+
+    @property
     def has_boards(self) -> bool:
         """Whether the runs come from more than one board, so that its name must stand beside the model's."""
         return bool(self.runs["board"].nunique() > 1)
@@ -92,13 +98,11 @@ def read_study(wanted: Wanted, command: str = "") -> Study:
     runs = in_order(runs)
     verdicts = in_order(verdict_rows(scores))
     analysis, said = find_analysis(wanted, facts, runs, scores)
-    out = int((~runs["kept"]).sum())
     remarks = [*facts["remarks"], *without_scores(wanted.scores, scores), *scores.remarks, *said]
-    if out:
-        remarks.append(f"{out:,} of {len(runs):,} runs left out of means: see Flags")
     made = {"command line": command, **{name: version(name) for name in ("pandas", "openpyxl")}}
     provenance = [*facts["provenance"], *(["aggregation", *fact] for fact in made.items())]
-    return Study(runs, verdicts, analysis, remarks, provenance, facts["dropped"])
+    study = Study(runs, verdicts, analysis, remarks, provenance, facts["dropped"])
+    return replace(study, remarks=[*remarks, study.left_out]) if study.left_out else study
 
 
 def runs_again(wanted: Wanted, study: Study) -> Iterator[dict[str, Any]]:

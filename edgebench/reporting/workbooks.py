@@ -167,7 +167,7 @@ class Front:
         self.book.write(self.sheet, self.row, 1, words, **style)
         self.sheet.merge_cells(start_row=self.row, end_row=self.row, start_column=1, end_column=self.width)
         size = (font.size or 11) / 11 if font else 1.0
-        lines = math.ceil(1.05 * size * len(words) / self.text_width)
+        lines = math.ceil(size * len(words) / self.text_width)
         self.sheet.row_dimensions[self.row].height = ROW_HEIGHT * max(1, lines) * max(1.0, size) + 2
         self.row += 1
 
@@ -184,7 +184,7 @@ class Front:
             for words in answer:
                 self.text(words)
         told = [caveat["text"] for caveat in study.analysis.get("caveats") or []]
-        told = [*told, *(remark for remark in study.remarks if remark not in told)]
+        told += [remark for remark in study.remarks if not (told and remark == study.left_out)]
         if told:
             self.row += 1
             self.text("Before it is quoted", HEADING)

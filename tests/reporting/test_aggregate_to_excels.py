@@ -198,3 +198,11 @@ def test_hostile_names_reach_no_formula(tmp_path: Path) -> None:
         sheets = openpyxl.load_workbook(outdir / f"{book}.xlsx")
         assert not [c for sheet in sheets for row in sheet.iter_rows() for c in row if c.data_type in "fe"]
     assert "=HYPERLINK" in all_text(outdir / "quality_scores.xlsx")
+
+
+def test_without_scores_all_four_are_written_and_quality_says_why_it_is_empty(tmp_path: Path) -> None:
+    outdir = aggregate(tmp_path, "--runs", write_runs(tmp_path / "r.jsonl", [record()]))
+    assert {path.stem for path in outdir.glob("*.xlsx")} == set(BOOKS)
+    assert "no --scores given: no win rates" in all_text(outdir / "quality_scores.xlsx")
+    rows = pd.read_excel(outdir / "quality_scores.xlsx", sheet_name="m")
+    assert rows["Pair"].tolist() == ["no verdict on this model; see Notes"]
