@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 from edgebench.records.environment import ENGINE_CHOICES
-from edgebench.records.run import SIMULATED_SOURCES, flags_of
+from edgebench.records.run import SIMULATED_SOURCES, as_number, flags_of
 
 # Weights that fit into a last-level cache are not read from memory for each token, and a model that small is
 # bound by launch overhead: the bound says nothing about it.
@@ -146,9 +146,8 @@ def environment(record: Record, env: Record) -> dict[str, Any] | None:
 
 
 def number(record: Record, name: str) -> float | None:
-    """A finite number of a record, or None."""
-    value = record.get(name)
-    return float(value) if is_number(value) else None
+    """A finite number of a record, also one that is written as text, or None."""
+    return as_number(record.get(name))
 
 
 def is_number(value: Any) -> TypeGuard[float]:

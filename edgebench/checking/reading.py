@@ -15,8 +15,8 @@ from typing import Any
 
 from edgebench.checking.limits import Limits, is_number, limits_of
 from edgebench.errors import UserError
-from edgebench.records.jsonl import UNREADABLE, read_jsonl, reason_of
-from edgebench.records.run import campaign_seconds, flags_of, task_of
+from edgebench.records.jsonl import UNREADABLE, read_jsonl, reason_of, what_it_is
+from edgebench.records.run import NUMBER_FIELDS, as_number, campaign_seconds, flags_of, task_of
 
 Record = Mapping[str, Any]
 
@@ -34,6 +34,7 @@ class Run:
     numbers: Mapping[str, float]
     words: Mapping[str, Any]  # everything else
     limits: Limits
+    as_text: tuple[str, ...] = ()  # numbers that stand as text in the record
 
     def __getitem__(self, name: str) -> float | None:
         return self.numbers.get(name)
@@ -66,6 +67,8 @@ def read_runs_file(path: Path, env_path: Path | None = None) -> RunsFile:
         raise UserError(f"{path}: {reason_of(problem)}; --runs names the collector's output file") from None
     envs = read_environments(path, env_path)
     numbered = [(line, record) for line, record in lines if record is not None]
+    if lines and not numbered:
+        raise UserError(f"no run record in {path}: it {what_it_is(path)}; --runs wants a record a line")
     return RunsFile(
         path=path,
         records=[record for _, record in numbered],
@@ -109,6 +112,7 @@ def read_anchors(runs_path: Path) -> list[Run]:
 def to_run(line: int, record: Record, limits: Limits) -> Run:
     """A record of any version. NaN, Infinity and true, which a JSON reader lets through, are no numbers."""
     numbers = {name: float(value) for name, value in record.items() if is_number(value)}
+    as_text = numbers_in_text(record)
     task = task_of(record)
     cell = ("?" if task is None else text(task), text(record.get("level")), text(record.get("turn")))
     model, error = text(record.get("model_id")) or "?", record.get("error")
@@ -126,10 +130,18 @@ def to_run(line: int, record: Record, limits: Limits) -> Run:
         key=key,
         error=text(error) or None,
         flags=tuple(flags_of(record)),
-        numbers=numbers,
-        words={name: value for name, value in record.items() if name not in numbers},
+        numbers=numbers | as_text,
+        words={name: value for name, value in record.items() if name not in (numbers | as_text)},
         limits=limits,
+        as_text=tuple(as_text),
     )
+
+
+def numbers_in_text(record: Record) -> dict[str, float]:
+    """The numbers that a program wrote as text, by their field."""
+    texts = {name: record[name] for name in NUMBER_FIELDS if isinstance(record.get(name), str)}
+    found = {name: as_number(value) for name, value in texts.items()}
+    return {name: number for name, number in found.items() if number is not None}
 
 
 def text(value: Any) -> str:

@@ -351,6 +351,11 @@ CHECKS: tuple[Check, ...] = (
 def judge(runs: Rows, broken: Sequence[int] = (), anchors: Rows = ()) -> list[Verdict]:
     """All verdicts, errors first."""
     verdicts = [verdict for check in CHECKS for verdict in check(runs)] + anchor_drift(anchors)
+    as_text = [run for run in runs if run.as_text]
+    if as_text:
+        names = ", ".join(sorted({name for run in as_text for name in run.as_text}))
+        message = f"{len(as_text)} runs have numbers written as text, read as numbers: {names}"
+        verdicts.append(Verdict("numbers as text", "warn", message, tuple(run.line for run in as_text)))
     if broken:
         message = f"{len(broken)} lines are no JSON object; the collector heals a torn last line"
         verdicts.append(Verdict("unreadable lines", "warn", message, tuple(broken)))

@@ -134,6 +134,12 @@ class RunRecord:
     reasoning_text: str | None = None  # the thinking
 
 
+# Fields that hold a number, by their annotation: "float | None", "int".
+NUMBER_FIELDS = frozenset(
+    one.name for one in fields(RunRecord) if set(str(one.type).split(" | ")) <= {"int", "float", "None"}
+)
+
+
 def run_from_dict(record: Json) -> RunRecord:
     """A record as it stands in a file. Unknown fields are ignored, absent ones have their defaults.
 
@@ -213,7 +219,9 @@ def all_flags_of(record: Json) -> list[str]:
 
 def was_evaluated(record: Json) -> bool:
     """Whether the engine computed exactly the tokens of the prompt, as far as the record says."""
-    return record.get("prompt_tokens_evaluated") in (None, record.get("prompt_tokens"))
+    done = record.get("prompt_tokens_evaluated")
+    number = as_number(done)
+    return done is None or (number is not None and number == as_number(record.get("prompt_tokens")))
 
 
 def campaign_seconds(

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgebench.checking import limits, reading, report, verdicts
+from edgebench.errors import UserError
 from edgebench.records.run import REQUIRED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -426,3 +427,35 @@ def test_any_record_is_survived(changes: list[Record]) -> None:
     for verdict in judge(records, ENV):
         json.dumps(dataclasses.asdict(verdict), allow_nan=False)
         assert report.format_verdict(verdict)
+
+
+def test_numbers_written_as_text_are_read_and_named(tmp_path: Path) -> None:
+    names = ("latency_ms", "energy_joule", "prompt_tokens", "prompt_tokens_evaluated")
+    records = [record | {name: str(record[name]) for name in names} for record in campaign()]
+    found = verdicts_of(tmp_path, records)
+    assert found.pop("numbers as text").severity == "warn"
+    plain = verdicts_of(tmp_path, campaign())
+    said, expected = ({name: one.severity for name, one in every.items()} for every in (found, plain))
+    assert said == expected
+
+
+def verdicts_of(tmp_path: Path, records: list[Record]) -> dict[str, verdicts.Verdict]:
+    path = tmp_path / "runs.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / "runs.env.jsonl").write_text(json.dumps(ENV) + "\n")
+    return {one.check: one for one in report.check_runs(path).verdicts}
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ("".join(json.dumps(record) for record in campaign()), "glued together"),
+        (json.dumps(campaign()), "one JSON array"),
+        ("id,model_id\n1,m\n", "looks like a CSV"),
+    ],
+)
+def test_a_file_without_a_record_is_refused_for_what_it_is(tmp_path: Path, content: str, what: str) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_text(content)
+    with pytest.raises(UserError, match=what):
+        report.check_runs(path)
