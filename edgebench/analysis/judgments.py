@@ -1,57 +1,29 @@
-#!/usr/bin/env python3
 """What the judge said: win rates, Bradley-Terry strengths, from one verdict per task and pair of levels.
 
-Reads the cleaned verdicts that analysis/judge_trust.py writes. Within a task the score of a level is 1 (won),
-1/2 (tie) or 0 (lost). Tasks are the sample: intervals come from resampling tasks, never rows. A win counts
-only if both slot orders agree; `*_averaged` takes the mean of both orders and all repeats instead, where
-there is a journal.
-
-Output: one JSON file with win_rates, bradley_terry and bradley_terry_fits (rates and shares 0-1, strengths in
-log-odds). levels.py merges it.
-
-Example:
-    python edgebench/__main__.py edgebench.analysis.judge_trust --scores results/scores_mtbench.csv \\
-        --out results/judge_check.json
-    python edgebench/__main__.py edgebench.analysis.judgments --verdicts results/judge_check.json \\
-        --out results/judgments.json
+Takes the cleaned verdicts of judge_trust.py. Within a task the score of a level is 1 (won), 1/2 (tie) or 0
+(lost). Tasks are the sample, never rows. A win counts only if both slot orders agree; `*_averaged` takes the
+mean of both orders and all repeats instead, where there is a journal. Rates and shares 0-1, strengths in
+log-odds.
 """
 
-import argparse
-import json
-import sys
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from edgebench.errors import UserError
-from edgebench.records.jsonl import write_whole
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
 from edgebench.stats.bradley_terry import bradley_terry, connection, fit_choice, order_effect
-from edgebench.stats.intervals import wilson
+from edgebench.stats.intervals import mean_std, wilson, win_rate_interval
 from edgebench.stats.significance import sign_test
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 Row = Mapping[
     str, Any
 ]  # one verdict: model_id, judge_model, task, turn, left, right, score, averaged, extra_chars
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """How intervals are drawn: so many samples of tasks, from a seed."""
-
-    seed: int
-    resamples: int
-
-
-class JudgmentsError(UserError):
-    """Something the user can put right: a missing file, a file of another kind."""
 
 
 # --- Bradley-Terry ---
@@ -64,8 +36,6 @@ def bradley_terry_rows(
 
     Elo = 1000 + 400 / ln 10 (beta - mean beta). Without a reference among the levels the first level is it.
     """
-    import numpy as np
-
     levels = sorted({level for v in verdicts for level in (v["left"], v["right"])})
     base = levels.index(reference) if reference in levels else 0
     wins, ties = win_tables(verdicts, levels)
@@ -101,10 +71,8 @@ def bradley_terry_rows(
     return rows, about
 
 
-def win_tables(verdicts: Sequence[Row], levels: Sequence[str]) -> tuple["Floats", "Floats"]:
+def win_tables(verdicts: Sequence[Row], levels: Sequence[str]) -> tuple[Floats, Floats]:
     """Strict wins (n, n) and ties (n, n, symmetric) of the levels."""
-    import numpy as np
-
     wins, ties = np.zeros((len(levels), len(levels))), np.zeros((len(levels), len(levels)))
     for v in verdicts:
         i, j = levels.index(v["left"]), levels.index(v["right"])
@@ -115,14 +83,14 @@ def win_tables(verdicts: Sequence[Row], levels: Sequence[str]) -> tuple["Floats"
     return wins, ties
 
 
-def half_win(halves: "Floats", levels: Sequence[str], reference: int) -> dict[str, float] | None:
+def half_win(halves: Floats, levels: Sequence[str], reference: int) -> dict[str, float] | None:
     """Strengths after half a win is added to both sides of every compared pair: finite, and shrunk."""
     fit = bradley_terry(halves + ((halves + halves.T) > 0) * 0.5, reference)
     return dict(zip(levels, fit.coefficients.tolist(), strict=True)) if fit else None
 
 
 def describe_fit(
-    status: str, met: "NDArray[np.bool_]", levels: Sequence[str], components: Sequence[Sequence[str]]
+    status: str, met: NDArray[np.bool_], levels: Sequence[str], components: Sequence[Sequence[str]]
 ) -> tuple[str, str]:
     """The status ("only_against_one" where every pair has the same opponent) and one sentence on what it
     means.
@@ -147,9 +115,6 @@ def describe_fit(
 
 def order_effect_row(slots: Sequence[Row]) -> dict[str, float | None]:
     """The order effect as a Bradley-Terry term (log-odds for the first slot), its SE and Wald p."""
-    import numpy as np
-    from scipy import stats
-
     row: dict[str, float | None] = dict.fromkeys(("order_effect_gamma", "order_effect_se", "order_effect_p"))
     levels = sorted({level for slot in slots for level in (slot["first"], slot["second"])})
     table = np.zeros((len(levels), len(levels), 2))
@@ -168,23 +133,15 @@ def order_effect_row(slots: Sequence[Row]) -> dict[str, float | None]:
 # --- win rates ---
 
 
-def win_rate(task_scores: Sequence[float], seed: int, resamples: int) -> dict[str, Any]:
-    """Win rate of one level from its mean score in each task: the mean over tasks, its SE and 95 % interval.
+def win_rate(task_scores: Sequence[float]) -> dict[str, Any]:
+    """Win rate of one level from its score in each task: the mean over tasks, its SE and 95 % interval.
 
-    SE = sd(task scores, n - 1) / sqrt(n), as AlpacaEval prints; interval: percentiles of the means of
-    `resamples` samples of tasks drawn with replacement. One task: no SE and no interval.
+    SE = sd(task scores, n - 1) / sqrt(n), as AlpacaEval prints. One task: no SE and no interval.
     """
-    import numpy as np
-    from scipy import stats
-
-    scores = np.asarray(task_scores, dtype=float)
-    rate: dict[str, Any] = {"rate": float(scores.mean()), "se": None, "ci95": None}
-    if len(scores) > 1:
-        rate["se"] = float(scores.std(ddof=1) / np.sqrt(len(scores)))
-        draw = {"n_resamples": resamples, "batch": 1000, "method": "percentile", "random_state": seed}
-        interval = stats.bootstrap((scores,), np.mean, **draw).confidence_interval
-        rate["ci95"] = [float(interval.low), float(interval.high)]
-    return rate
+    rate, std = mean_std(task_scores)
+    interval = win_rate_interval(task_scores)
+    se = None if std is None else std / math.sqrt(len(task_scores))
+    return {"rate": rate, "se": se, "ci95": interval.edges, "reason": interval.reason}
 
 
 def length_controlled(scores: Sequence[float], extra_length: Sequence[float]) -> dict[str, Any] | None:
@@ -195,8 +152,6 @@ def length_controlled(scores: Sequence[float], extra_length: Sequence[float]) ->
     (Dubois et al. 2024) without its instruction term. None where the lengths do not vary or the fit has no
     finite maximum.
     """
-    import numpy as np
-
     difference = np.asarray(extra_length, dtype=float)
     if len(difference) < 3 or difference.std(ddof=1) == 0:
         return None
@@ -228,9 +183,7 @@ def by_task(verdicts: Sequence[Row], level: str, name: str = "score") -> list[fl
     return [sum(scores[task]) / len(scores[task]) for task in sorted(scores)]
 
 
-def win_rate_rows(
-    verdicts: Sequence[Row], level: str, against: str, resampling: Resampling
-) -> list[dict[str, Any]]:
+def win_rate_rows(verdicts: Sequence[Row], level: str, against: str) -> list[dict[str, Any]]:
     """Two rows for the verdicts of one pair of levels: `level` seen against the other, and the mirror."""
     task_scores = by_task(verdicts, level)
     seen = Counter(seen_from(v, level) for v in verdicts)
@@ -240,12 +193,11 @@ def win_rate_rows(
         "n_tasks": len(task_scores),
         "n_verdicts": len(verdicts),
     }
-    row |= {"wins": seen[1.0], "ties": seen[0.5], "losses": seen[0.0], "reason": None}
-    rate = win_rate(task_scores, resampling.seed, resampling.resamples)
+    row |= {"wins": seen[1.0], "ties": seen[0.5], "losses": seen[0.0]}
+    rate = win_rate(task_scores)
     row |= {"win_rate": rate["rate"], "win_rate_se": rate["se"], "ci95": rate["ci95"]}
+    row |= {"reason": rate["reason"]}
     row |= {"decisive_share": None, "decisive_wilson95": None, "sign_p": None}
-    if len(task_scores) < 2:
-        row["reason"] = "one task only: no interval"
     if seen[1.0] + seen[0.0]:
         decisive = seen[1.0] + seen[0.0]
         row |= {"decisive_share": seen[1.0] / decisive, "decisive_wilson95": wilson(seen[1.0], decisive)}
@@ -255,11 +207,7 @@ def win_rate_rows(
     else:
         row["reason"] = "no task has a winner: no sign test"
     averaged = [v for v in verdicts if v["averaged"] is not None]
-    mean = (
-        win_rate(by_task(averaged, level, "averaged"), resampling.seed, resampling.resamples)
-        if averaged
-        else {}
-    )
+    mean = win_rate(by_task(averaged, level, "averaged")) if averaged else {}
     row |= {
         f"win_rate_averaged{end}": mean.get(key)
         for end, key in (("", "rate"), ("_se", "se"), ("_ci95", "ci95"))
@@ -287,10 +235,10 @@ def mirrored(row: Mapping[str, Any]) -> dict[str, Any]:
     return turned
 
 
-# --- files ---
+# --- all tables ---
 
 
-def analyze(check: Mapping[str, Any], reference: str | None, resampling: Resampling) -> dict[str, Any]:
+def analyze(check: Mapping[str, Any], reference: str | None) -> dict[str, Any]:
     """All tables, per model and judge."""
     tables: dict[str, list[dict[str, Any]]] = {"win_rates": [], "bradley_terry": [], "bradley_terry_fits": []}
     for model, judge in sorted({(v["model_id"], v["judge_model"]) for v in check["verdicts"]}):
@@ -301,58 +249,9 @@ def analyze(check: Mapping[str, Any], reference: str | None, resampling: Resampl
         for v in own:
             pairs[min(v["left"], v["right"]), max(v["left"], v["right"])].append(v)
         for against, level in sorted(pairs):
-            rows = win_rate_rows(pairs[against, level], level, against, resampling)
+            rows = win_rate_rows(pairs[against, level], level, against)
             tables["win_rates"] += [identity | row for row in rows]
         rows, about = bradley_terry_rows(own, reference)
         tables["bradley_terry"] += [identity | row for row in rows]
         tables["bradley_terry_fits"].append(identity | about | order_effect_row(slots))
     return {"schema_version": 1, **tables}
-
-
-def read_check(path: Path) -> dict[str, Any]:
-    """The file analysis/judge_trust.py wrote."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise JudgmentsError(
-            f"cannot read {path}: {exc.strerror}; analysis/judge_trust.py writes it"
-        ) from exc
-    except ValueError as exc:
-        raise JudgmentsError(
-            f"{path} is not JSON: give --verdicts the file analysis/judge_trust.py wrote"
-        ) from exc
-    if not isinstance(content, dict) or not {"verdicts", "slots"} <= set(content):
-        raise JudgmentsError(
-            f"{path} holds no verdicts: give --verdicts the file analysis/judge_trust.py wrote"
-        )
-    return content
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--verdicts", type=Path, required=True, help="the JSON file analysis/judge_trust.py wrote"
-    )
-    parser.add_argument("--reference", help="level whose strength is 0 (default: the first)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (default: 0)")
-    parser.add_argument("--resamples", type=int, default=10_000, help="bootstrap samples (default: 10000)")
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        check = read_check(args.verdicts)
-        tables = analyze(check, args.reference, Resampling(args.seed, args.resamples))
-        write_whole(args.out, json.dumps(tables, indent=1, sort_keys=True, allow_nan=False) + "\n")
-    except (JudgmentsError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

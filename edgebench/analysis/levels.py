@@ -17,27 +17,30 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
 
 from edgebench.analysis import judge_trust, judgments, split, value
 from edgebench.analysis.campaign import Request
 from edgebench.analysis.selection import select
 from edgebench.errors import UserError
 from edgebench.records.run import campaign_seconds
+from edgebench.stats.drift import Drift, drift_of
 from edgebench.stats.intervals import (
-    percentile_interval,
-    resampled_means,
-    student_half_width,
-    student_quantile,
+    FEWEST_FOR_P95,
+    METHODS,
+    mean_interval,
+    mean_std,
+    quantile,
+    ratio_interval,
 )
 from edgebench.stats.significance import holm, sign_test
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 UNITS = {
     "energy_joule": "J",
@@ -45,8 +48,9 @@ UNITS = {
     "completion_tokens": "tokens",
     "prompt_tokens": "tokens",
     "ttft_ms": "ms",
+    "tpot_ms": "ms",
 }
-DRIFT_METRICS = ("latency_ms", "energy_joule", "decode_tok_per_s")
+DRIFT_METRICS = ("latency_ms", "energy_joule", "decode_tok_per_s", "tpot_ms")
 NOISY_CV = 0.10  # pyperf's limit for an unstable benchmark: std at 10 % of the mean
 CELL = ["id", "turn", "level"]
 
@@ -84,47 +88,55 @@ class Group:
 # --- pure statistics ---
 
 
-def level_mean(task_means: Floats, runs: Floats, pooled_std: float | None) -> dict[str, Any]:
-    """Mean over task means (each task counts once), with Student's 95 % interval over tasks.
+def level_mean(
+    task_means: Sequence[float], runs: Sequence[float], pooled_std: float | None
+) -> dict[str, Any]:
+    """Mean over task means (each task counts once), with its 95 % interval over tasks.
 
-    std: over runs (n - 1); std_tasks: over task means; std_within: between repeats of one cell, pooled.
+    std: over runs (n - 1); std_tasks: over task means; std_within: between repeats of one cell, pooled. p50
+    and p95: of the runs.
     """
-    row: dict[str, Any] = {"n_runs": len(runs), "n_tasks": len(task_means), "mean": float(task_means.mean())}
-    row |= {"std": float(runs.std(ddof=1)) if len(runs) > 1 else None, "std_tasks": None, "ci95": None}
-    row |= {"std_within": pooled_std, "reason": "one task only: no interval over tasks"}
-    if len(task_means) > 1:
-        std = float(task_means.std(ddof=1))
-        half = student_half_width(std, len(task_means))
-        row |= {"std_tasks": std, "ci95": [row["mean"] - half, row["mean"] + half], "reason": None}
-    return row
+    mean, std_tasks = mean_std(task_means)
+    interval = mean_interval(task_means)
+    row: dict[str, Any] = {"n_runs": len(runs), "n_tasks": len(task_means), "mean": mean}
+    row |= {"std": mean_std(runs)[1], "std_tasks": std_tasks, "std_within": pooled_std}
+    row |= {"ci95": interval.edges, "reason": interval.reason}
+    return row | run_quantiles(runs)
 
 
-def paired_difference(values: Floats, base: Floats, seed: int, resamples: int) -> dict[str, Any]:
-    """Differences within tasks: mean, percentile bootstrap over tasks, Wilcoxon signed-rank and exact sign
-    test.
+def run_quantiles(runs: Sequence[float]) -> dict[str, Any]:
+    """Median and 95th percentile of single runs; of few runs the latter would be the slowest one's luck."""
+    row: dict[str, Any] = {"p50": quantile(runs, 0.5) if runs else None, "p95": None, "p95_reason": None}
+    if len(runs) < FEWEST_FOR_P95:
+        row["p95_reason"] = f"a 95th percentile needs {FEWEST_FOR_P95} runs, there are {len(runs)}"
+        return row
+    return row | {"p95": quantile(runs, 0.95)}
 
-    values, base: (tasks,) means of the same tasks at two levels. percent: of the mean of `base`.
+
+def paired_difference(values: Sequence[float], base: Sequence[float]) -> dict[str, Any]:
+    """Differences within tasks: their mean with its interval, Wilcoxon's signed-rank and the exact sign test.
+
+    values, base: means of the same tasks at two levels. percent: of the mean of `base`.
     """
-    import numpy as np
-    from scipy import stats
-
-    difference = values - base
-    row: dict[str, Any] = {"n_tasks": len(difference), "mean_difference": float(difference.mean())}
-    row |= dict.fromkeys(("ci95", "percent", "percent_ci95", "wilcoxon_p", "sign_p", "reason"))
+    difference = [value - below for value, below in zip(values, base, strict=True)]
+    interval = mean_interval(difference)
+    row: dict[str, Any] = {"n_tasks": len(difference), "mean_difference": mean_std(difference)[0]}
+    row |= {"ci95": interval.edges, "reason": interval.reason}
+    row |= dict.fromkeys(("percent", "percent_ci95", "percent_reason", "wilcoxon_p", "sign_p"))
     # Net energy can come out at or below zero, or too near it to say: no percentage of that.
-    if base.min() > 0:
-        row["percent"] = float(100 * (values.mean() / base.mean() - 1))
+    if min(base, default=0) > 0:
+        row["percent"] = 100 * (sum(values) / sum(base) - 1)
+        ratio = ratio_interval(values, base)
+        row["percent_ci95"] = ratio.edges and [100 * (edge - 1) for edge in ratio.edges]
+        row["percent_reason"] = ratio.reason
+    else:
+        row["percent_reason"] = "a task's mean at the level compared with is not above zero"
     if len(difference) < 2:
         return row | {"reason": "one task only: no interval, no test"}
-    means = resampled_means(np.column_stack([difference, base]), seed, resamples)
-    row["ci95"] = percentile_interval(means[:, 0])
-    if base.min() > 0:
-        row["percent_ci95"] = percentile_interval(100 * means[:, 0] / means[:, 1])
-    if not difference.any():
-        return row | {"reason": "every task has the same value at both levels: no test"}
-    up, down = int((difference > 0).sum()), int((difference < 0).sum())
+    if not any(difference):
+        return row | {"reason": "every task has the same value at both levels: no interval, no test"}
     row["wilcoxon_p"] = float(stats.wilcoxon(difference).pvalue)
-    row["sign_p"] = sign_test(up, down)
+    row["sign_p"] = sign_test(sum(one > 0 for one in difference), sum(one < 0 for one in difference))
     return row
 
 
@@ -134,9 +146,6 @@ def page_trend(table: Floats) -> dict[str, Any]:
 
     Source: Page (1963); one-sided p. rho is pooled over tasks after the task mean is taken off.
     """
-    import numpy as np
-    from scipy import stats
-
     row: dict[str, Any] = {"n_tasks": len(table), "page_l": None, "p": None, "spearman": None, "reason": None}
     if table.shape[1] < 3 or len(table) < 2:
         return row | {"reason": "a trend needs three levels and two tasks"}
@@ -147,32 +156,6 @@ def page_trend(table: Floats) -> dict[str, Any]:
     rank = np.broadcast_to(np.arange(table.shape[1]), table.shape)
     rho = stats.spearmanr(rank.ravel(), centred.ravel()).statistic
     return row | {"page_l": float(trend.statistic), "p": float(trend.pvalue), "spearman": float(rho)}
-
-
-def drift_slope(hours: Floats, value: Floats, cell: NDArray[np.int64]) -> dict[str, Any]:
-    """Change in percent per hour within cells (same task and level), least squares with Student's 95 %
-    interval.
-
-    Both sides are centred on their cell's mean, so neither the task nor the level can pass for drift.
-    """
-    import numpy as np
-    from scipy import stats
-
-    row: dict[str, Any] = {"n_runs": len(value), "hours": None, "slope_percent_per_hour": None}
-    row |= {"ci95": None, "p": None, "reason": None}
-    size = np.bincount(cell)
-    mean = np.bincount(cell, value) / size
-    x = hours - (np.bincount(cell, hours) / size)[cell]
-    y = 100 * (value / mean[cell] - 1)
-    freedom = len(value) - len(size) - 1
-    if freedom < 1 or not (x**2).sum() > 0 or not (mean > 0).all():
-        return row | {"reason": "drift needs repeats of a task and level at different times"}
-    slope = float((x * y).sum() / (x**2).sum())
-    se = math.sqrt(float(((y - slope * x) ** 2).sum()) / freedom / float((x**2).sum()))
-    half = student_quantile(freedom) * se
-    p = float(2 * stats.t.sf(abs(slope) / se, freedom)) if se > 0 else None
-    row |= {"hours": float(hours.max() - hours.min()), "slope_percent_per_hour": slope}
-    return row | {"ci95": [slope - half, slope + half], "p": p}
 
 
 # --- tables, one row per board, model, level and metric ---
@@ -211,15 +194,14 @@ def level_mean_rows(groups: Sequence[Group], levels: Sequence[str]) -> list[dict
     for group, (metric, unit), level in itertools.product(groups, UNITS.items(), levels):
         runs = group.runs.loc[group.runs["level"] == level, ["id", "turn", metric]].dropna()
         row: dict[str, Any] = {**group.identity, "level": level, "metric": metric, "unit": unit}
-        nothing = dict.fromkeys(("mean", "std", "std_tasks", "std_within", "ci95"))
-        nothing |= {"n_runs": 0, "n_tasks": 0, "reason": f"no {metric} was measured at this level"}
-        if len(runs):
-            cells = runs.groupby(["id", "turn"])[metric]
-            tasks = cells.mean().groupby("id").mean().to_numpy()
-            within, freedom = cells.var(), cells.count() - 1
-            pooled = math.sqrt((within.fillna(0) * freedom).sum() / freedom.sum()) if freedom.sum() else None
-            nothing |= level_mean(tasks, runs[metric].to_numpy(), pooled)
-        rows.append(row | nothing)
+        cells = runs.groupby(["id", "turn"])[metric]
+        tasks = cells.mean().groupby("id").mean().tolist()
+        within, freedom = cells.var(), cells.count() - 1
+        pooled = math.sqrt((within.fillna(0) * freedom).sum() / freedom.sum()) if freedom.sum() else None
+        found = level_mean(tasks, runs[metric].tolist(), pooled)
+        if not tasks:
+            found["reason"] = found["p95_reason"] = f"no {metric} was measured at this level"
+        rows.append(row | found)
     return rows
 
 
@@ -236,13 +218,9 @@ def paired_rows(groups: Sequence[Group], settings: Settings, levels: Sequence[st
             for (group, wide), level in itertools.product(zip(groups, wides, strict=True), others):
                 both = wide.reindex(columns=[level, against]).dropna().groupby("id").mean()
                 row = {**group.identity, "level": level, "against": against, "metric": metric, "unit": unit}
-                if len(both):
-                    columns = (both[level].to_numpy(), both[against].to_numpy())
-                    row |= paired_difference(*columns, settings.seed, settings.resamples)
-                else:
-                    row |= dict.fromkeys(("mean_difference", "ci95", "percent", "percent_ci95"))
-                    row |= {"n_tasks": 0, "wilcoxon_p": None, "sign_p": None}
-                    row["reason"] = f"no task has {metric} at both levels"
+                row |= paired_difference(both[level].tolist(), both[against].tolist())
+                if not len(both):
+                    row["reason"] = row["percent_reason"] = f"no task has {metric} at both levels"
                 family.append(row)
             rows += add_holm(family, "wilcoxon_p", f"{metric} against {against}, all models and levels")
     return rows
@@ -271,8 +249,6 @@ def trend_rows(groups: Sequence[Group], levels: Sequence[str]) -> list[dict[str,
 
 def quality_trend(by_task: Sequence[Mapping[str, Any]], levels: Sequence[str]) -> list[dict[str, Any]]:
     """The same test on the judge's scores by task, level by level against one level."""
-    import numpy as np
-
     rows = []
     for own in by_task:
         judged = [level for level in levels if level in own["scores"]]
@@ -295,25 +271,31 @@ def known(column: pd.Series[float]) -> list[float | None]:
 
 
 def drift_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Drift over the campaign of latency, energy and decode rate."""
-    import numpy as np
-
+    """Drift over the campaign of latency, energy, decode rate and time per token."""
     rows = []
     for group, metric in itertools.product(groups, DRIFT_METRICS):
         stamps_s, latencies_ms = (known(group.runs[name]) for name in ("t_s", "latency_ms"))
         timed = group.runs.assign(t_s=np.array(campaign_seconds(stamps_s, latencies_ms), dtype=float))
         runs = timed.dropna(subset=[metric, "t_s"])
-        cells = runs.groupby(CELL)
-        repeated = runs[cells[metric].transform("size") > 1]
-        cell = repeated.groupby(CELL).ngroup().to_numpy()
-        row: dict[str, Any] = {**group.identity, "metric": metric}
-        if len(repeated):
-            hours = (repeated["t_s"].to_numpy() - runs["t_s"].min()) / 3600
-            rows.append(row | drift_slope(hours, repeated[metric].to_numpy(), cell))
-        else:
-            row |= dict.fromkeys(("hours", "slope_percent_per_hour", "ci95", "p"))
-            rows.append(row | {"n_runs": 0, "reason": "drift needs repeats with t0_s"})
+        cells = list(zip(*(runs[name] for name in CELL), strict=True))
+        found = drift_of(runs["t_s"].tolist(), runs[metric].tolist(), cells)
+        rows.append({**group.identity, "metric": metric, **drift_row(found)})
     return rows
+
+
+def drift_row(drift: Drift) -> dict[str, Any]:
+    """What analysis.json says of one metric's drift."""
+    return {
+        "n_runs": drift.n_runs,
+        "hours": None if drift.span_s is None else drift.span_s / 3600,
+        "change_percent": drift.change_percent,
+        "change_ci95": drift.ci95_percent and list(drift.ci95_percent),
+        "slope_percent_per_hour": drift.percent_per_hour,
+        "ci95": drift.ci95_percent_per_hour,
+        "p": drift.p,
+        "notable": drift.is_notable,
+        "reason": drift.reason if drift.n_runs else "drift needs repeats with t0_s",
+    }
 
 
 def variation_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -355,8 +337,6 @@ def as_json(analysis: Mapping[str, Any]) -> bytes:
 
 def read_runs(settings: Settings, room: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The clean table and the selection; empty ones without runs."""
-    import pandas as pd
-
     table = room / "runs.csv"
     if not settings.runs:
         empty: dict[str, Any] = {"counts": {"records": 0, "used": 0}}
@@ -366,7 +346,11 @@ def read_runs(settings: Settings, room: Path) -> tuple[pd.DataFrame, dict[str, A
     selection = select(request, table, settings.include_flagged)
     # Only the empty cell is missing: "NA" and "null" are names like any other.
     texts = dict.fromkeys((*CELL, "repeat"), str)
-    return pd.read_csv(table, dtype=texts, keep_default_na=False, na_values=[""]), selection
+    runs = pd.read_csv(table, dtype=texts, keep_default_na=False, na_values=[""])
+    decoded_ms = (runs["latency_ms"] - runs["ttft_ms"]) / (runs["completion_tokens"] - 1)
+    # Files that are older than the field, and those of other programs, have what it is made of.
+    runs["tpot_ms"] = runs["tpot_ms"].fillna(decoded_ms.where(runs["completion_tokens"] > 1))
+    return runs, selection
 
 
 def read_judge(settings: Settings, selection: Mapping[str, Any]) -> dict[str, Any]:
@@ -410,8 +394,7 @@ def judgment_tables(settings: Settings, judge: Mapping[str, Any]) -> dict[str, A
     tables |= {"judge_counts": {}, "undecided_judges": []}
     if not judge:
         return tables
-    resampling = judgments.Resampling(settings.seed, settings.resamples)
-    judged = judgments.analyze(judge, settings.placebo or settings.baseline, resampling)
+    judged = judgments.analyze(judge, settings.placebo or settings.baseline)
     tables |= {name: judged[name] for name in names[:3]} | {"judge_counts": judge["judge_counts"]}
     references = (settings.baseline, settings.placebo)
     rest = [row for row in tables["win_rates"] if row["against"] not in references]
@@ -451,6 +434,7 @@ def analyze(settings: Settings) -> dict[str, Any]:
     draft: dict[str, Any] = {"schema_version": 1}
     draft |= {"settings": {name: getattr(settings, name) for name in names}}
     draft |= {"levels": levels, **selection, **judgment_tables(settings, judge)}
+    draft |= {"interval_methods": dict(METHODS)}
     draft["inputs"] = selection["inputs"] + judge.get("inputs", [])
     draft |= {"level_means": level_mean_rows(groups, measured)}
     draft |= {"paired": paired_rows(groups, settings, measured)}

@@ -42,6 +42,7 @@ NUMBERS = (
     "energy_prefill_joule",
     "energy_decode_joule",
     "decode_tok_per_s",
+    "tpot_ms",
 )
 MAY_BE_NEGATIVE = {"energy_joule", "energy_prefill_joule", "energy_decode_joule"}  # net of idle, not clamped
 # t_s is the monotonic stamp: it begins anew at a reboot, see records/run.py: campaign_seconds.

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Prompt or answer: which of the two does the extra energy and latency of a level pay for?
 
 A longer prompt costs twice: it has to be read, and it often draws a longer answer. Per model on its board
@@ -8,40 +7,20 @@ the script fits, by least squares over all runs,
 
 and splits the difference of each level against the baseline (within tasks) into per_prompt_token * extra
 prompt tokens, per_output_token * extra output tokens, and the rest that tokens do not explain. Runs of one
-task share its words, so standard errors come from leaving out one task at a time (jackknife over tasks, t
-with tasks - 1).
-
-Output: one JSON file with cost_split and cost_parts (J or ms, per token J/token or ms/token, shares 0-1).
-levels.py calls it.
-
-Example:
-    python edgebench/__main__.py edgebench.analysis.selection --runs results/runs_llamacpp.jsonl \\
-        --table results/runs_table.csv \\
-        --out results/selection.json
-    python edgebench/__main__.py edgebench.analysis.split --table results/runs_table.csv \\
-        --draft results/analysis.json \\
-        --out results/split.json
+task share its words, so standard errors and intervals come from leaving out one task at a time (jackknife).
 """
 
-import argparse
-import json
-import sys
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from edgebench.errors import UserError
-from edgebench.records.jsonl import write_whole
-from edgebench.stats.intervals import percentile_interval, student_quantile
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
+from edgebench.stats.intervals import Interval, jackknife_interval
 
-    Floats = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 METRICS = {"energy_joule": "J", "latency_ms": "ms"}
 # What the engine and the power trace themselves put on the prompt and on the answer, to hold the fit against.
@@ -52,11 +31,6 @@ PHASES = {
 COEFFICIENTS = ("per_run", "per_prompt_token", "per_output_token")
 TOKENS = ("prompt_tokens", "completion_tokens")
 ENTANGLED = 0.98  # correlation of prompt and output tokens beyond which no regression can tell them apart
-RESAMPLES_AT_ONCE = 1000
-
-
-class SplitError(UserError):
-    """Something the user can put right: a file that is missing or of another kind."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +40,9 @@ class CostFit:
     coefficients: tuple[float | None, ...]  # COEFFICIENTS
     se: tuple[float | None, ...]  # jackknife over tasks
     se_ols: tuple[float | None, ...]  # classical, for independent errors of one size
-    t_quantile: float | None
+    left_out: (
+        Floats | None
+    )  # coefficients without each task in turn (tasks, COEFFICIENTS), 0 where not fitted
     r_squared: float | None
     residual_std: float | None
 
@@ -74,22 +50,20 @@ class CostFit:
 # --- the fit ---
 
 
-def varying(tokens: "Floats") -> list[int]:
+def varying(tokens: Floats) -> list[int]:
     """Which coefficients can be fitted: the constant, and each token count that is not the same in all
     runs.
     """
     return [0] + [column + 1 for column in range(tokens.shape[1]) if len(set(tokens[:, column])) > 1]
 
 
-def fit_cost(tokens: "Floats", cost: "Floats", task: "NDArray[np.int64]") -> CostFit | None:
+def fit_cost(tokens: Floats, cost: Floats, task: NDArray[np.int64]) -> CostFit | None:
     """Least squares of cost (n,) on a constant and tokens (n, 2); task (n,) numbers the tasks. None: too few
     runs.
 
     Standard errors: delete-one-task jackknife, se^2 = (G - 1) / G sum_g (c_-g - mean c_-g)^2 (Cameron,
     Gelbach & Miller 2008, CV3), which holds with errors that differ in size or go together within a task.
     """
-    import numpy as np
-
     free = varying(tokens)
     design = np.column_stack([np.ones(len(cost)), tokens])[:, free]
     if len(cost) <= len(free):
@@ -101,25 +75,24 @@ def fit_cost(tokens: "Floats", cost: "Floats", task: "NDArray[np.int64]") -> Cos
     variance = float(residual @ residual) / (len(cost) - len(free))
     se_ols = np.sqrt(variance * np.diag(np.linalg.inv(design.T @ design)))
     total = float(((cost - cost.mean()) ** 2).sum())
-    se, quantile = None, None
+    se, without = None, None
     groups = int(task.max()) + 1
     left_out = leave_one_task_out(design, cost, task)
     if left_out is not None:
         se = np.sqrt((groups - 1) / groups * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
-        quantile = student_quantile(groups - 1)
+        without = np.zeros((groups, len(COEFFICIENTS)))
+        without[:, free] = left_out
 
     def spread(values: Any) -> tuple[float | None, ...]:
         by_place = {} if values is None else dict(zip(free, values.tolist(), strict=True))
         return tuple(by_place.get(place) for place in range(len(COEFFICIENTS)))
 
     r_squared = 1 - float(residual @ residual) / total if total > 0 else None
-    return CostFit(spread(solved), spread(se), spread(se_ols), quantile, r_squared, variance**0.5)
+    return CostFit(spread(solved), spread(se), spread(se_ols), without, r_squared, variance**0.5)
 
 
-def task_sums(design: "Floats", cost: "Floats", task: "NDArray[np.int64]") -> tuple["Floats", "Floats"]:
+def task_sums(design: Floats, cost: Floats, task: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """X'X (tasks, k, k) and X'y (tasks, k) of each task's runs."""
-    import numpy as np
-
     tasks, width = int(task.max()) + 1, design.shape[1]
     squares, products = np.zeros((tasks, width, width)), np.zeros((tasks, width))
     np.add.at(squares, task, design[:, :, None] * design[:, None, :])
@@ -127,10 +100,8 @@ def task_sums(design: "Floats", cost: "Floats", task: "NDArray[np.int64]") -> tu
     return squares, products
 
 
-def solve_each(squares: "Floats", products: "Floats") -> "Floats | None":
+def solve_each(squares: Floats, products: Floats) -> Floats | None:
     """Coefficients of many normal equations (m, k, k), (m, k); None if one has no single solution."""
-    import numpy as np
-
     # Columns of 1 and of thousands of tokens: scaled to one size, X'X keeps its precision.
     scale = np.sqrt(np.einsum("mkk->mk", squares).mean(axis=0))
     scaled = squares / scale[:, None] / scale
@@ -140,7 +111,7 @@ def solve_each(squares: "Floats", products: "Floats") -> "Floats | None":
     return np.asarray(np.linalg.solve(scaled, (products / scale)[:, :, None])[:, :, 0] / scale)
 
 
-def leave_one_task_out(design: "Floats", cost: "Floats", task: "NDArray[np.int64]") -> "Floats | None":
+def leave_one_task_out(design: Floats, cost: Floats, task: NDArray[np.int64]) -> Floats | None:
     """Coefficients without each task in turn (tasks, k); None if a task cannot be done without."""
     squares, products = task_sums(design, cost, task)
     if len(squares) < 2:
@@ -151,10 +122,8 @@ def leave_one_task_out(design: "Floats", cost: "Floats", task: "NDArray[np.int64
 # --- rows ---
 
 
-def split_row(runs: "pd.DataFrame", metric: str) -> tuple[dict[str, Any], CostFit | None]:
+def split_row(runs: pd.DataFrame, metric: str) -> tuple[dict[str, Any], CostFit | None]:
     """The fit of one model as a row of cost_split."""
-    import numpy as np
-
     row: dict[str, Any] = {"metric": metric, "unit": METRICS[metric], "n_runs": len(runs), "reason": None}
     row |= {"n_tasks": int(runs["id"].nunique()), "r_squared": None, "residual_std": None}
     row |= {"regressor_correlation": None}
@@ -173,30 +142,32 @@ def split_row(runs: "pd.DataFrame", metric: str) -> tuple[dict[str, Any], CostFi
         return row | {"reason": reason}, None
     row["coefficients"] = {}
     for place, name in enumerate(COEFFICIENTS):
-        estimate, se = fit.coefficients[place], fit.se[place]
-        half = fit.t_quantile * se if fit.t_quantile is not None and se is not None else None
-        interval = None if estimate is None or half is None else [estimate - half, estimate + half]
-        why = None if interval else "no interval: one task only, or one the fit cannot do without"
-        why = f"{TOKENS[place - 1]} is the same in all runs" if estimate is None else why
-        values = {"estimate": estimate, "se": se, "se_ols": fit.se_ols[place], "ci95": interval}
-        row["coefficients"][name] = {**values, "reason": why}
+        estimate = fit.coefficients[place]
+        values = {"estimate": estimate, "se": fit.se[place], "se_ols": fit.se_ols[place]}
+        if estimate is None:
+            interval = Interval(reason=f"{TOKENS[place - 1]} is the same in all runs")
+        elif fit.left_out is None:
+            interval = Interval(reason="no interval: one task only, or one the fit cannot do without")
+        else:
+            interval = jackknife_interval(estimate, fit.left_out[:, place].tolist())
+        row["coefficients"][name] = {**values, "ci95": interval.edges, "reason": interval.reason}
     if abs(row["regressor_correlation"] or 0) > ENTANGLED:
         row["reason"] = "prompt and output tokens rise together: their costs can hardly be told apart"
     return row | {"r_squared": fit.r_squared, "residual_std": fit.residual_std}, fit
 
 
-def paired_extra(runs: "pd.DataFrame", level: str, against: str, names: Sequence[str]) -> "pd.DataFrame":
+def paired_extra(runs: pd.DataFrame, level: str, against: str, names: Sequence[str]) -> pd.DataFrame:
     """Level minus baseline of each column within tasks: one row per task that has both."""
     cells = runs[runs["level"].isin([level, against])].groupby(["id", "turn", "level"])[[*names]].mean()
     wide = cells.unstack("level")
     extra = {
         name: wide[name].get(level, float("nan")) - wide[name].get(against, float("nan")) for name in names
     }
-    frame = type(runs)(extra)
+    frame = pd.DataFrame(extra)
     return frame.groupby("id").mean()
 
 
-def part_row(extra: "pd.DataFrame", metric: str, fit: CostFit, level: str, against: str) -> dict[str, Any]:
+def part_row(extra: pd.DataFrame, metric: str, fit: CostFit, level: str, against: str) -> dict[str, Any]:
     """One level's extra cost in its parts; extra: differences by task from `paired_extra`."""
     row: dict[str, Any] = {"level": level, "against": against, "metric": metric, "unit": METRICS[metric]}
     known = extra.dropna(subset=[metric, *TOKENS])
@@ -223,66 +194,54 @@ def part_row(extra: "pd.DataFrame", metric: str, fit: CostFit, level: str, again
     return row | {"sentence": sentence(row)}
 
 
-def resampled_parts(
-    runs: "pd.DataFrame", metric: str, extras: Mapping[str, "pd.DataFrame"], settings: Mapping[str, Any]
-) -> dict[str, "Floats"]:
-    """Prompt part and answer part of each level (resamples, 2): tasks drawn with replacement, model refitted.
+def parts_without_each(
+    runs: pd.DataFrame, metric: str, extra: pd.DataFrame, left_out: Floats
+) -> list[tuple[float, float]]:
+    """Prompt part and answer part of one level without each task in turn, the model fitted without it, too.
 
-    {} where some sample of tasks allows no fit.
+    [] where one task alone has both levels.
     """
-    import numpy as np
-
-    tokens, cost = runs[[*TOKENS]].to_numpy(float), runs[metric].to_numpy(float)
-    free, tasks = varying(tokens), sorted(runs["id"].unique())
-    design = np.column_stack([np.ones(len(runs)), tokens])[:, free]
-    squares, products = task_sums(design, cost, runs.groupby("id").ngroup().to_numpy())
-    columns = {}
-    for level, extra in extras.items():
-        # A task that lacks one of the two levels still helps the fit, and has no difference.
-        pairs = extra.dropna(subset=[metric, *TOKENS]).reindex(tasks)
-        columns[level] = np.column_stack([pairs[metric].notna(), pairs[[*TOKENS]].fillna(0)]).astype(float)
-    generator, drawn = np.random.default_rng(settings["seed"]), defaultdict(list)
-    for start in range(0, settings["resamples"], RESAMPLES_AT_ONCE):
-        size = min(RESAMPLES_AT_ONCE, settings["resamples"] - start)
-        times = generator.multinomial(len(tasks), np.full(len(tasks), 1 / len(tasks)), size=size) * 1.0
-        solved = solve_each(np.tensordot(times, squares, axes=1), times @ products)
-        if solved is None:
-            return {}
-        rates = np.zeros((size, len(COEFFICIENTS)))
-        rates[:, free] = solved
-        for level, of_task in columns.items():
-            sums = times @ of_task
-            drawn[level].append(rates[:, 1:] * sums[:, 1:] / np.maximum(sums[:, :1], 1))
-    return {level: np.concatenate(parts) for level, parts in drawn.items()}
+    # A task that lacks one of the two levels still helps the fit, and has no difference.
+    tokens = extra.dropna(subset=[metric, *TOKENS])[[*TOKENS]].reindex(sorted(runs["id"].unique()))
+    has = tokens.notna().all(axis=1).to_numpy(float)
+    if has.sum() < 2:
+        return []
+    known = tokens.fillna(0).to_numpy(float)
+    means = (known.sum(axis=0) - known) / (has.sum() - has)[:, None]
+    return [(float(prompt), float(answer)) for prompt, answer in left_out[:, 1:] * means]
 
 
-def part_intervals(parts: "Floats | None", has_share: bool) -> dict[str, Any]:
-    """95 % percentile intervals of the parts and of the prompt's share."""
-    row: dict[str, Any] = dict.fromkeys(("prompt_part_ci95", "answer_part_ci95", "prompt_share_ci95"))
-    if parts is not None:
-        row["prompt_part_ci95"] = percentile_interval(parts[:, 0])
-        row["answer_part_ci95"] = percentile_interval(parts[:, 1])
-        total = parts.sum(axis=1)
-        if has_share and ((total > 0).all() or (total < 0).all()):
-            row["prompt_share_ci95"] = percentile_interval(parts[:, 0] / total)
-    return row
+def part_intervals(row: Mapping[str, Any], left_out: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """95 % intervals of the parts and of the prompt's share, from the parts without each task."""
+    found: dict[str, Any] = {"prompt_share_ci95": None}
+    for place, name in enumerate(("prompt_part", "answer_part")):
+        interval = jackknife_interval(row[name], [parts[place] for parts in left_out])
+        found[f"{name}_ci95"] = interval.edges
+        found["ci95_reason"] = interval.reason
+    totals = [sum(parts) for parts in left_out]
+    if row["prompt_share"] is not None and (min(totals) > 0 or max(totals) < 0):
+        shares = [parts[0] / total for parts, total in zip(left_out, totals, strict=True)]
+        interval = jackknife_interval(row["prompt_share"], shares)
+        found["prompt_share_ci95"] = interval.edges and [min(max(edge, 0.0), 1.0) for edge in interval.edges]
+    return found
 
 
 def part_rows(
-    runs: "pd.DataFrame", metric: str, fit: CostFit, draft: Mapping[str, Any]
+    runs: pd.DataFrame, metric: str, fit: CostFit, draft: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """The parts of every level that was run, with their intervals."""
-    settings, ran = draft["settings"], set(runs["level"])
-    base, names = settings["baseline"], [metric, *TOKENS, *PHASES[metric]]
-    levels = [level for level in draft["levels"] if level in ran and level != base]
-    extras = {level: paired_extra(runs, level, base, names) for level in levels}
-    drawn = resampled_parts(runs, metric, extras, settings) if runs["id"].nunique() > 1 else {}
+    ran, base = set(runs["level"]), draft["settings"]["baseline"]
+    names = [metric, *TOKENS, *PHASES[metric]]
     rows = []
-    for level, extra in extras.items():
+    for level in (level for level in draft["levels"] if level in ran and level != base):
+        extra = paired_extra(runs, level, base, names)
         row = part_row(extra, metric, fit, level, base)
-        rows.append(
-            row | part_intervals(drawn.get(level) if row["n_tasks"] else None, bool(row["prompt_share"]))
-        )
+        left_out = [] if fit.left_out is None else parts_without_each(runs, metric, extra, fit.left_out)
+        if left_out:
+            row |= part_intervals(row, left_out)
+        else:
+            row["ci95_reason"] = "no interval: one task only, or one the fit cannot do without"
+        rows.append(row)
     return rows
 
 
@@ -318,7 +277,7 @@ def sentence(row: Mapping[str, Any]) -> str:
     return text
 
 
-def split(table: "pd.DataFrame", draft: Mapping[str, Any]) -> dict[str, Any]:
+def split(table: pd.DataFrame, draft: Mapping[str, Any]) -> dict[str, Any]:
     """cost_split and cost_parts of every model on its board."""
     fits: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []
@@ -332,47 +291,3 @@ def split(table: "pd.DataFrame", draft: Mapping[str, Any]) -> dict[str, Any]:
             if fit:
                 parts += [identity | part for part in part_rows(runs, metric, fit, draft)]
     return {"cost_split": fits, "cost_parts": parts}
-
-
-def read_inputs(args: argparse.Namespace) -> tuple["pd.DataFrame", dict[str, Any]]:
-    """The table of analysis/selection.py and the settings, levels and models of an analysis."""
-    import pandas as pd
-
-    try:
-        texts = dict.fromkeys(("id", "turn", "level", "repeat"), str)
-        table = pd.read_csv(args.table, dtype=texts, keep_default_na=False, na_values=[""])
-        draft = json.loads(args.draft.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise SplitError(f"cannot read --table or --draft: {exc}") from exc
-    if not {"settings", "levels", "models"} <= set(draft) or "group" not in table:
-        raise SplitError("--draft must be an analysis.json and --table the table of analysis/selection.py")
-    return table, draft
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--table", type=Path, required=True, help="runs that count, from analysis/selection.py (CSV)"
-    )
-    parser.add_argument(
-        "--draft", type=Path, required=True, help="an analysis.json: its settings, levels, models"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        text = json.dumps(split(*read_inputs(args)), indent=1, sort_keys=True)
-        write_whole(args.out, text + "\n")
-    except (SplitError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

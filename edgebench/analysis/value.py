@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Quality against cost: the Pareto front of model x level, quality per joule, the cheapest level that is
 good enough.
 
@@ -6,37 +5,17 @@ Quality is the win rate against one level of the same model, the baseline where 
 others, else the placebo; that level itself is 0.5 by definition. Cost is the mean net energy per run, or the
 latency where no energy was measured. Quality compares levels of one model: it says nothing about which model
 writes better.
-
-Output: one JSON file with value, cheapest and quality_by_task (cost in J or ms, quality and shares 0-1).
-levels.py calls it.
-
-Example:
-    python edgebench/__main__.py edgebench.analysis.judge_trust --scores results/scores_mtbench.csv \\
-        --out results/judge_check.json
-    python edgebench/__main__.py edgebench.analysis.value --verdicts results/judge_check.json \\
-        --draft results/analysis.json \\
-        --out results/weighed.json
 """
 
-import argparse
-import json
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from edgebench.errors import UserError
-from edgebench.records.jsonl import write_whole
-from edgebench.stats.intervals import percentile_interval, resampled_means
+from edgebench.stats.intervals import difference_interval, mean_std
 
 UNITS = {"energy_joule": "J", "latency_ms": "ms"}  # costs, the preferred one first
 REFERENCE_QUALITY = 0.5  # a level against itself: as often ahead as behind
-
-
-class WeighError(UserError):
-    """Something the user can put right: a file that is missing or of another kind."""
 
 
 @dataclass
@@ -90,21 +69,13 @@ def front(points: Mapping[Any, tuple[float, float]]) -> set[Any]:
     }
 
 
-def difference(
-    one: Mapping[str, float], other: Mapping[str, float], settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Mean of one minus other over the tasks both have, and its percentile interval over resampled tasks."""
-    import numpy as np
-
-    gaps = np.array([one[task] - other[task] for task in sorted(one.keys() & other.keys())])
-    row: dict[str, Any] = {
-        "difference_from_best": float(gaps.mean()) if len(gaps) else None,
-        "difference_ci95": None,
+def difference(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, Any]:
+    """Mean of one minus other over the tasks both have, and its interval over tasks."""
+    gaps = [one[task] - other[task] for task in sorted(one.keys() & other.keys())]
+    return {
+        "difference_from_best": mean_std(gaps)[0],
+        "difference_ci95": difference_interval(gaps).edges,
     }
-    if len(gaps) > 1:
-        means = resampled_means(gaps[:, None], settings["seed"], settings["resamples"])
-        row["difference_ci95"] = percentile_interval(means[:, 0])
-    return row
 
 
 def cost_of(
@@ -191,7 +162,7 @@ def cheapest_row(
     if cheapest["level"] == best["level"]:
         statement = f"{best['level']} is the best level, and none within {margin:g} of it is cheaper"
         return row | {"difference_from_best": 0.0, "shown": True, "statement": statement, "reason": None}
-    row |= difference(quality.scores[cheapest["level"]], quality.scores[best["level"]], settings)
+    row |= difference(quality.scores[cheapest["level"]], quality.scores[best["level"]])
     low, high = row["difference_ci95"] or (None, None)
     row["shown"] = low is not None and low >= -margin - 1e-12
     what = "energy" if cheapest["cost_metric"] == "energy_joule" else "time"
@@ -243,45 +214,3 @@ def weigh(verdicts: Sequence[Mapping[str, Any]], draft: Mapping[str, Any]) -> di
     best = {place for points in planes.values() for place in front(points)}
     tables["value"] = [row | {"on_front": place in best} for place, row in enumerate(tables["value"])]
     return dict(tables)
-
-
-def read_object(path: Path, *names: str) -> dict[str, Any]:
-    """A JSON object that has these names."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise WeighError(f"cannot read {path}: {exc}") from exc
-    if not isinstance(content, dict) or not set(names) <= set(content):
-        raise WeighError(f"{path} has no {', '.join(names)}: give the file the example in --help names")
-    return content
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--verdicts", type=Path, required=True, help="the JSON file analysis/judge_trust.py wrote"
-    )
-    parser.add_argument(
-        "--draft", type=Path, required=True, help="an analysis.json with level means, win rates"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        verdicts = read_object(args.verdicts, "verdicts")["verdicts"]
-        draft = read_object(args.draft, "settings", "levels", "models", "level_means", "win_rates")
-        text = json.dumps(weigh(verdicts, draft), indent=1, sort_keys=True, allow_nan=False)
-        write_whole(args.out, text + "\n")
-    except (WeighError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

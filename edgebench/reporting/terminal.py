@@ -48,10 +48,13 @@ def text_of(analysis: Row, block: str) -> str:
 def print_text(analysis: Row) -> None:
     """The whole answer on stdout, in what its encoding can hold."""
     utf8 = "utf" in (sys.stdout.encoding or "").lower()
-    text = text_of(analysis, "█" if utf8 else "#")
-    if not utf8:
-        text = text.replace("±", "+-").replace("…", "~").encode("ascii", "replace").decode()
-    print(text)
+    if utf8:
+        print(text_of(analysis, "█"))
+        return
+    # Before the lines are wrapped: in ASCII the sign is two columns wide.
+    verdicts = [{**row, "text": row["text"].replace("±", "+-")} for row in analysis.get("verdicts", [])]
+    text = text_of({**analysis, "verdicts": verdicts}, "#").replace("±", "+-").replace("…", "~")
+    print(text.encode("ascii", "replace").decode())
 
 
 # --- pieces ---

@@ -33,8 +33,9 @@ def fit_choice(features: Floats, counts: Floats) -> Fit | None:
     """Fit P(k | g) = exp(x_gk . c) / sum_l exp(x_gl . c) by Newton's method; None where no finite maximum
     exists.
 
-    features: (groups, outcomes, coefficients); counts: (groups, outcomes), fractions allowed (a tie as 1/2 +
-    1/2). The log-likelihood is concave, so a zero gradient is the maximum (McFadden 1974, conditional logit).
+    features: (groups, outcomes, coefficients); counts: (groups, outcomes), fractions allowed (a tie as 1/2
+    + 1/2). The log-likelihood is concave, so a zero gradient is the maximum (McFadden 1974, conditional
+    logit).
     """
     import numpy as np
 
@@ -126,9 +127,9 @@ def order_effect(first_wins: Floats) -> Fit | None:
     """Bradley-Terry with an order term: logit P(first slot wins) = b_first - b_second + g; g is the last
     coefficient.
 
-    first_wins: (n, n, 2), [i, j] = (times the first slot i won, times the second slot j won), ties as halves.
-    Player 0 is the reference and left out of the coefficients. Source: Agresti (2002), section 10.6 (home
-    advantage).
+    first_wins: (n, n, 2), [i, j] = (times the first slot i won, times the second slot j won), ties as
+    halves. Player 0 is the reference and left out of the coefficients. Source: Agresti (2002), section 10.6
+    (home advantage).
     """
     import numpy as np
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgebench.stats.intervals import student_quantile
+from edgebench.stats.student import student_quantile
 
 FEWEST_UNITS = 3  # two would give an interval of any width, and nothing to judge their spread by
 NO_SPREAD = 1e-12  # what rounding leaves of units that all say the same

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,17 +87,3 @@ def test_every_point_off_the_front_is_beaten_by_one_on_it(points: dict[int, tupl
     for name, (cost, quality) in points.items():
         beaten = [points[other] for other in best if points[other][0] <= cost and points[other][1] >= quality]
         assert beaten if name not in best else all(other == (cost, quality) for other in beaten)
-
-
-def test_a_file_of_another_kind_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "x.json").write_text(json.dumps([1]))
-    arguments = [
-        "--verdicts",
-        str(tmp_path / "x.json"),
-        "--draft",
-        str(tmp_path / "x.json"),
-        "--out",
-        str(tmp_path / "o"),
-    ]
-    assert weigh_quality.main(arguments) == 1
-    assert capsys.readouterr().err.startswith("error: ")

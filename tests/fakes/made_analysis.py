@@ -52,7 +52,7 @@ def of_model(row: Mapping[str, Any], number: int, size: float, lean: float) -> d
                 new[name] = [edge * size * growth for edge in new[name]]
     if new.get("percent") is not None:
         new["percent"] *= growth
-        new["percent_ci95"] = [edge * growth for edge in new["percent_ci95"]]
+        new["percent_ci95"] = new["percent_ci95"] and [edge * growth for edge in new["percent_ci95"]]
     for name in ("win_rate", "quality", "prompt_share"):
         if new.get(name) is not None and new.get("level") != new.get("quality_against"):
             new[name] = as_share(new[name] - lean / 2)
