@@ -336,7 +336,7 @@ def build_parser() -> argparse.ArgumentParser:
 EXPLAINED = {
     "predict": """Time, energy and power of one request, with intervals.
 
-An answer of M tokens is M - 1 decode steps, as if cut at a limit; one that ends by itself takes one step more.
+An answer of M tokens is M - 1 decode steps, as if cut at a limit; one that ends by itself takes one more.
 
 Example:
     python companions/token2metrics.py predict --model 8B --input-tokens 100 --output-tokens 50
@@ -359,10 +359,10 @@ Example:
     python companions/token2metrics.py calibrate --base outputs/server_best/models/model.json \\
         --data board.csv --model 8B --sizes 5 20 --curve
 """,
-    "benchmark": """Our fits beside a published model (EdgeReasoning) and scikit-learn's Linear, Poly2 and forest.
+    "benchmark": """Our fits beside a published model and scikit-learn's Linear, Poly2 and forest.
 
-All on the same public measurements and the same held-out rows; files that are not in the folder are passed
-over. Mean absolute errors in percent of the measurement, median and worst of --seeds draws.
+All on the same public measurements and the same held-out rows; files that are not there are passed over.
+Mean absolute errors in percent of the measurement, median and worst of --seeds draws.
 
 Example:
     python companions/token2metrics.py benchmark --data-dir edgereasoning_data
@@ -370,8 +370,8 @@ Example:
     "plan": """What a campaign will cost: prompts, a model file for its tokenizer, a trained model.
 
 Prompts are counted with the model's own tokenizer and chat template, as the collector counts them; times and
-energies are those of the runs, without loading, warm-up and idling. The interval of a sum adds up those of its
-runs, as if all erred the same way.
+energies are those of the runs, without loading, warm-up and idling. The interval of a sum adds up those of
+its runs, as if all erred the same way.
 
 Example:
     python companions/token2metrics.py plan --prompts data/writing_prompts_hierarchical.csv \\

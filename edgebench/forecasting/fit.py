@@ -47,8 +47,9 @@ LENGTHS_MOST = 40
 GROUPS_LEAST = 3
 GROSS_FACTOR, GROSS_MADS = 1.5, 12.0  # an outlier is off by half, and far beyond the spread of the others
 TREES = ("random_forest", "xgboost")
-# Trees know nothing of lengths they have not seen, and take seconds to load: tried where the others err more.
-GOOD_ENOUGH = 0.02
+# Trees know nothing of lengths they have not seen, and take seconds to load: tried where the others err more,
+# and where there are cells enough to fill their leaves.
+GOOD_ENOUGH, TREE_CELLS_LEAST = 0.02, 100
 CALIBRATIONS = (SHRUNK, "two_parameter", "simple_scaling")  # what `chosen` chooses from
 FACTS = ("data", "engine", "input_tokens_known", "energy_scope", "no_energy_reason", "simulated_power")
 
@@ -196,6 +197,9 @@ def fit_best(task: Task, others: Sequence[str]) -> Fitted:
         least = float(off().mean(axis=1).min())
         if kind in TREES and least <= GOOD_ENOUGH:
             untried[kind] = f"not tried: the best of the others errs {100 * least:.2g} %"
+            continue
+        if kind in TREES and len(np.unique(kept.x[:, :2], axis=0)) < TREE_CELLS_LEAST:
+            untried[kind] = f"not tried: fewer than {TREE_CELLS_LEAST} different lengths"
             continue
         try:
             found[kind] = fit_plainly(kind, kept)

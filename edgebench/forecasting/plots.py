@@ -36,7 +36,6 @@ LENGTHS = (("prompt tokens", "input_tokens", 0), ("output tokens", "decode_steps
 GRID = 40  # points per axis of the surface
 COST_LINES = 8
 TICKS_LEAST, TICKS_MOST = 3, 6
-SHARE_WRITTEN = 6  # percent of a bar that has room for its number
 OKABE_ITO = ("#0072B2", "#D55E00", "#999999")  # told apart by colour-blind readers, too
 
 
@@ -164,7 +163,7 @@ def draw_surface(
     levels = np.geomspace(max(float(energy.min()), 1e-9), float(energy.max()), COST_LINES + 2)
     axis.pcolormesh(prompt, output, np.log10(np.maximum(energy, 1e-9)), cmap="cividis", shading="nearest")
     lines = axis.contour(prompt, output, energy, levels=levels[1:-1], colors="white", linewidths=1)
-    axis.clabel(lines, fmt=lambda value: f"{value:.3g} J", fontsize=7)
+    axis.clabel(lines, fmt=lambda value: f"{plain_number(value)} J", fontsize=7)
     cells = {(p["input_tokens"], p["decode_steps"] + 1) for p in pairs.get("total_energy_joule", ())}
     if cells:
         axis.plot(*zip(*sorted(cells), strict=True), ".", ms=3, color=OKABE_ITO[1], label="measured")
@@ -185,17 +184,7 @@ PART_OF = {
     "per_context_token": "attention",
     "base": "base model",
 }
-COLOURS = {
-    "prefill": "#0072B2",
-    "prefill: start": "#88CCEE",
-    "prefill: tokens": "#0072B2",
-    "prefill: tiles": "#56B4E9",
-    "prefill: attention": "#004466",
-    "decode": "#D55E00",
-    "decode: steps": "#D55E00",
-    "decode: start": "#F5C4A0",
-    "decode: attention": "#8A3D00",
-}
+COLOURS = {"prefill": "#0072B2", "decode": "#D55E00"}
 
 
 def part_of(column: str) -> str:
@@ -239,41 +228,49 @@ def spent_on(model: Mapping[str, Any], prompt: int, output: int) -> dict[str, di
 
 
 def draw_where_the_time_goes(model: Mapping[str, Any], prompt: int, output: int, path: Path) -> None:
-    """One request's time and energy as bars of their parts; beside it both phases over answer lengths."""
+    """A bar for each part of one request's time and energy; beside them both phases over answer lengths."""
     totals = spent_on(model, prompt, output)
     if not totals:
         raise UserError("the model has no phases to tell apart: it was trained on totals alone")
     figure, axes = new_figure(2, 5.4)
     bars, curve = axes
-    labelled: set[str] = set()
-    for place, (total, parts) in enumerate(totals.items()):
-        whole, left = sum(parts.values()), 0.0
+    names: list[str] = []
+    for total, parts in totals.items():
+        whole, unit = sum(parts.values()), "ms" if total == TOTALS[0] else "J"
+        names.append(f"{LABELS[total].split(' [')[0]}: {plain_number(whole)} {unit}")
         for name, value in parts.items():
             share = 100 * value / whole if whole else 0.0
-            label = name if name not in labelled and share > 0 else None
-            labelled.add(name)
-            bars.barh(place, share, left=left, color=COLOURS.get(name, "#999999"), label=label, height=0.55)
-            if share >= SHARE_WRITTEN:
-                bars.text(
-                    left + share / 2,
-                    place,
-                    f"{share:.0f} %",
-                    ha="center",
-                    va="center",
-                    color="white",
-                    fontsize=9,
-                )
-            left += share
-        unit = "ms" if total in TOTALS[:1] else "J"
-        bars.text(0, place + 0.36, f"{LABELS[total].split(' [')[0]}: {whole:,.4g} {unit}", fontsize=9)
-    bars.set(yticks=[], xlim=(0, 100), xlabel="share [%]", ylim=(-0.5, len(totals) - 0.2))
+            bars.barh(len(names), share, color=COLOURS[name.split(":")[0]], height=0.7)
+            bars.text(
+                share + 1.5,
+                len(names),
+                f"{plain_number(value)} {unit}, {share:.3g} %",
+                va="center",
+                fontsize=8,
+            )
+            names.append(name)
+    bars.set_yticks(range(len(names)), names, fontsize=9)
+    for place, label in enumerate(bars.get_yticklabels()):
+        if ": " in names[place] and names[place].split(":")[0] not in COLOURS:
+            label.set_fontweight("bold")
+    bars.invert_yaxis()
+    bars.set(xlim=(0, 130), xticks=range(0, 101, 20), xlabel="share [%]")
+    bars.spines[["top", "right"]].set_visible(False)
     bars.set_title(f"{model['model']}: {prompt:,} tokens in, {output:,} out", fontsize=10)
-    bars.legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
     draw_over_outputs(model, prompt, output, curve)
     if model["simulated_power"]:
         figure.suptitle("energies are of simulated power, not of a measurement", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     save(figure, path)
+
+
+def plain_number(value: float) -> str:
+    """Three figures or more, without an exponent.
+
+    >>> plain_number(50850.4), plain_number(2.3456), plain_number(0.0)
+    ('50,850', '2.35', '0')
+    """
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def draw_over_outputs(model: Mapping[str, Any], prompt: int, output: int, axis: Any) -> None:
