@@ -44,7 +44,11 @@ def read_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     from edgebench.forecasting.measurements import Reading, read_measurements
     from edgebench.forecasting.places import data_files
 
-    reading = Reading(assume_input_tokens=args.assume_input_tokens, sample_period_s=args.sample_period_s)
+    reading = Reading(
+        assume_input_tokens=args.assume_input_tokens,
+        sample_period_s=args.sample_period_s,
+        default_places=not args.data,
+    )
     return read_measurements(data_files(args.data), reading)
 
 

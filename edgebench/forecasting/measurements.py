@@ -122,6 +122,7 @@ class Reading:
     board: str | None = None  # the board of all rows
     assume_input_tokens: int | None = None  # prompt length of tables that do not have it
     sample_period_s: float | None = None  # of the power sensor behind a table's energies
+    default_places: bool = False  # the files were found, not named: a board's come before a server's
 
 
 # --- numbers ---
@@ -393,12 +394,6 @@ def table_rows(path: Path, assumed: int | None, period_s: float | None) -> list[
         missing = missing_column("input_tokens", list(raw[0]))
         if "is it" in missing:
             raise UserError(f"{path}: {missing}; --assume-input-tokens N gives all rows one")
-        LOG.info(
-            "%s: %s: decode is learnt against output tokens, prefill and total as these requests' own,"
-            " whatever the prompt; --assume-input-tokens N gives all rows one length",
-            path,
-            missing,
-        )
     period_s = period_s if period_s is not None else (1.0 if ONE_HERTZ & set(raw[0]) else None)
     rows = []
     for place, line in enumerate(raw, 2):
@@ -601,7 +596,8 @@ def read_file(path: Path, reading: Reading) -> list[dict[str, Any]]:
 def read_measurements(paths: Sequence[Path], reading: Reading | None = None) -> list[dict[str, Any]]:
     """Tidy rows of all files; the log says what was left out. Raises UserError, OSError, EOFError."""
     files = {path: read_file(path, reading or Reading()) for path in paths}
-    name_by_file(files)
+    name_by_file(files, (reading or Reading()).default_places)
+    tell_of_unknown_prompts(files)
     rows = [finish_row(row, (reading or Reading()).board) for found in files.values() for row in found]
     for what, times in (left_out := reasons_left_out(rows)).items():
         LOG.info("left out %d of %d rows: %s", times, len(rows), what)
@@ -628,37 +624,54 @@ def reasons_left_out(rows: Sequence[Mapping[str, Any]]) -> Counter[str]:
     return Counter(reason for row in rows if (reason := usable(row)))
 
 
-def name_by_file(files: Mapping[Path, Sequence[dict[str, Any]]]) -> None:
+def name_by_file(files: Mapping[Path, Sequence[dict[str, Any]]], default_places: bool) -> None:
     """Rows of a table that names no model get the name of its file: two files are never one model."""
     unnamed = [path for path, rows in files.items() if any(row["model"] == UNNAMED for row in rows)]
-    for path, name in file_names(unnamed).items():
-        LOG.info("%s names no model: its rows are the model %s", path, name)
+    names = file_names(unnamed, default_places)
+    for path, name in names.items():
         for row in files[path]:
             if row["model"] == UNNAMED:
                 row["model"] = name
                 row["flags"].append("named_after_file")
+    if names:
+        told = ", ".join(f"{path} is {name}" for path, name in names.items())
+        LOG.info("no model is named, so each file is a model of its own: %s", told)
 
 
-def file_names(paths: Sequence[Path]) -> dict[Path, str]:
+def tell_of_unknown_prompts(files: Mapping[Path, Sequence[Mapping[str, Any]]]) -> None:
+    """Say what tables without prompt lengths can teach."""
+    without = [
+        str(path)
+        for path, rows in files.items()
+        if any("unknown_input_tokens" in row["flags"] for row in rows)
+    ]
+    if without:
+        LOG.info(
+            "no column input_tokens in %s: decode is learnt against output tokens, prefill and total as those"
+            " requests' own, whatever the prompt; --assume-input-tokens N gives all rows one length",
+            ", ".join(without),
+        )
+
+
+def file_names(paths: Sequence[Path], default_places: bool) -> dict[Path, str]:
     """A name for each file: its stem; where two have the same, with the folder, or with all of the path.
 
-    The file in a folder tegra keeps the bare stem: runs of the board are what is asked for.
+    In the default places the file in tegra keeps the bare stem: runs of the board are what is asked for.
 
-    >>> names = file_names([Path("datasets/server/llama_8b.xlsx"), Path("datasets/tegra/llama_8b.csv")])
-    >>> list(names.values())
-    ['llama_8b server', 'llama_8b']
+    >>> files = [Path("datasets/server/llama_8b.xlsx"), Path("datasets/tegra/llama_8b.csv")]
+    >>> list(file_names(files, True).values()), list(file_names(files, False).values())
+    (['llama_8b server', 'llama_8b'], ['llama_8b server', 'llama_8b tegra'])
     """
     stems = {path: path.name.removesuffix(".gz").rsplit(".", 1)[0] for path in paths}
     names: dict[Path, str] = {}
     for path, stem in stems.items():
         alike = [other for other in paths if stems[other] == stem]
-        folders = {other: other.parent.name for other in alike}
-        if len(alike) == 1 or (
-            folders[path] == BOARD_FOLDER and list(folders.values()).count(BOARD_FOLDER) == 1
-        ):
+        folders = [other.parent.name for other in alike]
+        alone = folders.count(path.parent.name) == 1
+        if len(alike) == 1 or (default_places and alone and path.parent.name == BOARD_FOLDER):
             names[path] = stem
-        elif list(folders.values()).count(folders[path]) == 1:
-            names[path] = f"{stem} {folders[path]}".strip()
+        elif alone:
+            names[path] = f"{stem} {path.parent.name}".strip()
         else:
             names[path] = path.as_posix()
     return names

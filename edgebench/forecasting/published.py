@@ -262,8 +262,9 @@ def others(
         "forest": RandomForestRegressor(FOREST_TREES, random_state=0),
     }
     for name, regression in regressions.items():
-        regression.fit(counts[train][:, columns], measured[train])
-        found[name] = np.asarray(regression.predict(counts[test][:, columns]))
+        if len(train) and len(test):
+            regression.fit(counts[train][:, columns], measured[train])
+            found[name] = np.asarray(regression.predict(counts[test][:, columns]))
     return found
 
 
