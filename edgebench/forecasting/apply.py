@@ -96,7 +96,7 @@ def predict(
         raise UserError(
             "token counts are whole numbers of at least 1; check --input-tokens and --output-tokens"
         )
-    known = model.get("input_tokens_known", True)  # else every prompt is the mean one
+    known = model.get("input_tokens_known") is not False  # else every prompt is the mean one
     counts = [[prompt if known else UNKNOWN_INPUT, output - 1] for prompt, output in pairs]
     found = predict_quantities(model, counts, level)
     rows = []

@@ -153,7 +153,10 @@ def make_plan(asked: Budget) -> dict[str, Any]:
     if total["energy_joule"]["mean"] is None:
         warnings.append(f"no energy: {model.get('no_energy_reason') or 'the model has none'}")
     if model.get("simulated_power"):
-        warnings.append("energies are of simulated power, not of a measurement")
+        warnings.append(
+            "energies are of simulated power, not of a measurement: they and their intervals mean nothing"
+            " for a board"
+        )
     if total["latency_s"]["low"] is None:
         warnings.append("no intervals: the model was trained on too few lengths")
     plan: dict[str, Any] = {"model": model["model"], "level": asked.level, "repeats": asked.repeats}
@@ -161,6 +164,7 @@ def make_plan(asked: Budget) -> dict[str, Any]:
         level: {
             **add_up(rows[level], asked.repeats),
             "prompt_tokens_mean": sum(counts[level]) / len(counts[level]),
+            "prompt_tokens_max": max(counts[level]),
             "output_tokens": lengths[level],
         }
         for level in levels
@@ -206,6 +210,8 @@ def format_plan(plan: Mapping[str, Any]) -> str:
     total = plan["total"]
     figures = f"{shown(total['latency_s']):>25} {shown(total['energy_joule']):>26}"
     lines.append(f"{'total':8} {total['runs']:>5} {'':12} {figures}")
+    longest = "  ".join(f"{level} {row['prompt_tokens_max']}" for level, row in plan["levels"].items())
+    lines.append(f"longest prompt, tokens: {longest}")
     for name, figure in plan["cost"].items():
         lines.append(f"{name.replace('_', ' ')}: {shown(figure)}")
     return "\n".join([*lines, *(f"note: {warning}" for warning in plan["warnings"])])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+SIMULATED = "energies are of simulated power, not of a measurement; they mean nothing for a board"
 BAD_MAPE_PERCENT = 50.0  # held-out: such a model is no help, and says so
 # Intervals come from so many held-out cells that their coverage is known to 90 +- 3 %: its standard deviation
 # is sqrt(0.9 * 0.1 / cells) (Angelopoulos and Bates, arXiv 2107.07511, section 3.2).
@@ -16,8 +17,9 @@ CELLS_LEAST = math.ceil(COVERAGE * (1 - COVERAGE) / COVERAGE_OFF**2)
 def cautions(model: Mapping[str, Any]) -> list[str]:
     """What must be known of each figure of a model: said at training and with each prediction."""
     lines = []
-    if not model.get("input_tokens_known", True):
+    if model.get("input_tokens_known") is False:
         lines.append("the data had no prompt lengths: prefill is its requests' mean, whatever the prompt")
+    lines += [f"no {name}: {why}" for name, why in model.get("unfitted", {}).items()]
     for name, interval in model["intervals"].items():
         if interval["held_out_mape_percent"] > BAD_MAPE_PERCENT:
             lines.append(
@@ -27,7 +29,7 @@ def cautions(model: Mapping[str, Any]) -> list[str]:
     if model["no_energy_reason"]:
         lines.append(f"no energy: {model['no_energy_reason']}")
     if model["simulated_power"]:
-        lines.append("energies are of simulated power, not of a measurement")
+        lines.append(SIMULATED)
     return lines
 
 

@@ -246,7 +246,8 @@ def fit_model(samples: Mapping[str, Any], rows: Sequence[int], settings: Setting
     count = int(group.max()) + 1
     if base is None and count < GROUPS_LEAST:
         raise UserError(
-            f"{samples['model']}: only {count} different lengths; measure at least {GROUPS_LEAST}"
+            f"{samples['model']}: only {count} different pairs of prompt and output length; measure at least"
+            f" {GROUPS_LEAST}"
         )
     # Repeats of one cell are never in two folds.
     fold = np.random.default_rng(0).permutation(count)[group] % min(FOLDS, count)
@@ -260,6 +261,7 @@ def fit_model(samples: Mapping[str, Any], rows: Sequence[int], settings: Setting
         "base": base,
         "ranges": ranges_of(counts),
         "targets": {},
+        "unfitted": {},
         "outliers": [],
         "intervals": {},
     }
@@ -267,7 +269,9 @@ def fit_model(samples: Mapping[str, Any], rows: Sequence[int], settings: Setting
     for target in [t for t in TARGETS if t in samples["targets"] and (base is None or t in base["targets"])]:
         measured = np.array(samples["measured"][target], float)[chosen]
         places = np.flatnonzero(np.isfinite(measured))
-        if len(places) == 0 or (base is None and len(np.unique(group[places])) < GROUPS_LEAST):
+        lengths = len(np.unique(group[places]))
+        if lengths == 0 or (base is None and lengths < GROUPS_LEAST):
+            model["unfitted"][target] = f"measured at {lengths} pairs of lengths, of {GROUPS_LEAST} at least"
             continue
         task = make_task(target, model, counts[places], measured[places], fold[places])
         fitted = fit_target(replace(task, options=settings.designs.get(target)), settings)

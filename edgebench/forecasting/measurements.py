@@ -34,7 +34,9 @@ from typing import Any
 from edgebench.errors import UserError
 from edgebench.forecasting.quantities import LLAMA_CPP, UNKNOWN_INPUT
 from edgebench.records.csv_text import rows_of
+from edgebench.records.environment import environment_path
 from edgebench.records.jsonl import read_jsonl, sha256_of
+from edgebench.records.run import counts
 
 LOG = logging.getLogger("token2metrics")
 # Quantity -> (column, factor to our unit). The first column that is there counts.
@@ -504,7 +506,8 @@ def model_name(line: Mapping[str, Any]) -> str:
 
 def jsonl_rows(path: Path) -> list[dict[str, Any]]:
     """Tidy rows of run records; rows this script wrote pass through."""
-    rows, torn, other = [], 0, ""
+    rows, torn, other, unsound = [], 0, "", 0
+    machines = machines_beside(path)
     for place, record in read_jsonl(path):
         if record is None:
             torn += 1
@@ -514,13 +517,33 @@ def jsonl_rows(path: Path) -> list[dict[str, Any]]:
             other = missing_column(
                 "total_ms" if "latency_ms" not in record else "output_tokens", list(record)
             )
+        elif not record.get("error") and not counts(record):
+            unsound += 1
         elif not record.get("error"):
-            rows.append(run_row(record) | {"source": path.name, "source_row": place})
+            row = run_row(record) | {"source": path.name, "source_row": place}
+            rows.append(row | {"board": row["board"] or machines.get(str(record.get("env_id")))})
     if torn:
         LOG.info("%s: %d lines are no JSON objects, left out", path, torn)
+    if unsound:
+        LOG.info("%s: %d runs are left out by their flags; check_runs.py says why", path, unsound)
     if not rows:
         raise UserError(f"{path}: {other or 'no successful run in it'}; check --data")
     return rows
+
+
+def machines_beside(runs: Path) -> dict[str, str]:
+    """env_id -> machine and power mode, of the environment records beside run records.
+
+    Another power mode is another machine: its runs are no repeats of these.
+    """
+    path = environment_path(runs)
+    machines = {}
+    for _, record in read_jsonl(path) if path.is_file() else ():
+        board = (record or {}).get("board")
+        if record and isinstance(board, dict) and (name := first_text(board, ("board", "cpu_model"))):
+            mode = first_text(board, ("power_mode_name",))
+            machines[str(record.get("env_id"))] = f"{name}, {mode}" if mode else name
+    return machines
 
 
 def run_row(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -576,7 +599,7 @@ def usable(row: Mapping[str, Any]) -> str | None:
     if row["input_tokens"] < 1 or row["output_tokens"] < 1:
         return "no prompt or no output tokens"
     if not any((row.get(name) or 0) > 0 for name in (*TIMES, *ENERGIES)):
-        return "no time and no energy"
+        return "no time and no energy above zero"
     return None
 
 

@@ -3,8 +3,8 @@
 A design's columns are N named ones (the first F of them, a base to lean on, are free), then one or two
 sets of B band columns. Neighbouring bands are drawn together, and with a base the other named columns towards
 zero, by a penalty whose strength is chosen like the design: by rows whose cell was held out, and if tolerant
-the simplest of those that are nearly the best. Coefficients are >= 0 (scipy's nnls);
-their standard errors are jackknife ones over the folds.
+the simplest of those that are nearly the best. Rows far off count less (Huber's weights). Coefficients are
+>= 0 (scipy's nnls); their standard errors are jackknife ones over the folds.
 
 Quick, because a fit without a fold is the sum of all rows' products less the fold's: each design is
 multiplied out once, whatever the number of folds and penalties.
@@ -27,7 +27,9 @@ Ints = NDArray[np.int64]
 SMOOTHINGS = (1e3, 10.0, 0.1, 1e-2, 1e-4)  # per row; the first leaves nearly one straight line
 NEARLY_BEST = 0.01  # among designs this close, relative, the simplest
 NO_DIFFERENCE = 1e-5  # of relative errors: no clock tells it
-CLIP = 5.0
+CLIP = 5.0  # times the best choice's median error: no row counts with more
+HUBER = 3.0  # times the standard deviation, from where on an error counts less
+GOOD = 1.5  # designs whose error is within this factor of the best
 LENGTHS_LEAST, LENGTHS_MOST = 4, 40  # of a grid of prompt lengths
 RIDGE = 1e-13  # of the mean square of a column: keeps the triangle real, changes no figure
 
@@ -113,7 +115,12 @@ def solve_products(products: Floats) -> Floats:
 
 
 def cross_solve(
-    columns: Floats, y: Floats, fold: Ints, penalty: Floats, strengths: Sequence[float]
+    columns: Floats,
+    y: Floats,
+    fold: Ints,
+    penalty: Floats,
+    strengths: Sequence[float],
+    weight: Floats | None = None,
 ) -> list[tuple[Floats, Floats, Floats]]:
     """Per strength of the penalty: coefficients (k,) on all rows, those (folds, k) without each fold, and
     held-out predictions (n,). `fold` (n,) numbers the folds from 0 without a gap.
@@ -124,6 +131,8 @@ def cross_solve(
     scale = np.sqrt((weighted**2).mean(axis=0))
     scale[scale == 0] = scale[scale > 0].min() if (scale > 0).any() else 1.0
     full = np.column_stack([weighted / scale, np.ones(len(y))])
+    if weight is not None:
+        full *= np.sqrt(weight)[:, None]
     folds, size = int(fold.max()) + 1, columns.shape[1]
     own = np.stack([full[fold == place].T @ full[fold == place] for place in range(folds)])
     every = own.sum(axis=0)
@@ -139,15 +148,41 @@ def cross_solve(
     return results
 
 
-def try_all(problem: Problem) -> list[Choice]:
-    """Every design with every smoothing, the simplest first."""
+def try_all(problem: Problem, designs: Sequence[int], weight: Floats | None = None) -> list[Choice]:
+    """These designs with every smoothing, the simplest first; rows (n,) count by their weight."""
     tried = []
-    for number, design in enumerate(problem.designs):
+    for number in designs:
+        design = problem.designs[number]
         columns = design.columns[problem.place]
         penalty = penalty_rows(columns, design, problem.y, problem.tokens[problem.place], problem.bands)
-        found = cross_solve(columns, problem.y, problem.fold, penalty, SMOOTHINGS)
+        found = cross_solve(columns, problem.y, problem.fold, penalty, SMOOTHINGS, weight)
         tried += [Choice(number, s, *one) for s, one in zip(SMOOTHINGS, found, strict=True)]
     return tried
+
+
+def errors_of(tried: Sequence[Choice], y: Floats) -> Floats:
+    """Relative errors (choices, n) of held-out rows."""
+    errors = np.abs(np.array([one.held_out for one in tried]) / y - 1)
+    if not np.isfinite(errors).all():
+        raise ValueError("measurements or columns that are not finite")
+    return np.asarray(errors)
+
+
+def try_again_robustly(problem: Problem, tried: list[Choice]) -> list[Choice]:
+    """The designs that did well, again, with less weight on rows that the best of them is far off.
+
+    One run in a hundred waits for something else on the board; its square would bend all coefficients
+    (Huber's weights, from errors of rows that were held out).
+    """
+    errors = errors_of(tried, problem.y)
+    off = errors[choose(errors, problem.tolerant)]
+    limit = HUBER * 1.4826 * float(np.median(off))
+    if limit <= NO_DIFFERENCE or not (off > limit).any():
+        return tried
+    weight = np.minimum(1.0, limit / np.maximum(off, limit))
+    score = np.minimum(errors, limit).mean(axis=1)
+    good = {one.design for one, mean in zip(tried, score, strict=True) if mean <= GOOD * score.min()}
+    return try_all(problem, sorted(good), weight)
 
 
 def choose(errors: Floats, tolerant: bool) -> int:
@@ -196,10 +231,9 @@ def solve_problem(problem: Problem) -> Solution:
 def _solve_problem(problem: Problem) -> Solution:
     """solve_problem, with the errors of its libraries."""
     y, (_, fold) = problem.y, np.unique(problem.fold, return_inverse=True)
-    tried = try_all(replace(problem, fold=fold))
-    errors = np.abs(np.array([one.held_out for one in tried]) / y - 1)
-    if not np.isfinite(errors).all():
-        raise ValueError("measurements or columns that are not finite")
+    problem = replace(problem, fold=fold)  # numbered without a gap
+    tried = try_again_robustly(problem, try_all(problem, range(len(problem.designs))))
+    errors = errors_of(tried, y)
     choice = tried[choose(errors, problem.tolerant)]
     held_out = choice.held_out.copy()
     for place in range(int(fold.max()) + 1):
