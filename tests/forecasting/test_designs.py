@@ -96,7 +96,7 @@ def test_a_row_far_off_does_not_bend_the_fit() -> None:
     from edgebench.forecasting.apply import predict
 
     means = np.array([row["prefill_ms"]["mean"] for row in predict(model, [(one, 1) for one in lengths])])
-    assert np.median(np.abs(means / truth - 1)) < 0.003
+    assert np.median(np.abs(means / truth - 1)) < 0.005  # 2 % by plain least squares
 
 
 def test_the_simplest_of_nearly_equal_choices_is_taken_and_one_far_row_decides_nothing() -> None:
