@@ -282,9 +282,10 @@ def with_flops(cycles: Sequence[Sequence[Json]], counted: Mapping[str, Json]) ->
     ]
 
 
-def methods_of(counted: Mapping[str, Json]) -> list[dict[str, Any]]:
-    """How many runs were counted by which method."""
-    number = Counter((str(line["method"]), str(line["confidence"])) for line in counted.values())
+def methods_of(cycles: Sequence[Sequence[Json]], counted: Mapping[str, Json]) -> list[dict[str, Any]]:
+    """How many runs were counted by which method. A run of every cycle may have the same key."""
+    lines = [counted[key] for cycle in cycles for one in cycle if (key := str(one.get("run_key"))) in counted]
+    number = Counter((str(line["method"]), str(line["confidence"])) for line in lines)
     return [{"method": how, "confidence": sure, "runs": runs} for (how, sure), runs in sorted(number.items())]
 
 
@@ -403,7 +404,7 @@ def summarize(folder: Path) -> dict[str, Any]:
         ],
         "until_ci": until,
         "mixed": mixed,
-        "flops_methods": methods_of(counted),
+        "flops_methods": methods_of(cycles, counted),
         "cells": cells,
     }
 

@@ -179,8 +179,7 @@ def level_tables(analysis: Row) -> list[Table]:
     metrics = ("prompt_tokens", "completion_tokens", "latency_ms", "energy_joule")
     cases = [row for row in cases if any(metric_of(row, name)["mean"] is not None for name in metrics)]
     prompt, answer, latency, energy = ([metric_of(row, name) for row in cases] for name in metrics)
-    won = {(row["model_id"], row["level"]): row for row in analysis["win_rates"] if row["against"] == base}
-    wins = [won.get((row["model_id"], row["level"]), {}) for row in cases]
+    judged = wins_by_judge(analysis, base, cases)
     has_repeats = any(row["std_within"] is not None for row in energy)
     spread = figures("± repeats J", of(energy, "std_within"))
     columns = [
@@ -191,16 +190,38 @@ def level_tables(analysis: Row) -> list[Table]:
         *estimates("Latency s", of(latency, "mean"), of(latency, "ci95"), scale=1000),
         *estimates(f"Energy J{simulated(analysis)}", of(energy, "mean"), of(energy, "ci95")),
         *([spread] if has_repeats else []),
-        percents(f"Win rate against {base}", of(wins, "win_rate")),
-        percent_intervals("95 % CI %", of(wins, "ci95")),
+        *(
+            column
+            for judge, wins in judged.items()
+            for column in (
+                percents(f"Win rate against {base}{judge}", of(wins, "win_rate")),
+                percent_intervals("95 % CI %", of(wins, "ci95")),
+            )
+        ),
         *remarks(
-            without_doubles(reasons) for reasons in zip(*map(missing, (latency, energy, wins)), strict=True)
+            without_doubles(reasons)
+            for reasons in zip(*map(missing, (latency, energy, *judged.values())), strict=True)
         ),
     ]
     note = "Means over tasks, after repeats were averaged."
     if has_repeats:
         note += " ± repeats: standard deviation between repeats of one task."
     return table(LEVELS, "Means over tasks, by model and level", columns, note)
+
+
+def wins_by_judge(analysis: Row, base: str, cases: Sequence[Row]) -> dict[str, list[Row]]:
+    """The win rates of the cases, judge by judge: of several judges none stands for the others.
+
+    By what a column's head says of the judge: nothing where there is one.
+    """
+    rates = [row for row in analysis["win_rates"] if row["against"] == base]
+    judges = list(dict.fromkeys(row.get("judge_model") for row in rates)) or [None]
+    found = {}
+    for judge in judges:
+        won = {(row["model_id"], row["level"]): row for row in rates if row.get("judge_model") == judge}
+        head = f", by {judge}" if len(judges) > 1 else ""
+        found[head] = [won.get((row["model_id"], row["level"]), {}) for row in cases]
+    return found
 
 
 def missing(rows: Iterable[Row]) -> list[str | None]:

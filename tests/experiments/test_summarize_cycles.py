@@ -172,3 +172,15 @@ def test_a_torn_line_and_a_retried_run_do_no_harm(tmp_path: Path) -> None:
 def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no experiment's folder"):
         summarize_cycles.sum_up(tmp_path)
+
+
+def test_a_run_that_every_cycle_repeats_is_counted_in_every_cycle() -> None:
+    cycles = [[run(1, 1.0), run(2, 1.0)], [run(1, 1.0)]]  # the keys of one run are alike
+    counted = {
+        "1L0": {"method": "exact", "confidence": "high"},
+        "2L0": {"method": "rough", "confidence": "low"},
+    }
+    assert summarize_cycles.methods_of(cycles, counted) == [
+        {"method": "exact", "confidence": "high", "runs": 2},
+        {"method": "rough", "confidence": "low", "runs": 1},
+    ]

@@ -54,6 +54,19 @@ def test_the_level_table_shows_the_means_at_their_printed_precision(analysis: di
             assert text == f"{100 * wins[level]['win_rate']:.0f} %"
 
 
+def test_the_level_table_shows_the_rates_of_all_judges(analysis: dict[str, Any]) -> None:
+    """It showed the last judge's alone."""
+    rows = analysis["win_rates"]
+    first = [dict(row) for row in rows if (row["level"], row["against"]) == ("L3", "L0")]
+    assert len(first) == 1
+    rows.insert(0, {**first[0], "judge_model": "zz", "win_rate": 0.123})
+    (table,) = tables.level_tables(analysis)
+    place = cells(table, "Level").index("L3")
+    assert cells(table, "Win rate against L0, by zz")[place].startswith("12")
+    told = cells(table, f"Win rate against L0, by {first[0]['judge_model']}")[place]
+    assert told.startswith(f"{100 * first[0]['win_rate']:.0f}")
+
+
 def test_an_interval_has_the_decimals_of_the_value_before_it(analysis: dict[str, Any]) -> None:
     means = {row["level"]: row for row in analysis["level_means"] if row["metric"] == "energy_joule"}
     for row in means.values():  # five tasks have none of their own
