@@ -10,7 +10,6 @@ must win; fixed lengths stand beside it. Run by hand on a quiet machine:
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,11 @@ from pathlib import Path
 from statistics import mean, stdev
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from edgebench.speculation.cell import run_cell  # noqa: E402
+from edgebench.speculation.settings import CellSettings  # noqa: E402
+
 MAKE, REWIRE = ROOT / "models/make_demo_model.py", ROOT / "models/rewire_demo_model.py"
 
 
@@ -32,14 +36,22 @@ def chain(folder: Path, layers: int, name: str) -> Path:
     return folder / f"{name}_chain.gguf"
 
 
-def ratios(folder: Path, args: argparse.Namespace, target: Path, draft: Path, adaptive: str) -> str:
-    out = folder / "run.json"
-    flags = ["--model", target, "--draft", draft, "--adaptive", adaptive, "--out", out, "--draft_tokens", 8]
-    flags += ["--requests", args.requests, "--batches", args.batches, "--compare", "every"]
-    flags += ["--max_tokens", args.max_tokens, "--n_threads", 1, "--warmup", 2]
-    prompts = ROOT / "data/writing_prompts_hierarchical.csv"
-    python(ROOT / "edgebench/__main__.py", "edgebench.speculation.cell", "--prompts", prompts, *flags)
-    run = json.loads(out.read_text())
+def ratios(args: argparse.Namespace, target: Path, draft: Path, adaptive: str) -> str:
+    settings = CellSettings(
+        model=str(target),
+        prompts=(str(ROOT / "data/writing_prompts_hierarchical.csv"),),
+        draft=str(draft),
+        drafter="model",
+        adaptive=adaptive,
+        draft_tokens=8,
+        requests=args.requests,
+        batches=args.batches,
+        max_tokens=args.max_tokens,
+        compare="every",
+        n_threads=1,
+        warmup=2,
+    )
+    run = run_cell(settings)
     pairs = zip(run["results"], run["plain"], strict=True)
     found = [one["latency_s"] / other["latency_s"] for one, other in pairs]
     mode = run["summary"]["per_mode"][0]
@@ -73,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             python(REWIRE, small, "--draft_accept", share, "--out", draft)
             for adaptive in ("off", "published", "cost"):
                 print(
-                    f"p = {share:<5} {adaptive:10} {ratios(folder, args, target, draft, adaptive)}",
+                    f"p = {share:<5} {adaptive:10} {ratios(args, target, draft, adaptive)}",
                     flush=True,
                 )
     return 0

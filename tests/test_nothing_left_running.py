@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import random
-import shlex
 import signal
 import subprocess
 import sys
@@ -118,24 +117,20 @@ def backends(model: Path) -> Start:
     return start
 
 
-def sweep(folder: Path) -> tuple[list[str], dict[str, str]]:
-    (folder / "model.gguf").write_text("model")
-    fake = shlex.join([sys.executable, str(FAKES / "fake_speculate.py")])
-    flags = [
-        "adaptive",
-        "--model",
-        folder / "model.gguf",
-        "--prompts",
-        PROMPTS,
-        "--outdir",
-        folder / "sweeps",
-    ]
-    flags += ["--speculate", fake, "--no_pilot", "--power_source", POWER, "--idle_seconds", 0.2]
-    words = [sys.executable, str(ROOT / "companions/sweep_speculative.py"), *map(str, flags)]
-    return words, {"FAKE_SPECULATE": json.dumps({"hang": "r", "log": str(folder / "started.log")})}
+def sweep_with_a_profiler(model: Path) -> Start:
+    """The profiler hangs, with what it has started."""
+
+    def start(folder: Path) -> tuple[list[str], dict[str, str]]:
+        ncu = folder / "ncu"
+        ncu.write_text(f"#!/bin/sh\nsleep 600 & touch {folder / 'profiled'}; setsid sleep 600\n")
+        ncu.chmod(0o755)
+        words, variables = sweep(model)(folder)
+        return [*words, "--ncu", "--ncu_path", str(ncu)], variables
+
+    return start
 
 
-def sweep_of_real_cells(model: Path) -> Start:
+def sweep(model: Path) -> Start:
     def start(folder: Path) -> tuple[list[str], dict[str, str]]:
         flags = ["adaptive", "--model", model, "--prompts", PROMPTS, "--outdir", folder / "sweeps"]
         flags += ["--no_pilot", "--power_source", POWER, "--idle_seconds", 0.2, "--n_threads", 1]
@@ -195,8 +190,8 @@ def a_cell_is_complete(folder: Path) -> bool:
 STARTS: dict[str, tuple[Callable[[Path], Start], Callable[[Path], bool]]] = {
     "throughput": (throughput, has_lines("t.jsonl")),
     "backends": (backends, lambda folder: (folder / "PID").exists()),  # the engine hangs
-    "sweep": (lambda _: sweep, has_lines("started.log")),
-    "sweep of real cells": (sweep_of_real_cells, a_cell_is_complete),
+    "sweep": (sweep, a_cell_is_complete),
+    "sweep with a profiler": (sweep_with_a_profiler, lambda folder: (folder / "profiled").exists()),
     "experiment": (experiment, has_lines("results/experiments/*/cycle_1.jsonl")),
     "batch of experiments": (batch_of_experiments, has_lines("results/experiments/two-*/cycle_1.jsonl")),
     "plan of a pilot": (plan_of_a_pilot, has_lines("results/experiments/pilot-*/cycle_1.jsonl")),

@@ -152,6 +152,13 @@ class EngineProcess:
             self.open(self._vocabulary)
         return from_json(PromptCount, self._ask({"op": "count", "prompt": as_json(prompt), "ids": with_ids}))
 
+    def check_draft(self, draft_path: str) -> None:
+        """EngineFailure unless this model can draft for the open one: its token ids mean the same texts.
+
+        Vocabularies alone are read.
+        """
+        self._ask({"op": "suits", "draft": draft_path})
+
     # --- Loading
 
     def load(

@@ -342,19 +342,19 @@ class Net:
         return self.model.text_of(ids)
 
 
-def check_same_vocabulary(target: Net, draft: Net) -> None:
-    """EngineFailure for a draft model whose token ids mean other texts."""
+def check_same_vocabulary(target: Model, draft: Model) -> None:
+    """EngineFailure for a draft model whose token ids mean other texts. Vocabularies are enough."""
     sizes = (target.n_vocab, draft.n_vocab)
     if abs(sizes[0] - sizes[1]) > VOCAB_SLACK:
         message = f"--draft has {sizes[1]} tokens, --model {sizes[0]}: not one vocabulary"
         raise EngineFailure(REFUSED, message)
     text = llama_cpp.llama_vocab_get_text
     for token in range(min(sizes)):
-        ours, theirs = text(target.model.vocab, token), text(draft.model.vocab, token)
+        ours, theirs = text(target.vocab, token), text(draft.vocab, token)
         if ours != theirs:
             message = f"--draft has another vocabulary: its token {token} is {theirs!r}, not {ours!r}"
             raise EngineFailure(REFUSED, message)
-    if (target.model.bos, target.model.eos) != (draft.model.bos, draft.model.eos):
+    if (target.bos, target.eos) != (draft.bos, draft.eos):
         message = "--draft has another vocabulary: its BOS or EOS is another token than --model's"
         raise EngineFailure(REFUSED, message)
 
@@ -582,7 +582,7 @@ class DraftDecoder:
             if drafting.draft is None:
                 raise EngineFailure(BAD_REQUEST, "a model that drafts must be named")
             net = self._net(drafting.draft, load)
-            check_same_vocabulary(self.target, net)
+            check_same_vocabulary(self.target.model, net.model)
             net.n_vocab = min(net.n_vocab, self.target.n_vocab)  # padding is no token of the target
             self.drafter = ModelDrafter(net, drafting.threshold, drafting.temperature)
         elif drafting.drafter == "lookup":

@@ -84,6 +84,18 @@ class Holder:
         listed = tuple(read.ids) if request["ids"] else None
         return as_json(PromptCount(len(read.ids), ids_sha256(read.ids), read.flags, listed))
 
+    def suits(self, request: Request) -> dict[str, Any]:
+        """Whether a drafting model has the vocabulary of the open one; a refusal says what differs."""
+        from edgebench.engine.binding import Model
+        from edgebench.engine.draft import check_same_vocabulary
+
+        draft = Model(request["draft"], vocab_only=True)
+        try:
+            check_same_vocabulary(self.model(), draft)
+        finally:
+            draft.close()
+        return {}
+
     def load(self, request: Request) -> dict[str, Any]:
         """The weights and the context. The clock sees the file mapped or read and the buffers made."""
         from edgebench.engine.binding import LOG, Context, Model, check_settings
@@ -162,6 +174,7 @@ class Holder:
         return {
             "open": self.open,
             "count": self.count,
+            "suits": self.suits,
             "load": self.load,
             "run": self.run,
             "prefill": self.prefill,

@@ -32,6 +32,7 @@ from edgebench.shell.launch import room_command
 START_TIMEOUT_S = 15.0  # start() gives up after so long without a sample
 MAX_POWERLESS = 20  # or after so many lines without a total
 MAX_AHEAD_S = 60.0  # a later t1 is of another clock
+OnLine = Callable[[float, str], None]  # the time of a line, and the line
 ENDED, KEEPER_WORDS = "# feed_ended: ", ("feed_restarted", "stale_power")
 
 
@@ -60,7 +61,8 @@ class TegrastatsSampler:
     """Samples power in a thread: start(), measure_idle(), integrate_energy(t0, t1, idle_mw), stop().
 
     Without a choice it launches `tegrastats --interval 100`, or what find_feed() finds instead. trace_path
-    gets a CSV row per sample, appended. on_sample is called in the thread with each sample as it is read.
+    gets a CSV row per sample, appended. on_sample is called in the thread with each sample as it is read,
+    on_line with the time and the text of each line before it is taken.
     """
 
     def __init__(
@@ -69,10 +71,11 @@ class TegrastatsSampler:
         interval_ms: int = 100,
         trace_path: Path | None = None,
         on_sample: Callable[[Sample], None] | None = None,
+        on_line: OnLine | None = None,
     ) -> None:
         self._choice = choice or find_feed(interval_ms=interval_ms)
         self._silent_s, self._trace_path = max(2.0, 5 * interval_ms / 1000), trace_path
-        self._on_sample = on_sample
+        self._on_sample, self._on_line = on_sample, on_line
         self.trace_error: str | None = None  # why the trace file ends early: a full disk, a closed pipe
         self.info = FeedInfo(self._choice.source, None, None, interval_ms)
         self.trace, self._news = PowerTrace(), threading.Condition()
@@ -146,6 +149,8 @@ class TegrastatsSampler:
                 break  # the keeper was killed while it wrote
             stamp, _, said = raw[:-1].partition(b" ")
             t_s, line = float(stamp), decode_line(said)
+            if self._on_line:
+                self._on_line(t_s, line)
             with self._news:
                 sample = self._hear(t_s, line)
                 self._news.notify_all()

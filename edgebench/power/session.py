@@ -28,12 +28,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgebench.power.feeds import FeedChoice, find_feed
-from edgebench.power.sampler import FeedInfo, TegrastatsSampler
+from edgebench.power.feeds import find_feed
+from edgebench.power.sampler import FeedInfo, OnLine, TegrastatsSampler
 from edgebench.power.trace import IdleBaseline, PowerTrace, SamplerError
 
 SETTLE_SECONDS = 1.0  # after loading or a run, before idle is measured: clocks and power step down
@@ -74,9 +74,6 @@ class PowerSettings:
     idle_seconds: float = 10.0
     settle_seconds: float = SETTLE_SECONDS
     trace_path: Path | None = None  # every sample is appended there as CSV
-    through: tuple[
-        str, ...
-    ] = ()  # a command that is given the feed's command to run, and passes its lines on
 
     @property
     def is_explicit(self) -> bool:
@@ -171,13 +168,16 @@ class PowerSession:
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, settings: PowerSettings, say: Say) -> Iterator[PowerSession]:
+    def start(
+        cls, settings: PowerSettings, say: Say, on_line: OnLine | None = None
+    ) -> Iterator[PowerSession]:
         """Start the feed, and end it when the block is left.
 
-        `say` is told where the power comes from, or why there is none. Where a source or feed was named and
-        does not work, SamplerError; OSError where the trace cannot be written.
+        `say` is told where the power comes from, or why there is none; `on_line` is called in another thread
+        with each of the feed's lines and its time. Where a source or feed was named and does not work,
+        SamplerError; OSError where the trace cannot be written.
         """
-        sampler, missing = start_feed(settings, say)
+        sampler, missing = start_feed(settings, say, on_line)
         try:
             yield cls(settings, sampler, missing, say)
         finally:
@@ -333,14 +333,16 @@ def interpolated(change: IdleChange, at_s: float) -> tuple[float, float | None]:
     return idle_mw, max(known_mw) + apart_mw
 
 
-def start_feed(settings: PowerSettings, say: Say) -> tuple[TegrastatsSampler | None, str | None]:
+def start_feed(
+    settings: PowerSettings, say: Say, on_line: OnLine | None = None
+) -> tuple[TegrastatsSampler | None, str | None]:
     """(sampler, None) with the feed running, or (None, why there is no power)."""
     choice = find_feed(settings.source, settings.feed, settings.interval_ms)
     if settings.trace_path and choice.command:
         settings.trace_path.open(
             "a"
         ).close()  # a trace that cannot be written is no reason to go without power
-    sampler = TegrastatsSampler(through(choice, settings), settings.interval_ms, settings.trace_path)
+    sampler = TegrastatsSampler(choice, settings.interval_ms, settings.trace_path, on_line=on_line)
     try:
         sampler.start()
     except SamplerError as exc:
@@ -352,10 +354,3 @@ def start_feed(settings: PowerSettings, say: Say) -> tuple[TegrastatsSampler | N
     made = ", SIMULATED" if info.simulated else ""
     say(f"power: {info.source}, rail {info.rail}, scope {info.scope}{made}")
     return sampler, None
-
-
-def through(choice: FeedChoice, settings: PowerSettings) -> FeedChoice:
-    """The feed's command behind the command that passes its lines on, if there is one."""
-    if choice.command is None or not settings.through:
-        return choice
-    return replace(choice, command=(*settings.through, *choice.command))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.records.account import account, check_sum, grouped
+from edgebench.shell.text import counted
 from edgebench.speculation.comparing import Compared, Comparison, compare_requests
 from edgebench.speculation.results import Result
 from edgebench.stats.correlation import pearson
@@ -27,7 +28,7 @@ from edgebench.stats.ratios import FEWEST_UNITS, Ratio
 
 NO_FIXED = "without fixed drafts of its length in its folder"
 NO_PLAIN = "without plain decoding of its workload"
-NO_COUNTERS = "without memory counters on both sides, see --ncu"
+NO_COUNTERS = "without memory counters on both sides (see --ncu)"
 NO_TOKENS = "whose files count no output tokens"
 DRIFT = 0.05  # from here on a difference between sessions is worth a note
 
@@ -210,7 +211,7 @@ def acceptance_correlation(treatment: str, cells: Sequence[Compared]) -> Finding
         both = [pair for pair in map(pair_of, members) if pair is not None]
         pairs.append((math.fsum(x for x, _ in both) / len(both), math.fsum(y for _, y in both) / len(both)))
     found = pearson(pairs)
-    reason = "" if found.value is not None else f"{len(pairs)} workloads: too few, or all alike"
+    reason = "" if found.value is not None else f"{counted(len(pairs), 'workload')}: too few, or all alike"
     references = {"plain decoding" if one.result.is_ours else "fixed drafts" for one in known.used}
     return Finding(
         "Acceptance rate correlation with latency reduction",

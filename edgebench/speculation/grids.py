@@ -1,22 +1,13 @@
 """Grids of speculative decoding -> cells, in the order in which they are to be run.
 
-Settings are grids (adaptive, early-exit, oneoff, or the path of a grid file), model, draft, drafter, prompts,
-and what DEFAULTS below lists. Lists under requests, max_tokens, temperature, draft_tokens, threshold take the
-place of a grid's own values. A cell has:
-
-  grid, name    the folder and the file name (without .json) of the cell's result
-  group         cells that are compared with each other: a run number, a scenario
-  role          plain, fixed, published or cost
-  units         tokens it decodes at most, the measure for time estimates
-  flags         the flags of cell.py, without --out
-  config        all that defines the result; config_hash is its hash
-
-Every workload (requests, tokens, temperature, prompts) has one cell of plain decoding. Groups keep the grid's
+A grid is adaptive, early-exit or oneoff, those of the original experiment, or a file. Every workload
+(requests, tokens, temperature, prompts) has one cell of plain decoding beside it. Groups keep the grid's
 order; inside a group a seeded shuffle decides, so that a board that warms up favours no rule.
 
 A grid file is a JSON or YAML list of cells, or {"name": ..., "cells": [...]}. A cell has any of the keys
 requests, max_tokens, temperature, draft_tokens, adaptive (off, published, cost), threshold, batches, drafter,
-prompts, levels, name; a list as a value stands for one cell per item.
+prompts, levels, name; a list as a value stands for one cell per item. A key that is unknown, or that stands
+there twice, is an error: neither JSON nor YAML would tell.
 """
 
 from __future__ import annotations
@@ -26,29 +17,15 @@ import itertools
 import json
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgebench.errors import UserError
+from edgebench.records.account import by_key
+from edgebench.records.jsonl import reason_of
+from edgebench.speculation.settings import SWEPT, CellSettings, GridSettings
 
-DEFAULTS: dict[str, Any] = {
-    "draft": None,
-    "drafter": None,
-    "levels": "L0",
-    "prompts_for": {},
-    "requests": None,
-    "max_tokens": None,
-    "temperature": None,
-    "draft_tokens": None,
-    "threshold": None,
-    "batches": 3,
-    "warmup": 1,
-    "seed": 42,
-    "compare": "first",
-    "engine": {},
-    "measure": {},
-    "versions": {},
-}
 # The grids of the original experiment: (requests, tokens, temperature, draft tokens).
 ADAPTIVE_GRID = (
     (12, 64, 0.0, 10),
@@ -77,14 +54,43 @@ SCENARIOS = {
     "c_high_throughput": (60, 128, 0.0, 0.5),
     "d_creative_writing": (24, 256, 0.7, 0.0),
 }
+# What the original profiled with Nsight Compute: this grid, and this scenario.
+PROFILED_GRID, PROFILED_SCENARIO = "early-exit", "scenario_c_high_throughput"
 FOLDERS = {"adaptive": "adaptive_grid", "early-exit": "early_exit_grid", "oneoff": "oneoff_scenarios"}
 ADAPTIVE_MARK = {"off": "adaptive0", "cost": "adaptive1", "published": "adaptivepub"}
 ROLES = {"off": "fixed", "published": "published", "cost": "cost"}
-SWEPT = ("requests", "max_tokens", "temperature", "draft_tokens", "threshold")
+FILE_KEYS = {"name", "cells"}
 CELL_KEYS = {*SWEPT, "adaptive", "batches", "drafter", "prompts", "levels", "name"}
 WHOLE, PORTIONS = ("requests", "max_tokens", "draft_tokens", "batches"), ("temperature", "threshold")
 EDGE_BYTE = 1 << 20
-Cell = dict[str, Any]
+Cell = dict[str, Any]  # of a grid, before it has its settings
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One cell: what it is called, what it is decoded with, and what its result is recognized by."""
+
+    grid: str  # folder
+    name: str  # of its file, without .json
+    group: str  # cells that are compared with each other: a run number, a scenario
+    role: str  # plain, fixed, published, cost
+    settings: CellSettings
+    config: Mapping[str, Any]  # all that defines the result, as it stands in it
+    config_hash: str
+    profiled: bool = False  # the original experiment counted its memory traffic
+
+    @property
+    def label(self) -> str:
+        """Folder and name."""
+        return f"{self.grid}/{self.name}"
+
+    @property
+    def units(self) -> int:
+        """Tokens it decodes at most, the measure for time estimates."""
+        settings = self.settings
+        beside = 0 if settings.is_plain else settings.batches if settings.compare == "every" else 1
+        decoded = settings.requests * (settings.batches + beside) + settings.warmup
+        return settings.max_tokens * decoded
 
 
 def check_texts(cell: Mapping[str, Any], where: str) -> None:
@@ -93,7 +99,7 @@ def check_texts(cell: Mapping[str, Any], where: str) -> None:
         if not isinstance(cell.get(key, ""), str):
             raise UserError(f"{where}: {key} {cell[key]!r} must be a text, in quotes")
     name = cell.get("name", "a")
-    if Path(name).name != name or name == "..":
+    if Path(name).name != name or name in ("", "..") or not name.isprintable():
         raise UserError(f"{where}: the name {name!r} must do for a file, without folders")
     if cell.get("drafter", "model") not in ("lookup", "model"):
         raise UserError(f"{where}: drafter {cell['drafter']!r} must be lookup or model")
@@ -144,11 +150,18 @@ def read_grid(path: Path) -> tuple[str, list[Cell]]:
     """Folder name and cells of a grid file, lists in cells multiplied out. Raises UserError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        document = json.loads(text) if path.suffix == ".json" else load_yaml(text)
-    except (OSError, ValueError) as exc:
+        document = load_json(text) if path.suffix == ".json" else load_yaml(text)
+    except OSError as exc:
+        raise UserError(f"cannot read the grid {path}: {reason_of(exc)}; check --grid") from exc
+    except ValueError as exc:
         raise UserError(f"cannot read the grid {path} ({exc}); check --grid") from exc
     name = path.stem
     if isinstance(document, dict):
+        if unknown := {str(key) for key in document} - FILE_KEYS:
+            raise UserError(
+                f"{path}: a grid has no {', '.join(sorted(unknown))}; its keys are name and cells, and "
+                "those of a cell belong into the list of cells"
+            )
         name, document = str(document.get("name", name)), document.get("cells")
     if not isinstance(document, list) or not document or not all(isinstance(c, dict) for c in document):
         raise UserError(
@@ -157,39 +170,69 @@ def read_grid(path: Path) -> tuple[str, list[Cell]]:
         )
     if Path(name).name != name or name in ("", ".", ".."):
         raise UserError(f"{path}: the name {name!r} must do for a folder")
-    cells = []
-    for number, cell in enumerate(document, 1):
-        values = [value if isinstance(value, list) else [value] for value in cell.values()]
-        expanded = [dict(zip(cell, row, strict=True)) for row in itertools.product(*values)]
-        if not expanded:
-            raise UserError(f"{path} cell {number}: an empty list stands for no cell at all")
-        if len(expanded) > 1 and "name" in cell:
-            raise UserError(f"{path} cell {number}: a name and lists do not go together")
-        for one in expanded:
-            if isinstance(
-                one.get("adaptive"), bool | int
-            ):  # YAML reads off as false; 0 and 1 as in file names
-                one["adaptive"] = "cost" if one["adaptive"] else "off"
-            check_cell(one, f"{path} cell {number}")
-        cells += expanded
+    cells = [
+        one for number, cell in enumerate(document, 1) for one in expanded(cell, f"{path} cell {number}")
+    ]
     return name, cells
 
 
+def expanded(cell: Cell, where: str) -> list[Cell]:
+    """The cells that a cell with lists stands for, each checked. Raises UserError."""
+    values = [value if isinstance(value, list) else [value] for value in cell.values()]
+    cells = [dict(zip(cell, row, strict=True)) for row in itertools.product(*values)]
+    if not cells:
+        raise UserError(f"{where}: an empty list stands for no cell at all")
+    if len(cells) > 1 and "name" in cell:
+        raise UserError(f"{where}: a name and lists do not go together")
+    for one in cells:
+        if isinstance(one.get("adaptive"), bool | int):  # YAML reads off as false; 0 and 1 as in file names
+            one["adaptive"] = "cost" if one["adaptive"] else "off"
+        check_cell(one, where)
+    return cells
+
+
+def load_json(text: str) -> Any:
+    """A JSON document; ValueError where it is none, or where a key stands there twice."""
+
+    def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return dict(unique_keys(pairs))
+
+    return json.loads(text, object_pairs_hook=object_of)
+
+
+def unique_keys(pairs: Sequence[tuple[str, Any]]) -> Sequence[tuple[str, Any]]:
+    """The pairs; ValueError for a key that stands there twice: the first value would be lost."""
+    try:
+        by_key(pairs, lambda pair: pair[0], "the key")
+    except UserError as exc:
+        raise ValueError(str(exc)) from exc
+    return pairs
+
+
 def load_yaml(text: str) -> Any:
-    """A YAML document; ValueError where it is none."""
+    """A YAML document; ValueError where it is none, or where a key stands there twice."""
     try:
         import yaml  # type: ignore[import-untyped,unused-ignore]
     except ImportError as exc:
         raise ValueError("PyYAML is not installed: pip install PyYAML, or write the grid as JSON") from exc
+
+    class Loader(yaml.SafeLoader):
+        """Tells a key that stands there twice, of which YAML would keep the last."""
+
+    def mapping_of(loader: Any, node: Any) -> dict[Any, Any]:
+        unique_keys([(loader.construct_object(key), None) for key, _ in node.value])
+        return dict(loader.construct_mapping(node, deep=True))
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping_of)
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=Loader)
     except yaml.YAMLError as exc:
         raise ValueError(f"no YAML: {str(exc).splitlines()[0]}") from exc
 
 
-def overridden(cells: Sequence[Cell], settings: Mapping[str, Any]) -> list[Cell]:
+def overridden(cells: Sequence[Cell], settings: GridSettings) -> list[Cell]:
     """The cells with the flags' values in place of their own, each distinct one once."""
-    given = {key: settings[key] for key in SWEPT if settings[key]}
+    given = {key: settings.given[key] for key in SWEPT if settings.given.get(key)}
     distinct: dict[str, Cell] = {}
     for cell in cells:
         for values in itertools.product(*given.values()):
@@ -233,15 +276,15 @@ def workload_name(cell: Mapping[str, Any]) -> str:
     return f"r{cell['requests']}_t{cell['max_tokens']}_temp{float(cell['temperature'])}"
 
 
-def prompts_of(name: str, cell: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+def prompts_of(name: str, cell: Mapping[str, Any], settings: GridSettings) -> str:
     """The prompts file of a cell: its own, its scenario's (--prompts_for), or that of all."""
     if "prompts" in cell:
         return str(cell["prompts"])
     short = name.removeprefix("scenario_")
-    for key, path in settings["prompts_for"].items():
+    for key, path in settings.prompts_for.items():
         if short == key or short.startswith(f"{key}_"):
             return str(path)
-    return str(settings["prompts"])
+    return str(settings.prompts)
 
 
 def fingerprint(path: str | None, seen: dict[str, Any]) -> Any:
@@ -256,7 +299,7 @@ def fingerprint(path: str | None, seen: dict[str, Any]) -> Any:
             file.seek(max(size - EDGE_BYTE, 0))
             digest.update(file.read(EDGE_BYTE))
     except OSError as exc:
-        raise UserError(f"cannot read {path} ({exc.strerror}); check --model, --draft, --prompts") from exc
+        raise UserError(f"cannot read {path}: {reason_of(exc)}; check --model, --draft, --prompts") from exc
     seen[path] = [size, digest.hexdigest()[:24]]
     return seen[path]
 
@@ -266,74 +309,81 @@ def finished_cell(
     group: str,
     name: str,
     cell: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    settings: GridSettings,
     seen: dict[str, Any],
-) -> Cell:
+) -> PlannedCell:
     """One line of the plan."""
-    plain = cell["role"] == "plain"
+    decoded = cell_settings(cell, settings)
     config = {
         **{key: cell[key] for key in ("requests", "max_tokens", "temperature", "batches", "levels")},
-        **{key: settings[key] for key in ("warmup", "seed")},
+        "warmup": settings.warmup,
+        "seed": settings.seed,
         "role": cell["role"],
         "scenario": group if group.startswith("scenario_") else Path(cell["prompts"]).name.partition(".")[0],
     }
-    if not plain:
+    if not decoded.is_plain:
         config |= {key: cell[key] for key in ("draft_tokens", "adaptive", "threshold", "drafter")}
-        config["compare"] = settings["compare"]
-    flags = ["--model", settings["model"], "--prompts", cell["prompts"], "--levels", cell["levels"]]
-    for key in ("requests", "max_tokens", "temperature", "batches"):
-        flags += [f"--{key}", str(cell[key])]
-    flags += ["--warmup", str(settings["warmup"]), "--seed", str(settings["seed"])]
-    if plain:
-        flags.append("--plain")
-    else:
-        use_draft = cell["drafter"] == "model"
-        flags += ["--draft", settings["draft"]] if use_draft else ["--drafter", cell["drafter"]]
-        for key in ("draft_tokens", "adaptive", "threshold"):
-            flags += [f"--{key}", str(cell[key])]
-        flags += ["--compare", settings["compare"]]
-    for key, value in settings["engine"].items():
-        flags += [f"--{key}", str(value)]
-    files = [settings["model"], cell["prompts"]] + (
-        [settings["draft"]] if config.get("drafter") == "model" else []
+        config["compare"] = settings.compare
+        config |= {"cross_check": True} if settings.cross_check else {}
+    files = [settings.model, cell["prompts"], *([settings.draft] if decoded.drafter == "model" else [])]
+    prints = [fingerprint(path, seen) for path in files]
+    identity = [config, prints, dict(settings.engine), dict(settings.measure), dict(settings.versions)]
+    return PlannedCell(
+        grid,
+        name,
+        group,
+        role=cell["role"],
+        settings=decoded,
+        config=config,
+        config_hash=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24],
     )
-    identity = [
-        config,
-        [fingerprint(path, seen) for path in files],
-        *(settings[key] for key in ("engine", "measure", "versions")),
-    ]
-    beside = 0 if plain else cell["batches"] if settings["compare"] == "every" else 1  # decoded plainly
-    decoded = cell["requests"] * (cell["batches"] + beside) + settings["warmup"]
-    return {
-        "grid": grid,
-        "name": name,
-        "group": group,
-        "role": cell["role"],
-        "units": cell["max_tokens"] * decoded,
-        "flags": flags,
-        "config": config,
-        "config_hash": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24],
-    }
 
 
-def plan_grid(grid: str, settings: Mapping[str, Any], seen: dict[str, Any]) -> list[Cell]:
+def cell_settings(cell: Mapping[str, Any], settings: GridSettings) -> CellSettings:
+    """What a cell is decoded with."""
+    plain = CellSettings(
+        model=settings.model,
+        prompts=(cell["prompts"],),
+        levels=(cell["levels"],),
+        temperature=cell["temperature"],
+        requests=cell["requests"],
+        batches=cell["batches"],
+        warmup=settings.warmup,
+        max_tokens=cell["max_tokens"],
+        seed=settings.seed,
+        **settings.engine,
+    )
+    if cell["role"] == "plain":
+        return plain
+    return replace(
+        plain,
+        drafter=cell["drafter"],
+        draft=settings.draft if cell["drafter"] == "model" else None,
+        draft_tokens=cell["draft_tokens"],
+        adaptive=cell["adaptive"],
+        threshold=cell["threshold"],
+        compare=settings.compare,
+        cross_check=settings.cross_check and cell["drafter"] == "lookup",
+    )
+
+
+def plan_grid(grid: str, settings: GridSettings, seen: dict[str, Any]) -> list[PlannedCell]:
     """All cells of one grid, plain decoding beside the first group of its workload."""
     folder, cells = (FOLDERS[grid], published_grid(grid)) if grid in FOLDERS else read_grid(Path(grid))
     usual = {"draft_tokens": 10, "threshold": 0.0, "temperature": 0.0, "requests": 8, "max_tokens": 64}
-    cells = [{**usual, "adaptive": "off", **cell} for cell in cells]
-    groups: dict[str, list[Cell]] = {}
+    own = {"batches": settings.batches, "levels": settings.levels, "drafter": settings.drafter}
+    groups: dict[str, list[PlannedCell]] = {}
     workloads: set[str] = set()
-    for cell, group, name in numbered(overridden(cells, settings), grid):
-        cell = {**{key: settings[key] for key in ("batches", "levels", "drafter")}, **cell}
+    for cell, group, name in numbered(
+        overridden([{**usual, "adaptive": "off", **cell} for cell in cells], settings), grid
+    ):
+        cell = {**own, **cell}
         cell |= {"prompts": prompts_of(name, cell, settings), "role": ROLES[cell["adaptive"]]}
-        if cell["drafter"] == "model" and settings["draft"] is None:
-            raise UserError(f"{name} drafts with a model: give its file with --draft")
-        if cell["drafter"] == "lookup" and cell["threshold"]:
-            raise UserError(
-                f"{name}: prompt lookup has no probabilities to check; give --draft FILE, or --threshold 0"
-            )
+        check_drafter(name, cell, settings)
         members = groups.setdefault(group, [])
-        members.append(finished_cell(folder, group, name, cell, settings, seen))
+        planned = finished_cell(folder, group, name, cell, settings, seen)
+        profiled = grid == PROFILED_GRID or (grid in FOLDERS and group == PROFILED_SCENARIO)
+        members.append(replace(planned, profiled=profiled))
         plain = "_".join(("plain", workload_name(cell))) if "name" not in cell else f"{cell['name']}_plain"
         key = plain if "name" in cell else json.dumps([plain, cell["prompts"], cell["levels"]])
         if key not in workloads:
@@ -341,23 +391,32 @@ def plan_grid(grid: str, settings: Mapping[str, Any], seen: dict[str, Any]) -> l
             plain += f"_{number}" if number > 1 and "name" not in cell else ""
             workloads.add(key)
             members.append(finished_cell(folder, group, plain, {**cell, "role": "plain"}, settings, seen))
-    draw = random.Random(settings["seed"])
+    draw = random.Random(settings.seed)
     return [cell for members in groups.values() for cell in draw.sample(members, len(members))]
 
 
-def plan(given: Mapping[str, Any]) -> list[Cell]:
+def check_drafter(name: str, cell: Mapping[str, Any], settings: GridSettings) -> None:
+    """UserError where the drafter of a cell is not there, or cannot do what the cell asks."""
+    if cell["drafter"] == "model" and settings.draft is None:
+        raise UserError(f"{name} drafts with a model: give its file with --draft, or set DRAFT_MODEL")
+    if cell["drafter"] == "lookup" and cell["threshold"]:
+        raise UserError(
+            f"{name}: prompt lookup has no probabilities to check; give --draft FILE, or --threshold 0"
+        )
+
+
+def plan(settings: GridSettings) -> list[PlannedCell]:
     """The cells of all grids. Raises UserError."""
-    settings = {**DEFAULTS, **given}
-    settings["drafter"] = settings["drafter"] or ("model" if settings["draft"] else "lookup")
-    check_cell({"batches": settings["batches"]}, "flags")
-    if settings["warmup"] < 0:
-        raise UserError(f"flags: warmup {settings['warmup']} must be 0 or more")
+    settings = replace(settings, drafter=settings.drafter or ("model" if settings.draft else "lookup"))
+    check_cell({"batches": settings.batches}, "flags")
+    if settings.warmup < 0:
+        raise UserError(f"flags: warmup {settings.warmup} must be 0 or more")
     seen: dict[str, Any] = {}
-    cells = [cell for grid in settings["grids"] for cell in plan_grid(grid, settings, seen)]
-    for key, path in settings["prompts_for"].items():
-        if not any(path in cell["flags"] for cell in cells):
+    cells = [cell for grid in settings.grids for cell in plan_grid(grid, settings, seen)]
+    for key, path in settings.prompts_for.items():
+        if not any(path in cell.settings.prompts for cell in cells):
             raise UserError(f"--prompts_for {key}=…: no cell is called so; oneoff has {', '.join(SCENARIOS)}")
-    names = [(cell["grid"], cell["name"]) for cell in cells]
+    names = [(cell.grid, cell.name) for cell in cells]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(f"two cells are called {sorted(twice)[0][1]}; give them names of their own")
     return cells

@@ -18,6 +18,7 @@ from edgebench.records.account import grouped
 from edgebench.records.jsonl import writing_whole
 from edgebench.speculation.comparing import Compared
 from edgebench.speculation.findings import latency_of, treatment_of, workload_words
+from edgebench.speculation.results import Place
 from edgebench.stats.ratios import Ratio
 
 # Okabe and Ito (2008): told apart by the colour-blind, too. With a line and a marker of its own each.
@@ -26,6 +27,7 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 MOST_LINES = len(COLOURS)  # of a panel
 MOST_ROWS = 30  # of a panel of ratios
+FEWEST_JUDGED = 10
 COLUMNS = 3  # of panels of acceptance
 GREY = "#8a939d"
 
@@ -50,6 +52,15 @@ def save(figure: Figure, path: Path) -> Path:
     with writing_whole(path) as part:
         figure.savefig(part, format="png", dpi=120)
     return path
+
+
+Styles = dict[str, dict[str, Any]]  # by treatment
+
+
+def styles_of(compared: Sequence[Compared]) -> Styles:
+    """A style for each treatment, in the order in which they appear."""
+    treatments = dict.fromkeys(treatment_of(one.result) for one in compared)
+    return {treatment: style_of(place) for place, treatment in enumerate(treatments)}
 
 
 def style_of(place: int) -> dict[str, Any]:
@@ -82,22 +93,21 @@ def ratios_figure(name: str, compared: Sequence[Compared]) -> Figure:
         figsize=(5.6 * len(parts) + 2.6 * (len(kinds) - 1) * len(parts) + 1.5, height), layout="constrained"
     )
     panels = figure.subplots(1, len(parts) * len(kinds), squeeze=False, sharex=False)[0]
+    styles = styles_of(known)
     for index, part in enumerate(parts):
         for place, kind in enumerate(kinds):
-            axes = panels[index * len(kinds) + place]
-            draw_ratios(axes, part, kind, with_names=place == 0)
+            draw_ratios(panels[index * len(kinds) + place], part, kind, styles, with_names=place == 0)
+    legend(figure, panels)
     simulated = any(one.result["power_simulated"] for one in known)
     without = "" if has_energy else "; no energy was measured"
     figure.suptitle(f"{name}: ratio to the reference, 1 is as plain or fixed decoding{without}", fontsize=10)
     if has_energy and simulated:
-        figure.text(0.99, 0.005, "power is simulated", ha="right", va="bottom", fontsize=8, color="#b00020")
+        panels[1].set_title("power is simulated", fontsize=8, color="#b00020")
     return figure
 
 
-def draw_ratios(axes: Any, compared: Sequence[Compared], kind: str, with_names: bool) -> None:
-    """One panel: a point and its interval per cell, the first on top."""
-    place_of_kind = 0 if kind == "latency" else 1
-    colour, marker = COLOURS[place_of_kind], MARKERS[place_of_kind]
+def draw_ratios(axes: Any, compared: Sequence[Compared], kind: str, styles: Styles, with_names: bool) -> None:
+    """One panel: a point and its interval per cell, the first on top; no interval where there is none."""
     places = range(len(compared))
     found = False
     for place, one in zip(places, compared, strict=True):
@@ -107,7 +117,11 @@ def draw_ratios(axes: Any, compared: Sequence[Compared], kind: str, with_names: 
         found = True
         low, high = ratio.low or ratio.value, ratio.high or ratio.value
         errors = [[max(ratio.value - low, 0.0)], [max(high - ratio.value, 0.0)]]
-        axes.errorbar(ratio.value, place, xerr=errors, fmt=marker, color=colour, capsize=2, markersize=4)
+        words = treatment_of(one.result)
+        style = {name: styles[words][name] for name in ("color", "marker")}
+        axes.errorbar(
+            ratio.value, place, xerr=errors, linestyle="", capsize=2, markersize=4, label=words, **style
+        )
     if not found:
         axes.text(0.5, 0.5, f"no {kind} ratio is known", transform=axes.transAxes, ha="center", va="center")
     axes.axvline(1.0, color=GREY, linestyle="--", linewidth=1)
@@ -125,7 +139,7 @@ def acceptance_figure(name: str, compared: Sequence[Compared]) -> Figure:
     """Small multiples: a panel per workload and draft length, a line per treatment."""
     having = [one for one in compared if one.result.positions and not one.result.profiled]
     having = having or [one for one in compared if one.result.positions]
-    treatments = list(dict.fromkeys(treatment_of(one.result) for one in having))
+    styles = styles_of(having)
     panels = [
         (title, members[start : start + MOST_LINES])
         for title, members in grouped(having, panel_title).items()
@@ -138,17 +152,22 @@ def acceptance_figure(name: str, compared: Sequence[Compared]) -> Figure:
     longest = max(len(one.result.positions) for one in having)
     for panel, (title, members) in zip(axes, panels, strict=False):
         for one in members:
-            draw_acceptance(panel, one, style_of(treatments.index(treatment_of(one.result))))
+            draw_acceptance(panel, one, styles[treatment_of(one.result)])
         panel.set_title(title, fontsize=8)
         panel.set_ylim(0, 1.02)
         panel.set_xlim(0.5, max(2, longest) + 0.5)  # one position alone would get ticks like 0.94, 0.96
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(color="#e4e7ea", linewidth=0.6)
+        panel.tick_params(labelsize=8)
+    for panel in axes[max(0, len(panels) - columns) : len(panels)]:
+        panel.set_xlabel("position in the draft", fontsize=8)
+    for panel in axes[: len(panels) : columns]:
+        panel.set_ylabel("accepted", fontsize=8)
     for unused in axes[len(panels) :]:
         unused.remove()
-    figure.supxlabel("position in the draft", fontsize=9)
-    figure.supylabel("accepted", fontsize=9)
-    figure.suptitle(f"{name}: acceptance by position", fontsize=10)
+    few = f"; places judged fewer than {FEWEST_JUDGED} times are left out"
+    left_out = few if any(is_rare(place) for one in having for place in one.result.positions) else ""
+    figure.suptitle(f"{name}: acceptance by position{left_out}", fontsize=10)
     legend(figure, axes[: len(panels)])
     return figure
 
@@ -160,7 +179,10 @@ def panel_title(compared: Compared) -> str:
 
 def draw_acceptance(axes: Any, compared: Compared, style: dict[str, Any]) -> None:
     """One line."""
-    ratios = [math.nan if one.accept_ratio is None else one.accept_ratio for one in compared.result.positions]
+    ratios = [
+        math.nan if place.accept_ratio is None or is_rare(place) else place.accept_ratio
+        for place in compared.result.positions
+    ]
     axes.plot(
         range(1, len(ratios) + 1),
         ratios,
@@ -169,6 +191,11 @@ def draw_acceptance(axes: Any, compared: Compared, style: dict[str, Any]) -> Non
         linewidth=1.3,
         label=treatment_of(compared.result),
     )
+
+
+def is_rare(place: Place) -> bool:
+    """Whether so few tokens were judged at a place of the draft that their share says nothing."""
+    return place.judged is not None and place.judged < FEWEST_JUDGED
 
 
 def legend(figure: Figure, axes: Iterable[Any]) -> None:

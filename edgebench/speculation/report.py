@@ -6,6 +6,7 @@ within one treatment; the best configuration of each workload; identity of outpu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -82,8 +83,9 @@ def findings_lines(found: Sequence[Finding]) -> list[str]:
         body = [(one.treatment, figure(one), f"{one.workloads}", one.note or DASH) for one in members]
         lines += [f"### {name[0]}{against}", ""]
         if all(one.value is None for one in members):
-            reasons = "; ".join(dict.fromkeys(one.note for one in members))
-            lines += [f"Not known for any of {counted(len(members), 'treatment')}: {reasons}.", ""]
+            reasons = [reason for one in members for reason in one.note.split(", ") if reason]
+            told = dict.fromkeys(re.sub(r"^\d+ ", "", reason) for reason in reasons)
+            lines += [f"Not known for any of {counted(len(members), 'treatment')}: {'; '.join(told)}.", ""]
             continue
         lines += markdown_table(("treatment", "average [95 %]", "workloads", "not in it, or of what"), body)
     return lines
@@ -100,12 +102,13 @@ def bandwidth_table(compared: Sequence[Compared]) -> list[str]:
             shown(stopped_percent(one), ".1f"),
             shown(dram_saved_percent(one), ".1f"),
             shown(latency_overhead(one), "+.1f"),
-            one.result["ncu_reason"] or DASH,
         )
         for one in having
     ]
-    header = ("early exit", "tokens stopped %", "bandwidth saved %", "latency overhead %", "why no counters")
-    return ["### Bandwidth savings vs latency tradeoff", "", *markdown_table(header, body)]
+    header = ("early exit", "tokens stopped %", "bandwidth saved %", "latency overhead %")
+    reasons = dict.fromkeys(one.result["ncu_reason"] for one in having if one.result["ncu_reason"])
+    lines = ["### Bandwidth savings vs latency tradeoff", "", *markdown_table(header, body)]
+    return lines + [f"No counters: {reason}.\n" for reason in reasons]
 
 
 # --- The results of a folder ---
@@ -238,20 +241,27 @@ def recommendation_lines(found: Sequence[Recommendation]) -> list[str]:
         return []
     body = [(one.treatment, interval(one.latency), f"{one.latency.units}") for one in found]
     table = markdown_table(("over all workloads", "latency / plain [95 %]", "workloads"), body)
-    known = [one for one in found if one.latency.high is not None]
-    sure = [one for one in known if surely_less(one.latency)]
+    return [*table, recommendation(found), ""]
+
+
+def recommendation(found: Sequence[Recommendation]) -> str:
+    """The configuration for all workloads, or that there is none, in one sentence."""
+    known = [one for one in found if one.latency.low is not None and one.latency.high is not None]
     if not known:
-        sentence = "Too few workloads to recommend one configuration for all."
-    elif not sure:
-        sentence = "None can be told from plain decoding over all workloads."
-    else:
-        high = sure[0].latency.high or 0.0
-        alike = [one for one in sure[1:] if (one.latency.low or 0.0) <= high]
-        sentence = f"Over all workloads the fastest is: {sure[0].treatment}."
-        if alike:
-            names = "; ".join(one.treatment for one in [sure[0], *alike])
-            sentence = f"None can be told from another over all workloads: {names}; all beat plain decoding."
-    return [*table, sentence, ""]
+        return "Too few workloads to recommend one configuration for all."
+    sure = [one for one in known if surely_less(one.latency)]
+    if not sure:
+        open_ones = [one.treatment for one in known if one.latency.low is not None and one.latency.low < 1]
+        if not open_ones:
+            return "Over all workloads plain decoding is the fastest: every treatment takes longer."
+        names = "; ".join(open_ones)
+        return f"Over all workloads nothing surely beats plain decoding; not told from it: {names}."
+    high = sure[0].latency.high or 0.0
+    alike = [one for one in sure[1:] if (one.latency.low or 0.0) <= high]
+    if not alike:
+        return f"Over all workloads the fastest is: {sure[0].treatment}."
+    names = "; ".join(one.treatment for one in [sure[0], *alike])
+    return f"None can be told from another over all workloads: {names}; all beat plain decoding."
 
 
 def determinism_lines(compared: Sequence[Compared]) -> list[str]:

@@ -247,7 +247,7 @@ def config_columns(document: Mapping[str, Any]) -> Columns:
         "adaptive_draft_length": adaptive,
         "confidence_threshold": cell.get("threshold"),
         "tensor_parallel_size": None,
-        "enable_ncu": bool(document["summary"]["per_mode"][0].get("ncu")),
+        "enable_ncu": bool(document["summary"]["per_mode"][0].get("ncu_metrics")),
         "profile_only": False,
     }
 

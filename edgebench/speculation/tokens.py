@@ -75,11 +75,11 @@ def read_prompts(paths: Sequence[Path], levels: Sequence[str]) -> list[TextPromp
 
 
 def token_prompts(
-    engine: EngineProcess, model: Path, prompts: Sequence[TextPrompt], prompt_format: str
+    engine: EngineProcess, model: str, prompts: Sequence[TextPrompt], prompt_format: str
 ) -> list[TokenPrompt]:
     """The prompts with their ids, by the model's vocabulary alone. Raises UserError."""
     try:
-        engine.open(str(model))
+        engine.open(model)
         counted = [engine.count(Asked.of_text(one.text, prompt_format), with_ids=True) for one in prompts]
     except EngineFailure as failure:
         raise UserError(f"{failure}; check --model and --prompt_format") from failure

@@ -7,23 +7,19 @@ resolved. Counters that end in .sum or .total are added over the kernels; others
 each kernel's time where gpu__time_duration.sum was measured too, and maxima (.max) are the highest.
 
 The EMC load [percent of the memory clock's capacity] is the everyday measure on a Jetson, where `tegrastats`
-prints EMC_FREQ: run as a process, this room hands a power feed's lines on unchanged and keeps them with
-time.monotonic() stamps in a log (words: the log, then the feed's command).
+prints EMC_FREQ: it is read from the power feed's lines, which are kept with their time.monotonic() stamps.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
-import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edgebench.errors import UserError
 from edgebench.power.tegrastats import parse_line
@@ -41,6 +37,7 @@ DURATION = "gpu__time_duration.sum"
 # Nsight Compute scales each column to its largest value unless told --print-units base; both spellings occur.
 PREFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 TIMES_NS = {"nsecond": 1.0, "usecond": 1e3, "msecond": 1e6, "second": 1e9, "ns": 1.0, "us": 1e3, "ms": 1e6}
+NO_PROFILER = "Nsight Compute is not here: there is no {ncu} on PATH; install it or give --ncu_path PATH"
 NEVER_COUNTERS = ("ID", "Process ID", "Context", "Stream", "Device", "CC")
 
 
@@ -147,26 +144,33 @@ def parse_csv(path: Path) -> dict[str, Any]:
 # Profiling a command
 
 
+class ProfilerHangs(UserError):
+    """It did not come to an end in time, and was ended."""
+
+
 def profile(
     command: Sequence[str],
     out: Path,
     ncu: str = "ncu",
     metrics: Sequence[str] = METRICS,
-    timeout_s: float = 3600.0,
+    timeout_s: float = 600.0,
 ) -> dict[str, Any]:
-    """Sums of a command under Nsight Compute, as CSV in `out`, the report beside it. Raises UserError."""
+    """Sums of a command under Nsight Compute, as CSV in `out`, the report beside it. Raises UserError.
+
+    `timeout_s` is for the profiled run and for the export, each. What runs past it is killed with all that it
+    has started; so it is when this process ends, however it ends.
+    """
     program = shutil.which(ncu)
     if program is None:
-        raise UserError(
-            f"Nsight Compute is not here: there is no {ncu} on PATH; install it or give --ncu_path PATH"
-        )
+        raise UserError(NO_PROFILER.format(ncu=ncu))
+    out.parent.mkdir(exist_ok=True)
     report = out.with_suffix(".ncu-rep")
     collect = [program, "--target-processes", "all", "--force-overwrite", "--export", str(report)]
-    run_step([*collect, "--metrics", ",".join(metrics), *command], timeout_s, "profiling")
+    run_step([*collect, "--metrics", ",".join(metrics), *command], timeout_s, "profiling by ncu")
     if not report.exists():
         raise UserError("the command ran nothing on the GPU: Nsight Compute wrote no report")
     export = [program, "--import", str(report), "--csv", "--page", "raw", "--print-units", "base"]
-    write_whole(out, run_step(export, timeout_s, "the export"))
+    write_whole(out, run_step(export, timeout_s, "the export by ncu"))
     return parse_csv(out)
 
 
@@ -177,7 +181,9 @@ def run_step(command: Sequence[str], timeout_s: float, what: str) -> str:
             command, tree=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout_s
         )
     except subprocess.TimeoutExpired as exc:
-        raise UserError(f"{what} took more than {timeout_s:g} s") from exc
+        raise ProfilerHangs(
+            f"{what} took more than {timeout_s:g} s and was ended: the profiler hangs, or see --ncu_timeout"
+        ) from exc
     output = str(done.stdout)
     if done.returncode:
         lines = [line for line in output.splitlines() if line.strip()]
@@ -196,26 +202,34 @@ def run_step(command: Sequence[str], timeout_s: float, what: str) -> str:
 # EMC
 
 
-def tee(command: Sequence[str], log: Path) -> int:
-    """Hand on a feed's lines, and keep them in a log as `SECONDS LINE`."""
-    with (
-        log.open("w", encoding="utf-8", buffering=1) as kept,
-        lifeline.start(command, stdout=subprocess.PIPE, text=True, errors="replace") as feed,
-    ):
-        assert feed.stdout
+class FeedLog:
+    """A feed's own lines, kept in a file as `SECONDS LINE`; no file before the first line."""
 
-        def end(*_: object) -> None:
-            feed.terminate()
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lost: str | None = None  # why the file ends early
+        self._file: IO[str] | None = None
 
-        signal.signal(signal.SIGTERM, end)
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, path: Path) -> Iterator[FeedLog]:
+        """Start the file anew, and close it when the block is left."""
+        path.unlink(missing_ok=True)
+        log = cls(path)
         try:
-            for line in feed.stdout:
-                kept.write(f"{time.monotonic():.6f} {line}")
-                print(line, end="", flush=True)
-        except (BrokenPipeError, KeyboardInterrupt):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            feed.terminate()
-    return max(0, int(feed.returncode))
+            yield log
+        finally:
+            if log._file is not None:
+                log._file.close()
+
+    def take(self, t_s: float, line: str) -> None:
+        """Keep a line; once that fails (a full disk) no more."""
+        if self.lost is None:
+            try:
+                self._file = self._file or self.path.open("w", encoding="utf-8", buffering=1)
+                self._file.write(f"{t_s:.6f} {line}\n")
+            except (OSError, ValueError) as problem:  # ValueError: the cell is over and the file closed
+                self.lost = str(problem)
 
 
 def stamped(path: Path, t0: float, t1: float) -> Iterator[str]:
@@ -245,13 +259,3 @@ def emc_load(path: Path, t0: float = -math.inf, t1: float = math.inf) -> dict[st
         "samples": len(loads),
         "reason": reason,
     }
-
-
-def main() -> int:
-    """Hand a feed's lines on: words are the log, then the feed's command."""
-    log, *command = sys.argv[1:]
-    return tee(command, Path(log))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

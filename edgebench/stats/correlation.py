@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edgebench.stats.intervals import NORMAL_QUANTILE
 
-FEWEST_FOR_INTERVAL = 4  # Fisher's z has the standard error 1 / sqrt(n - 3)
+FEWEST_PAIRS = 4  # three lie on a line too easily, and Fisher's z has the standard error 1 / sqrt(n - 3)
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,16 @@ class Correlation:
 
 
 def pearson(pairs: Sequence[tuple[float, float]]) -> Correlation:
-    """r of (x, y) pairs; its interval by Fisher's z transform (1921). None where one side does not vary.
+    """r of (x, y) pairs; its interval by Fisher's z transform (1921). None where one side does not
+    vary, and for fewer than four pairs.
 
-    >>> pearson([(1, 2), (2, 4), (3, 6)]).value
+    >>> pearson([(1, 2), (2, 4), (3, 6), (4, 8)]).value
     1.0
-    >>> pearson([(1, 5), (2, 5), (3, 5)])
-    Correlation(value=None, low=None, high=None, pairs=3)
+    >>> pearson([(1, 5), (2, 5), (3, 5), (4, 5)])
+    Correlation(value=None, low=None, high=None, pairs=4)
     """
     count = len(pairs)
-    if count < 3:
+    if count < FEWEST_PAIRS:
         return Correlation(pairs=count)
     means = [math.fsum(column) / count for column in zip(*pairs, strict=True)]
     off = [(x - means[0], y - means[1]) for x, y in pairs]
@@ -40,8 +41,6 @@ def pearson(pairs: Sequence[tuple[float, float]]) -> Correlation:
         return Correlation(pairs=count)
     r = math.fsum(x * y for x, y in off) / math.sqrt(squares[0] * squares[1])
     r = min(1.0, max(-1.0, r))
-    if count < FEWEST_FOR_INTERVAL:
-        return Correlation(r, pairs=count)
     if abs(r) > 1 - 1e-12:
         return Correlation(r, r, r, count)
     half = NORMAL_QUANTILE / math.sqrt(count - 3)

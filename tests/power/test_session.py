@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -356,18 +355,16 @@ def test_a_trace_that_cannot_be_written_stops_at_the_start(tmp_path: Path) -> No
         pass
 
 
-def test_lines_may_pass_through_a_command_of_ours(tmp_path: Path) -> None:
-    """A sweep keeps the feed's own lines, for what else they say."""
-    tee, log = tmp_path / "tee.py", tmp_path / "lines.log"
-    tee.write_text(
-        "import subprocess, sys\nlog = open(sys.argv[1], 'w', buffering=1)\n"
-        "feed = subprocess.Popen(sys.argv[2:], stdout=subprocess.PIPE, text=True)\n"
-        "for line in feed.stdout:\n    log.write(line)\n    print(line, end='', flush=True)\n"
-    )
-    with start([], feed=QUICK, interval_ms=10, through=(sys.executable, str(tee), str(log))) as session:
+def test_the_feeds_own_lines_are_handed_on_with_their_times() -> None:
+    """A sweep keeps them, for what else they say."""
+    lines: list[tuple[float, str]] = []
+    settings = PowerSettings(feed=QUICK, interval_ms=10, idle_seconds=0.3, settle_seconds=0.0)
+    with PowerSession.start(settings, lambda _: None, lambda t_s, line: lines.append((t_s, line))) as session:
         session.measure_idle()
         assert session.idle is not None and session.idle.mean_mw == 5000
-    assert "VDD_IN 5000mW" in log.read_text()
+        trace = session.trace
+    assert trace is not None and len(trace.t_s) > 10
+    assert [t_s for t_s, line in lines if "VDD_IN 5000mW" in line] == list(trace.t_s)
 
 
 def test_a_feed_that_loses_its_rail_costs_energy_and_not_the_campaign(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from edgebench.errors import UserError
-from edgebench.speculation.plan import plan as plan_cells
+from edgebench.speculation.grids import PlannedCell
+from edgebench.speculation.grids import plan as plan_cells
+from edgebench.speculation.settings import SWEPT, GridSettings
 
 
-def plan(tmp_path: Path, **settings: Any) -> list[dict]:
+def plan(tmp_path: Path, **settings: Any) -> list[PlannedCell]:
     for name in ("model.gguf", "draft.gguf", "prompts.csv", "code.csv"):
         if not (tmp_path / name).exists():
             (tmp_path / name).write_text(name)
@@ -20,9 +22,11 @@ def plan(tmp_path: Path, **settings: Any) -> list[dict]:
         **draft,
         "model": str(tmp_path / "model.gguf"),
         "prompts": str(tmp_path / "prompts.csv"),
-        **settings,
+        **{name: value for name, value in settings.items() if name not in SWEPT},
+        "grids": tuple(settings["grids"]),
+        "given": {name: tuple(value) for name, value in settings.items() if name in SWEPT},
     }
-    return plan_cells(given)
+    return plan_cells(GridSettings(**given))
 
 
 def complaint(tmp_path: Path, **settings: Any) -> str:
@@ -31,8 +35,8 @@ def complaint(tmp_path: Path, **settings: Any) -> str:
     return str(told.value)
 
 
-def names(cells: list[dict]) -> set[str]:
-    return {cell["name"] for cell in cells}
+def names(cells: list[PlannedCell]) -> set[str]:
+    return {cell.name for cell in cells}
 
 
 def test_every_run_of_the_adaptive_grid_has_its_pair_under_the_same_number(tmp_path: Path) -> None:
@@ -45,7 +49,7 @@ def test_every_run_of_the_adaptive_grid_has_its_pair_under_the_same_number(tmp_p
 
 def test_the_other_grids_have_the_names_people_look_for(tmp_path: Path) -> None:
     cells = plan(tmp_path, grids=["early-exit", "oneoff"])
-    assert {cell["grid"] for cell in cells} == {"early_exit_grid", "oneoff_scenarios"}
+    assert {cell.grid for cell in cells} == {"early_exit_grid", "oneoff_scenarios"}
     assert {
         "run1_r36_t128_temp0.0_thresh0.0",
         "run3_r36_t128_temp0.0_thresh0.5",
@@ -59,23 +63,23 @@ def test_the_other_grids_have_the_names_people_look_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("grid", ["adaptive", "early-exit", "oneoff"])
 def test_every_workload_has_plain_decoding(tmp_path: Path, grid: str) -> None:
-    def workload(cell: dict) -> tuple:
-        config = cell["config"]
+    def workload(cell: PlannedCell) -> tuple[Any, ...]:
+        config = cell.config
         return tuple(config[key] for key in ("requests", "max_tokens", "temperature", "scenario"))
 
     cells = plan(tmp_path, grids=[grid])
-    plain = [workload(cell) for cell in cells if cell["role"] == "plain"]
+    plain = [workload(cell) for cell in cells if cell.role == "plain"]
     assert set(plain) == {workload(cell) for cell in cells} and len(plain) == len(set(plain))
-    assert all(("--plain" in cell["flags"]) == (cell["role"] == "plain") for cell in cells)
+    assert all(cell.settings.is_plain == (cell.role == "plain") for cell in cells)
 
 
 def test_the_order_inside_a_group_is_drawn_and_groups_stay_together(tmp_path: Path) -> None:
     cells = plan(tmp_path, grids=["adaptive"])
-    groups = [cell["group"] for cell in cells]
+    groups = [cell.group for cell in cells]
     assert [g for i, g in enumerate(groups) if i == 0 or groups[i - 1] != g] == [
         f"run{n}" for n in range(1, 9)
     ]
-    firsts = {next(cell["role"] for cell in cells if cell["group"] == group) for group in set(groups)}
+    firsts = {next(cell.role for cell in cells if cell.group == group) for group in set(groups)}
     assert len(firsts) > 1
     assert cells == plan(tmp_path, grids=["adaptive"])
     assert cells != plan(tmp_path, grids=["adaptive"], seed=7)
@@ -95,7 +99,7 @@ def test_flags_take_the_place_of_the_grids_values_and_doubles_go(tmp_path: Path)
 def test_the_hash_changes_with_all_that_changes_the_result(tmp_path: Path) -> None:
     def hashes(**settings: object) -> list[str]:
         cells = plan(tmp_path, grids=["oneoff"], **settings)
-        return [cell["config_hash"] for cell in sorted(cells, key=lambda cell: cell["name"])]
+        return [cell.config_hash for cell in sorted(cells, key=lambda cell: cell.name)]
 
     before = hashes()
     assert before == hashes() and len(set(before)) == len(before)
@@ -114,13 +118,13 @@ def test_the_hash_changes_with_all_that_changes_the_result(tmp_path: Path) -> No
 
 
 def test_a_draft_model_drafts_and_prompt_lookup_is_the_default(tmp_path: Path) -> None:
-    lookup = next(c for c in plan(tmp_path, grids=["adaptive"]) if c["role"] == "cost")
-    assert lookup["flags"][lookup["flags"].index("--drafter") + 1] == "lookup"
+    lookup = next(c for c in plan(tmp_path, grids=["adaptive"]) if c.role == "cost")
+    assert lookup.settings.drafter == "lookup" and lookup.settings.draft is None
     draft = str(tmp_path / "draft.gguf")
     cells = plan(tmp_path, grids=["oneoff"], draft=draft, prompts_for={"a": str(tmp_path / "code.csv")})
-    a = next(c for c in cells if c["name"] == "scenario_a_code_completion")
-    assert a["flags"][a["flags"].index("--draft") + 1] == draft
-    assert str(tmp_path / "code.csv") in a["flags"]
+    a = next(c for c in cells if c.name == "scenario_a_code_completion")
+    assert a.settings.draft == draft and a.settings.drafter == "model"
+    assert str(tmp_path / "code.csv") in a.settings.prompts
 
 
 @pytest.mark.parametrize("suffix", [".json", ".yaml"])
@@ -134,7 +138,7 @@ def test_a_grid_file_of_ones_own(tmp_path: Path, suffix: str) -> None:
             "name: mine\ncells:\n  - {requests: 2, max_tokens: 8, draft_tokens: [2, 4], adaptive: off}\n"
         )
     cells = plan(tmp_path, grids=[str(grid)])
-    assert {cell["grid"] for cell in cells} == {"mine"}
+    assert {cell.grid for cell in cells} == {"mine"}
     assert names(cells) == {
         "plain_r2_t8_temp0.0", "run1_r2_t8_temp0.0_d2_adaptive0", "run2_r2_t8_temp0.0_d4_adaptive0",
     }  # fmt: skip
@@ -153,17 +157,37 @@ def test_a_grid_file_of_ones_own(tmp_path: Path, suffix: str) -> None:
         ([{"max_tokens": 1}], "max_tokens 1"),
         ([{"name": "../../far"}], "must do for a file"),
         ([{"name": 5}], "name 5"),
+        ([{"name": ""}], "must do for a file"),
+        ([{"name": "two\nlines"}], "must do for a file"),
         ([{"levels": 7}], "levels 7"),
         ([{"drafter": "guess"}], "lookup or model"),
         ([{"requests": []}], "empty list"),
         ([{"name": "x"}, {"name": "x", "draft_tokens": 3}], "called x"),
         ({}, "list of cells"),
         ([], "list of cells"),
+        ({"cells": [{}], "requests": 8, "seeds": 3}, "a grid has no requests, seeds"),
     ],
 )
 def test_a_grid_that_makes_no_sense_is_told_so(tmp_path: Path, cells: object, words: str) -> None:
     (tmp_path / "grid.json").write_text(json.dumps(cells))
     assert words in complaint(tmp_path, grids=[str(tmp_path / "grid.json")])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", '[{"requests": 8, "requests": 36}]'),
+        ("b.json", '{"name": "x", "cells": [{"requests": 8}], "cells": []}'),
+        ("c.yaml", "- {requests: 8, max_tokens: 8, requests: 36}"),
+        ("d.yaml", "name: x\ncells: [{requests: 8}]\nname: y"),
+    ],
+)
+def test_a_key_that_stands_there_twice_is_told_and_not_lost(tmp_path: Path, name: str, text: str) -> None:
+    if name.endswith(".yaml"):
+        pytest.importorskip("yaml")
+    (tmp_path / name).write_text(text)
+    told = complaint(tmp_path, grids=[str(tmp_path / name)])
+    assert "stands there twice" in told and name in told
 
 
 @pytest.mark.parametrize(

@@ -1,60 +1,83 @@
-"""Grids run as processes: what lands where, what is done again, what a failure costs. One cell is played."""
+"""Grids run through the door, on a played engine: what lands where, what is redone, what failures cost."""
 
-import contextlib
+from __future__ import annotations
+
 import json
-import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from companions import sweep_speculative
+from edgebench.engine.client import ENGINE_CRASH, REFUSED, TIMEOUT, EngineFailure
+from edgebench.speculation import cell, checks
+from tests.fakes.fake_draft_engine import FakeEngine
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "companions" / "sweep_speculative.py"
-FAKE = shlex.join([sys.executable, str(ROOT / "tests" / "fakes" / "fake_speculate.py")])
 FEED = "sh -c 'while :; do echo EMC_FREQ 12%@2133 tj@40C VDD_IN 5000mW/5000mW; sleep 0.02; done'"
 QUICK = (
-    "--requests", "3", "--max_tokens", "8", "--batches", "2", "--idle_seconds", "0", "--power_source", "none",
+    "--requests", 3, "--max_tokens", 8, "--batches", 2, "--idle_seconds", 0, "--power_source", "none",
+    "--no_pilot",
 )  # fmt: skip
 
 
 class Bench:
-    """A folder with a model, prompts, and a sweep that runs the stand-in."""
+    """A folder with a model, prompts, and a door whose engine is played."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.out = folder, folder / "sweeps"
-        (folder / "model.gguf").write_text("model")
-        (folder / "prompts.csv").write_text("question_id,L0\n1,hello\n")
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.out, self.capsys = folder, folder / "sweeps", capsys
+        self.engine: type[FakeEngine]
+        self.said = self.printed = ""
+        for name in ("model.gguf", "draft.gguf"):
+            (folder / name).write_text(name)
+        (folder / "prompts.csv").write_text("question_id,L0\n1,hello\n2,what is a lock?\n3,why\n")
 
-    def command(self, *words: object) -> list[str]:
+    def words(self, *words: object) -> list[str]:
         files = ["--model", self.folder / "model.gguf", "--prompts", self.folder / "prompts.csv"]
-        flags = [*words, *files, "--outdir", self.out, "--speculate", FAKE, "--no_pilot"]
-        return [sys.executable, str(SCRIPT), *map(str, flags)]
+        return [*map(str, words), *map(str, files), "--outdir", str(self.out)]
 
-    def env(self, **play: object) -> dict[str, str]:
-        play = {"seconds": 0.01, "log": str(self.folder / "starts.log"), **play}
-        return {**os.environ, "FAKE_SPECULATE": json.dumps(play)}
+    def run(self, *words: object) -> int:
+        """The exit status; what was said stands in `said` and `printed`."""
+        code = sweep_speculative.main(self.words(*words))
+        self.printed, self.said = self.capsys.readouterr()
+        return code
 
-    def run(self, *words: object, **play: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*words), capture_output=True, text=True, env=self.env(**play))
-
-    def starts(self) -> int:
-        log = self.folder / "starts.log"
-        return len(log.read_text().splitlines()) if log.exists() else 0
+    @property
+    def cells(self) -> int:
+        """Engines that were loaded so far."""
+        return len(self.engine.loaded)
 
     def results(self) -> dict[str, bytes]:
         return {str(path.relative_to(self.out)): path.read_bytes() for path in self.out.rglob("*.json")}
 
+    def mode(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.out / name).read_text())["summary"]["per_mode"][0]
+        return found
+
+    def log(self, grid: str) -> str:
+        return (self.out / grid / "experiment.log").read_text()
+
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Bench:
+    class Engine(FakeEngine):
+        loaded: list[Any] = []  # noqa: RUF012
+
+    for room in (cell, checks):
+        monkeypatch.setattr(room, "EngineProcess", Engine)
+    for name in ("TARGET_MODEL", "DRAFT_MODEL", "TENSOR_PARALLEL_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    made = Bench(tmp_path, capsys)
+    made.engine = Engine
+    return made
 
 
 @pytest.fixture
@@ -64,18 +87,20 @@ def small_grid(tmp_path: Path) -> Path:
     return tmp_path / "small.json"
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.02)
+# --- What lands where
 
 
 def test_all_grids_leave_the_folders_people_know(bench: Bench) -> None:
-    (bench.folder / "draft.gguf").write_text("draft")
-    words = ("--draft", bench.folder / "draft.gguf", "--temperature", "0.0", "--draft_tokens", "10")
-    done = bench.run("all", *QUICK, *words)
-    assert done.returncode == 0, done.stderr
+    words = (
+        "--draft",
+        bench.folder / "draft.gguf",
+        "--temperature",
+        "0.0",
+        "--draft_tokens",
+        "10",
+        "--no_ncu",
+    )
+    assert bench.run("all", *QUICK, *words) == 0, bench.said
     names = set(bench.results())
     assert {
         "adaptive_grid/run1_r3_t8_temp0.0_d10_adaptive0.json",
@@ -84,117 +109,157 @@ def test_all_grids_leave_the_folders_people_know(bench: Bench) -> None:
         "adaptive_grid/plain_r3_t8_temp0.0.json",
         "early_exit_grid/run1_r3_t8_temp0.0_thresh0.0.json",
         "early_exit_grid/run3_r3_t8_temp0.0_thresh0.5.json",
-        "oneoff_scenarios/scenario_a_code_completion.json",
-        "oneoff_scenarios/scenario_c_high_throughput_plain.json",
+        "oneoff_scenarios/scenario_b_chatbot.json",
+        "oneoff_scenarios/scenario_b_chatbot_plain.json",
     } <= names
-    log = (bench.out / "early_exit_grid" / "experiment.log").read_text()
-    stats = (
-        r"Confidence early exit stats: 18 tokens stopped out of 240 checks \((.+)% of the tokens to draft\)"
-    )
-    found = re.search(stats, log)
+    log = bench.log("early_exit_grid")
+    assert log.count("COMPLETE") == len([name for name in names if name.startswith("early")])
+    stats = r"Confidence early exit stats: \d+ tokens stopped out of \d+ checks"
+    found = re.search(stats + r" \((\d+\.\d)% of the tokens to draft\)", log)
     assert found and 0 < float(found[1]) < 100
     assert "0 failed" in (bench.out / "master_experiment.log").read_text()
-    assert f"[{len(names)}/{len(names)}]" in done.stderr and "left" in done.stderr
+    assert f"[{len(names)}/{len(names)}]" in bench.said and "left" in bench.said
 
 
-@pytest.mark.skipif(not shutil.which("jq"), reason="jq is not installed")
-def test_the_jq_lines_people_use_find_their_pairs(bench: Bench) -> None:
-    bench.run("adaptive", *QUICK, "--temperature", "0.0")
-    loop = """
-    for f in sweeps/adaptive_grid/run*_adaptive0.json; do
-        jq -r '.summary.per_mode[0].latency_avg_s' "$f" "${f/_adaptive0/_adaptive1}" || exit 3
-    done
-    jq -r '.summary.per_mode[0].ncu_metrics."dram__bytes_write.sum"' "$f"
-    grep -c "Confidence early exit stats" sweeps/adaptive_grid/experiment.log
-    """
-    done = subprocess.run(["bash", "-c", loop], cwd=bench.folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    *latencies, dram, lines = done.stdout.split()
-    assert len(latencies) == 6 and all(float(value) > 0 for value in latencies)
-    assert dram == "null" and int(lines) == 10  # 3 draft lengths x 3 rules, plain
+def test_a_grid_of_ones_own_takes_the_place_of_a_built_in_one_and_says_so(
+    bench: Bench, small_grid: Path
+) -> None:
+    assert bench.run("adaptive", "--grid", small_grid, *QUICK) == 0
+    assert {Path(name).parts[0] for name in bench.results()} == {"small"}
+    assert f"--grid takes the place of adaptive: {small_grid}" in bench.said
+    assert not (bench.out / "master_experiment.log").exists()
+
+
+def test_the_prompts_of_the_repository_are_found_from_any_folder(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bench.folder)
+    words = ["adaptive", "--model", bench.folder / "model.gguf", "--temperature", 0.0, "--draft_tokens", 4]
+    assert sweep_speculative.main([*map(str, words), *map(str, QUICK)]) == 0
+    assert (bench.folder / "sweeps" / "adaptive_grid" / "plain_r3_t8_temp0.0.json").exists()
+
+
+def test_more_requests_than_prompts_are_told(bench: Bench, small_grid: Path) -> None:
+    assert bench.run("--grid", small_grid, *QUICK, "--requests", 7) == 0
+    assert "7 requests over 3 prompts" in bench.said
+    row = json.loads((bench.out / "small" / "plain_r7_t8_temp0.0.json").read_text())
+    assert len(row["results"][0]["outputs"]) == 7
+
+
+@pytest.mark.parametrize("size", ["4", "1"])
+def test_tensor_parallelism_has_no_meaning_here_and_that_is_said(
+    bench: Bench, small_grid: Path, monkeypatch: pytest.MonkeyPatch, size: str
+) -> None:
+    monkeypatch.setenv("TENSOR_PARALLEL_SIZE", size)
+    assert bench.run("--grid", small_grid, *QUICK) == 0
+    assert ("TENSOR_PARALLEL_SIZE=4 has no meaning on one board" in bench.said) == (size == "4")
+
+
+# --- What is done again
 
 
 def test_what_is_done_is_skipped_and_what_changed_is_done_again(bench: Bench, small_grid: Path) -> None:
-    assert bench.run("--grid", small_grid, *QUICK).returncode == 0
+    assert bench.run("--grid", small_grid, *QUICK) == 0
     before = bench.results()
-    assert bench.starts() == 3
-    done = bench.run("--grid", small_grid, *QUICK)
-    assert done.returncode == 0 and "3 done, 0 to do" in done.stderr
-    assert bench.results() == before and bench.starts() == 3
-    assert bench.run("--grid", small_grid, *QUICK, "--warmup", 2).returncode == 0
-    assert bench.starts() == 6
+    assert bench.cells == 3
+    assert bench.run("--grid", small_grid, *QUICK) == 0
+    assert "3 done, 0 to do" in bench.said
+    assert bench.results() == before and bench.cells == 3
+    assert bench.run("--grid", small_grid, *QUICK, "--warmup", 2) == 0
+    assert bench.cells == 6
     for name, content in before.items():  # the old ones are kept aside
         assert (bench.out / f"{name}.1").read_bytes() == content
     torn = bench.out / next(iter(before))
     torn.write_bytes(torn.read_bytes()[:100])
-    assert bench.run("--grid", small_grid, *QUICK, "--warmup", 2).returncode == 0
-    assert bench.starts() == 7 and json.loads(torn.read_text())
+    assert bench.run("--grid", small_grid, *QUICK, "--warmup", 2) == 0
+    assert bench.cells == 7 and json.loads(torn.read_text())
 
 
-def test_kill_9_costs_the_cell_that_ran_and_leaves_nothing_running(bench: Bench, small_grid: Path) -> None:
-    command = bench.command("--grid", small_grid, *QUICK)
-    sweep = subprocess.Popen(command, env=bench.env(hang="adaptive1"), stderr=subprocess.DEVNULL)
-    started = bench.folder / "starts.log"
-    wait_for(lambda: started.exists() and "adaptive1" in started.read_text())
-    before = bench.results()
-    hanging = [pid for pid in children_of_all() if "adaptive1" in pid[1] and "fake_speculate" in pid[1]]
-    assert hanging
-    sweep.send_signal(signal.SIGKILL)
-    sweep.wait()
-    wait_for(lambda: not any(alive(pid) for pid, _ in hanging))
-    done = bench.run("--grid", small_grid, *QUICK)
-    assert done.returncode == 0, done.stderr
-    after = bench.results()
-    assert len(after) == 3 and {name: after[name] for name in before} == before
+def test_what_a_killed_start_has_left_half_written_goes(bench: Bench, small_grid: Path) -> None:
+    folder = bench.out / "small"
+    folder.mkdir(parents=True)
+    (folder / ".plain_r3_t8_temp0.0.json.4711.part").write_text("{")
+    (folder / ".plain_r3_t8_temp0.0.part").write_text("{")
+    assert bench.run("--grid", small_grid, *QUICK) == 0
     assert not list(bench.out.rglob("*.part"))
 
 
-def children_of_all() -> list[tuple[int, str]]:
-    """(pid, command line) of every process."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            found.append((int(folder.name), (folder / "cmdline").read_text().replace("\0", " ")))
-    return found
+def failing_at(adaptive: str, failure: EngineFailure) -> Callable[[FakeEngine], None]:
+    def play(engine: FakeEngine) -> None:
+        if engine.drafting is not None and engine.drafting.adaptive == adaptive:
+            raise failure
 
-
-def alive(pid: int) -> bool:
-    try:
-        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
+    return play
 
 
 def test_a_failed_cell_says_why_and_the_rest_goes_on(bench: Bench, small_grid: Path) -> None:
-    done = bench.run("--grid", small_grid, *QUICK, fail="adaptive1")
-    assert done.returncode == 1 and "1 cells failed" in done.stderr
-    log = (bench.out / "small" / "experiment.log").read_text()
-    assert "_adaptive1: FAILED the drafter has another vocabulary" in log
+    bench.engine.play = staticmethod(failing_at("cost", EngineFailure(ENGINE_CRASH, "was killed by SIGKILL")))
+    assert bench.run("--grid", small_grid, *QUICK) == 1
+    assert "1 cells failed" in bench.said
+    assert "_adaptive1: FAILED was killed by SIGKILL" in bench.log("small")
     assert len(bench.results()) == 2
-    assert bench.run("--grid", small_grid, *QUICK).returncode == 0
+    bench.engine.play = FakeEngine.play
+    assert bench.run("--grid", small_grid, *QUICK) == 0
     assert len(bench.results()) == 3
 
 
-def test_a_cell_that_hangs_is_ended(bench: Bench, small_grid: Path) -> None:
-    done = bench.run("--grid", small_grid, *QUICK, "--cell_timeout", 2, hang="adaptive1")
-    assert done.returncode == 1 and "--cell_timeout" in done.stderr and len(bench.results()) == 2
+def test_a_cell_that_takes_too_long_is_ended_and_the_flag_is_named(bench: Bench, small_grid: Path) -> None:
+    allowed: list[float] = []
+
+    def play(engine: FakeEngine) -> None:
+        allowed.append(engine.run_timeout_s)
+        if engine.drafting is not None and engine.drafting.adaptive == "cost":
+            raise EngineFailure(TIMEOUT, "no answer within 2 s; raise --run_timeout to wait longer")
+
+    bench.engine.play = staticmethod(play)
+    assert bench.run("--grid", small_grid, *QUICK, "--cell_timeout", 2) == 1
+    assert "took more than 2 s, see --cell_timeout" in bench.said and "--run_timeout" not in bench.said
+    assert len(bench.results()) == 2
+    assert max(allowed) <= 2 and min(allowed) > 0  # what is left of the cell's time, request by request
 
 
-def test_ctrl_c_tells_how_to_go_on(bench: Bench, small_grid: Path) -> None:
-    command = bench.command("--grid", small_grid, *QUICK)
-    sweep = subprocess.Popen(command, env=bench.env(hang="adaptive1"), stderr=subprocess.PIPE, text=True)
-    started = bench.folder / "starts.log"
-    wait_for(lambda: started.exists() and "adaptive1" in started.read_text())
-    sweep.send_signal(signal.SIGINT)
-    _, said = sweep.communicate(timeout=60)
-    assert sweep.returncode == 130 and "Go on with" in said and str(small_grid) in said
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_ending_signal_tells_how_to_go_on(bench: Bench, small_grid: Path, number: signal.Signals) -> None:
+    def play(engine: FakeEngine) -> None:
+        if engine.drafting is not None and engine.drafting.adaptive == "cost":
+            signal.raise_signal(number)
+
+    bench.engine.play = staticmethod(play)
+    assert bench.run("--grid", small_grid, *QUICK) == 128 + number
+    assert "Go on with" in bench.said and str(small_grid) in bench.said
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_two_sweeps_do_not_share_a_folder(bench: Bench, small_grid: Path) -> None:
+    codes: list[int] = []
+
+    def play(_: FakeEngine) -> None:
+        bench.engine.play = FakeEngine.play
+        codes.append(sweep_speculative.main(bench.words("--grid", small_grid, *QUICK)))
+
+    bench.engine.play = staticmethod(play)
+    assert bench.run("--grid", small_grid, *QUICK) == 0
+    assert codes == [1] and "another sweep" in bench.said
+
+
+# --- Power
 
 
 def test_power_is_recorded_and_weighed_over_the_batches(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
-    words = ["--grid", tmp_path / "one.json", "--requests", 2, "--max_tokens", 5, "--batches", 2]
-    done = bench.run(*words, "--idle_seconds", 0.6, "--interval_ms", 20, "--feed", FEED, seconds=0.4)
-    assert done.returncode == 0, done.stderr
+    bench.engine.answer_s = 0.15
+    words = [
+        "--grid",
+        tmp_path / "one.json",
+        "--requests",
+        2,
+        "--max_tokens",
+        5,
+        "--batches",
+        2,
+        "--no_pilot",
+    ]
+    assert bench.run(*words, "--idle_seconds", 0.6, "--interval_ms", 20, "--feed", FEED) == 0, bench.said
     document = json.loads((bench.out / "one" / "one.json").read_text())
     mode = document["summary"]["per_mode"][0]
     energy = mode["energy"]
@@ -204,22 +269,41 @@ def test_power_is_recorded_and_weighed_over_the_batches(bench: Bench, tmp_path: 
     assert energy["energy_joule_per_request"] == pytest.approx(0.0, abs=1e-3)  # a steady 5 W, idle too
     assert energy["joule_gross_per_output_token"] == pytest.approx(5.0 * spent_s / 20, rel=1e-3)
     assert energy["idle_mw"] == pytest.approx(5000.0) and len(energy["per_batch"]) == 2
+    assert energy["batches_without_energy"] == 0 and len(energy["plain_per_batch"]) == 1
     assert mode["emc"]["emc_load_percent_mean"] == pytest.approx(12.0)
     assert document["sweep"]["wall_s"] >= 0.8
+    assert document["idle"]["t1_s"] - document["idle"]["t0_s"] == pytest.approx(0.6)
+    assert document["idle"]["t1_s"] <= document["results"][0]["t0_s"]
 
 
 def test_idle_power_is_that_of_loaded_models(bench: Bench, tmp_path: Path) -> None:
-    """A board that draws 3 W until the cell is up, and 5 W from then on."""
+    """A board that draws 3 W until the first cell has loaded, and 5 W from then on."""
     (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
-    watts = (
-        f"[ -s {shlex.quote(str(bench.folder / 'starts.log'))} ] && echo VDD_IN 5000mW || echo VDD_IN 3000mW"
-    )
-    words = ["--grid", tmp_path / "one.json", "--requests", 2, "--max_tokens", 5, "--batches", 1]
+    loaded = tmp_path / "loaded"
+    bench.engine.answer_s = 0.1
+    load = bench.engine.load
+
+    def mark(self: FakeEngine, *words: Any, **more: Any) -> None:
+        load(self, *words, **more)
+        loaded.write_text("x")
+
+    bench.engine.load = mark  # type: ignore[method-assign]
+    watts = f"[ -s {shlex.quote(str(loaded))} ] && echo VDD_IN 5000mW || echo VDD_IN 3000mW"
+    words = [
+        "--grid",
+        tmp_path / "one.json",
+        "--requests",
+        2,
+        "--max_tokens",
+        5,
+        "--batches",
+        1,
+        "--no_pilot",
+    ]
     feed = shlex.join(["bash", "-c", f"while :; do {watts}; sleep 0.02; done"])
-    done = bench.run(*words, "--idle_seconds", 0.8, "--interval_ms", 20, "--feed", feed, seconds=0.4)
-    assert done.returncode == 0, done.stderr
+    assert bench.run(*words, "--idle_seconds", 0.8, "--interval_ms", 20, "--feed", feed) == 0, bench.said
     for path in bench.results():  # the cell and plain decoding: one of them was the first to load
-        energy = json.loads((bench.out / path).read_text())["summary"]["per_mode"][0]["energy"]
+        energy = bench.mode(path)["energy"]
         assert energy["idle_method"] == "after the model was loaded"
         assert energy["idle_mw"] == pytest.approx(5000.0, rel=0.05)
         assert abs(energy["energy_joule_per_request"]) < 0.1 < energy["energy_gross_joule_per_request"]
@@ -227,72 +311,144 @@ def test_idle_power_is_that_of_loaded_models(bench: Bench, tmp_path: Path) -> No
 
 def test_a_feed_that_gives_nothing_costs_the_energy_and_not_the_cell(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
-    done = bench.run("--grid", tmp_path / "one.json", *QUICK, "--feed", "false")
-    assert done.returncode == 0, done.stderr
-    energy = json.loads((bench.out / "one" / "one.json").read_text())["summary"]["per_mode"][0]["energy"]
+    assert bench.run("--grid", tmp_path / "one.json", *QUICK, "--feed", "false") == 0
+    energy = bench.mode("one/one.json")["energy"]
     assert energy.get("energy_joule_per_request") is None and "no power sample" in energy["reason"]
 
 
-def fake_ncu(folder: Path) -> Path:
-    """A profiler that runs the command, notes it in ncu.log and exports two kernels."""
-    ncu = folder / "ncu"
-    table = '"ID","Kernel Name","dram__bytes_write.sum"\n"","","Mbyte"\n"0","k","3"\n"1","k","4"\n'
+# --- Memory counters
+
+NCU_TABLE = '"ID","Kernel Name","dram__bytes_write.sum"\n"","","Mbyte"\n"0","k","3"\n"1","k","4"\n'
+
+
+def fake_ncu(folder: Path, run: str = "pass") -> Path:
+    """A profiler that notes the command in ncu.log, runs `run`, and exports two kernels."""
+    ncu, log = folder / "ncu", str(folder / "ncu.log")
     ncu.write_text(
-        f"#!{sys.executable}\nimport pathlib, subprocess, sys\nwords = sys.argv[1:]\n"
-        f"if '--import' in words: print({table!r}); sys.exit()\n"
-        f"print(*words, file=open({str(folder / 'ncu.log')!r}, 'a'))\n"
+        f"#!{sys.executable}\nimport pathlib, subprocess, sys, time\nwords = sys.argv[1:]\n"
+        f"if '--import' in words: print({NCU_TABLE!r}); sys.exit()\n"
+        "command = words[words.index('--metrics') + 2:]\n"
+        f"print(pathlib.Path(command[-2]).read_text(), file=open({log!r}, 'a'), flush=True)\n"
+        f"{run}\n"
         "pathlib.Path(words[words.index('--export') + 1]).write_text('report')\n"
-        "sys.exit(subprocess.call(words[words.index('--metrics') + 2:]))\n"
     )
     ncu.chmod(0o755)
     return ncu
 
 
+def profiled(folder: Path) -> list[dict[str, Any]]:
+    """The settings of the cells that the profiler was given."""
+    log = folder / "ncu.log"
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
 def test_counters_come_from_a_profiled_process_of_its_own(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
     words = ["--grid", tmp_path / "one.json", *QUICK, "--ncu"]
-    assert bench.run(*words, "--ncu_path", tmp_path / "no_ncu").returncode == 0
-    mode = json.loads((bench.out / "one" / "one.json").read_text())["summary"]["per_mode"][0]
+    assert bench.run(*words, "--ncu_path", tmp_path / "no_ncu") == 0
+    mode = bench.mode("one/one.json")
     assert mode["ncu_metrics"] == {} and "not here" in mode["ncu"]["reason"]
+    assert bench.said.count("not here") == 1  # once, and not with every cell
     shutil.rmtree(bench.out)
-    ncu = fake_ncu(tmp_path)
-    starts = bench.starts()
-    assert bench.run(*words, "--ncu_path", ncu).returncode == 0
+    cells = bench.cells
+    assert bench.run(*words, "--ncu_path", fake_ncu(tmp_path), "--ncu_requests", 2, "--ncu_tokens", 5) == 0
     document = json.loads((bench.out / "one" / "one.json").read_text())
     assert document["summary"]["per_mode"][0]["ncu_metrics"] == {"dram__bytes_write.sum": 7e6}
     assert len(document["results"]) == 2 and len(document["results"][0]["outputs"]) == 3  # the timed ones
-    assert bench.starts() == starts + 4  # two cells, each timed and profiled
-    drafted = next(line for line in (tmp_path / "ncu.log").read_text().splitlines() if "--plain" not in line)
-    assert "--compare none" in drafted  # plain decoding beside the drafts would be counted with them
+    assert bench.cells == cells + 2 and len(profiled(tmp_path)) == 2
+    for short in profiled(tmp_path):
+        # Plain decoding beside the drafts would be counted with them.
+        assert (short["compare"], short["batches"], short["warmup"]) == ("none", 1, 0)
+        assert (short["requests"], short["max_tokens"]) == (2, 5)
+
+
+def test_the_original_grids_profile_what_the_original_did(bench: Bench, tmp_path: Path) -> None:
+    words = [
+        "--draft",
+        bench.folder / "draft.gguf",
+        *QUICK,
+        "--temperature",
+        0.0,
+        "--ncu_path",
+        fake_ncu(tmp_path),
+    ]
+    assert bench.run("all", *words) == 0, bench.said
+    thresholds = {one["threshold"] for one in profiled(tmp_path)}
+    assert len(profiled(tmp_path)) == 4 + 1  # four thresholds and scenario c
+    assert thresholds == {0.0, 0.3, 0.5, 0.7}
+    assert bench.mode("early_exit_grid/run3_r3_t8_temp0.0_thresh0.5.json")["ncu_metrics"]
+    assert bench.mode("oneoff_scenarios/scenario_c_high_throughput.json")["ncu_metrics"]
+    assert not bench.mode("oneoff_scenarios/scenario_b_chatbot.json")["ncu_metrics"]
+    assert bench.run("all", *words, "--no_ncu") == 0 and len(profiled(tmp_path)) == 5
 
 
 def test_finished_cells_get_their_counters_later_and_keep_their_times(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
     words = ["--grid", tmp_path / "one.json", *QUICK]
-    assert bench.run(*words).returncode == 0
-    before, starts = bench.results(), bench.starts()
-    assert bench.run(*words, "--ncu", "--ncu_path", tmp_path / "no_ncu").returncode == 0
+    assert bench.run(*words) == 0
+    before, cells = bench.results(), bench.cells
+    assert bench.run(*words, "--ncu", "--ncu_path", tmp_path / "no_ncu") == 0
     assert bench.results() == before
-    assert bench.run(*words, "--ncu", "--ncu_path", fake_ncu(tmp_path)).returncode == 0
-    assert bench.starts() == starts + 2  # profiled only
+    assert bench.run(*words, "--ncu", "--ncu_path", fake_ncu(tmp_path)) == 0
+    assert bench.cells == cells and len(profiled(tmp_path)) == 2  # profiled only
     for name, old in before.items():
         was, now = json.loads(old), json.loads((bench.out / name).read_text())
         assert now["summary"]["per_mode"][0]["ncu_metrics"] == {"dram__bytes_write.sum": 7e6}
         assert now["results"] == was["results"] and now["sweep"] == was["sweep"]
 
 
+def test_the_timed_result_is_in_its_place_before_profiling_begins(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
+    found = tmp_path / "found"
+    look = f"print(*pathlib.Path({str(bench.out)!r}).rglob('one*.json'), file=open({str(found)!r}, 'a'))"
+    assert (
+        bench.run("--grid", tmp_path / "one.json", *QUICK, "--ncu", "--ncu_path", fake_ncu(tmp_path, look))
+        == 0
+    )
+    assert all("one/one" in line for line in found.read_text().splitlines())
+    assert "one/one.json" in found.read_text()
+
+
+def test_a_profiler_that_hangs_is_ended_with_all_it_started_and_is_said(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
+    pids = tmp_path / "pids"
+    hang = (
+        "child = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
+        f"print(child.pid, file=open({str(pids)!r}, 'a'), flush=True)\ntime.sleep(600)"
+    )
+    ncu = fake_ncu(tmp_path, hang)
+    words = ["--grid", tmp_path / "one.json", *QUICK, "--ncu", "--ncu_path", ncu]
+    assert bench.run(*words, "--ncu_timeout", 2) == 0
+    assert "profiling by ncu took more than 2 s and was ended" in bench.said and "--ncu_timeout" in bench.said
+    (pid,) = pids.read_text().split()  # the other cell is not tried in this start
+    assert not running(int(pid))
+    reasons = {bench.mode(name)["ncu"]["reason"] for name in bench.results()}
+    assert any("more than 2 s" in reason for reason in reasons)
+    assert any("not tried" in reason for reason in reasons)
+    assert len(bench.results()) == 2 and "NCU profiling by ncu took" in bench.log("one")
+
+
+def running(pid: int) -> bool:
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+# --- Time
+
+
 def test_a_dry_run_and_an_estimate(bench: Bench, small_grid: Path) -> None:
-    done = bench.run("--grid", small_grid, *QUICK, "--dry_run")
-    assert done.returncode == 0 and "no estimate of time yet" in done.stdout and not bench.out.exists()
-    command = [word for word in bench.command("--grid", small_grid, *QUICK) if word != "--no_pilot"]
-    done = subprocess.run(command, capture_output=True, text=True, env=bench.env())
-    assert "pilot: " in done.stderr and "about " in done.stderr
-    done = bench.run("--grid", small_grid, *QUICK, "--dry_run", "--warmup", 3)
-    assert "3 to do, about" in done.stdout
+    assert bench.run("--grid", small_grid, *QUICK, "--dry_run") == 0
+    assert "no estimate of time yet" in bench.printed and not bench.out.exists()
+    assert bench.run("--grid", small_grid, *QUICK[:-1]) == 0
+    assert "pilot: " in bench.said and "about " in bench.said
+    assert bench.run("--grid", small_grid, *QUICK, "--dry_run", "--warmup", 3) == 0
+    assert "3 to do, about" in bench.printed
 
 
 def test_what_a_cell_costs_beside_decoding_is_not_taken_for_decoding(bench: Bench, small_grid: Path) -> None:
-    assert bench.run("--grid", small_grid, *QUICK).returncode == 0
+    assert bench.run("--grid", small_grid, *QUICK) == 0
     for path in bench.results():  # as of a board: 60 s to load, 24 tokens at 10 ms
         document = json.loads((bench.out / path).read_text())
         assert document["config"]["out"] == str(bench.out / path)
@@ -302,61 +458,87 @@ def test_what_a_cell_costs_beside_decoding_is_not_taken_for_decoding(bench: Benc
         document["sweep"]["took_s"] = 60 + 0.01 * units
         (bench.out / path).write_text(json.dumps(document))
     longer = ("--max_tokens", 800)  # 100 times as many tokens: 3 x 60 s, and 10 ms per token
-    done = bench.run("--grid", small_grid, *QUICK, *longer, "--dry_run")
+    assert bench.run("--grid", small_grid, *QUICK, *longer, "--dry_run") == 0
     tokens = 800 * (3 * (2 + 2 + 2) + 2 * 3 + 3 * 1)  # batches, plain beside two of the cells, warm-up
-    assert f"3 to do, about {round((180 + 0.01 * tokens) / 60)} min" in done.stdout, done.stdout
+    assert f"3 to do, about {round((180 + 0.01 * tokens) / 60)} min" in bench.printed
 
 
-def test_two_sweeps_do_not_share_a_folder(bench: Bench, small_grid: Path) -> None:
-    play = bench.env(hang="adaptive")
-    command = bench.command("--grid", small_grid, *QUICK)
-    first = subprocess.Popen(command, env=play, stderr=subprocess.DEVNULL)
-    wait_for(lambda: bench.starts() > 0)
-    done = bench.run("--grid", small_grid, *QUICK)
-    first.send_signal(signal.SIGINT)
-    first.wait(60)
-    assert done.returncode == 1 and "another sweep" in done.stderr
+# --- What is wrong, told before the first cell
 
 
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
         ((), "--grid"),
+        (("oneoff", "--model", ""), "--model"),
         (("oneoff", "--model", "none.gguf"), "--model"),
-        (("--grid", "none.json"), "--grid"),
+        (("--grid", "none.json"), "No such file or directory; check --grid"),
         (("adaptive", "early-exit"), "one grid at a time"),
         (("oneoff", "--prompts_for", "code.csv"), "SCENARIO=FILE"),
+        (
+            ("oneoff", "--prompts_for", "a=x.csv", "--prompts_for", "a=y.csv"),
+            "--prompts_for a stands there twice",
+        ),
         (("all",), "--threshold 0"),
         (("adaptive", "--interval_ms", "0"), "--interval_ms"),
         (("adaptive", "--idle_seconds", "-1"), "--idle_seconds"),
+        (("adaptive", "--ncu_timeout", "0"), "--ncu_timeout"),
+        (("adaptive", "--ncu", "--no_ncu"), "contradict"),
+        (("adaptive", "--levels", "L9"), "L9"),
+        (("adaptive", "--n_ctx", "32"), "--n_ctx 512"),
+        (("summary",), "summary DIR"),
     ],
 )
 def test_what_is_missing_is_named(bench: Bench, words: tuple[str, ...], hint: str) -> None:
-    command = bench.command(*words)
-    if "--model" in words:
-        at = len(command) - 1 - command[::-1].index("--model")
-        del command[at : at + 2]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and hint in done.stderr
+    given = bench.words("--no_pilot", "--power_source", "none")
+    code = sweep_speculative.main([*given, *words] if "--model" in words else [*words, *given])
+    said = bench.capsys.readouterr().err
+    assert code == 1 and said.splitlines()[-1].startswith("error: ") and hint in said
+    assert "Errno" not in said and bench.cells == 0
 
 
-def test_a_cell_of_the_real_thing(tmp_path: Path, llama_cpp: object, tiny_model: Callable[..., Path]) -> None:
-    target, draft = (
-        tiny_model("llama", chain=True, mode="never"),
-        tiny_model("llama", chain=True, mode="never", draft_accept=0.7, n_layer=1),
+def test_a_draft_of_another_vocabulary_is_told_before_the_first_cell(bench: Bench) -> None:
+    bench.engine.refuses_draft = "--draft has another vocabulary: its token 3 is b'x', not b'y'"
+    assert bench.run("adaptive", "--draft", bench.folder / "draft.gguf", *QUICK) == 1
+    assert "another vocabulary" in bench.said and "give another --draft" in bench.said
+    assert bench.cells == 0 and not bench.results()
+
+
+def test_a_folder_that_cannot_be_written_is_told_without_a_number(bench: Bench, small_grid: Path) -> None:
+    bench.out.mkdir()
+    (bench.out / "small").write_text("a file where a folder is to be")
+    assert bench.run("--grid", small_grid, *QUICK) == 1
+    assert "give another --outdir" in bench.said and "Errno" not in bench.said and bench.cells == 0
+    (bench.folder / "file").write_text("x")
+    code = sweep_speculative.main(
+        [*bench.words("--grid", small_grid, *QUICK), "--outdir", str(bench.folder / "file")]
     )
-    (tmp_path / "prompts.csv").write_text("question_id,L0\n1,one\n2,two\n3,three\n")
-    (tmp_path / "real.json").write_text(json.dumps([{"draft_tokens": 3, "threshold": 0.1}]))
-    flags = ["--grid", tmp_path / "real.json", "--model", target, "--draft", draft, "--n_threads", 1]
-    flags += ["--prompts", tmp_path / "prompts.csv", "--outdir", tmp_path / "sweeps", *QUICK]
-    done = subprocess.run([sys.executable, str(SCRIPT), *map(str, flags)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    words = ["summary", tmp_path / "sweeps", "--outdir", tmp_path / "summed", "--no_plots"]
-    done = subprocess.run([sys.executable, str(SCRIPT), *map(str, words)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    summary = json.loads((tmp_path / "summed" / "summary.json").read_text())
-    (row,) = [row for row in summary["rows"] if row["role"] == "fixed"]
-    assert row["reference"] == "plain, same process" and row["latency_ratio"] > 0
-    assert row["outputs"] == row["outputs_identical"] == 3  # F32
-    assert 0 < row["spec_num_accepted_tokens"] <= row["spec_num_draft_tokens"]
-    assert row["accept_by_position"] and not [note for note in summary["notes"] if "latencies" in note]
+    said = bench.capsys.readouterr().err
+    assert code == 1 and "give another --outdir" in said and "Errno" not in said
+
+
+def test_a_name_that_is_too_long_for_the_file_system_is_told(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "long.json").write_text(json.dumps([{"name": "n" * 250}]))
+    assert bench.run("--grid", tmp_path / "long.json", *QUICK) == 1
+    assert "bytes too long" in bench.said and "Errno" not in bench.said and bench.cells == 0
+    (tmp_path / "long.json").write_text(json.dumps([{"name": "n" * 200}]))
+    assert bench.run("--grid", tmp_path / "long.json", *QUICK) == 0
+
+
+def test_a_refusal_of_the_engine_names_the_flag(bench: Bench, small_grid: Path) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise EngineFailure(REFUSED, "model.gguf: the engine cannot load it: invalid magic")
+
+    bench.engine.open = refuse  # type: ignore[assignment]
+    assert bench.run("--grid", small_grid, *QUICK) == 1
+    assert "invalid magic; check --model" in bench.said and bench.cells == 0
+
+
+# --- As a command
+
+
+def test_the_help_needs_no_engine_and_the_door_ends_with_its_code(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "adaptive"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr.startswith("error: which model?")

@@ -1,14 +1,15 @@
 """Nsight Compute's CSV as it is, a profiler that is not here, and a Jetson's EMC load."""
 
-import subprocess
+import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from edgebench.errors import UserError
-from edgebench.shell.launch import room_command
 from edgebench.speculation import traffic as profile_memory
+from edgebench.speculation.traffic import FeedLog, ProfilerHangs
 
 HEADER = (
     '"ID","Process ID","Process Name","Host Name","Kernel Name","Context","Stream","Block Size","Grid Size",'
@@ -93,17 +94,45 @@ def test_a_command_is_profiled_exported_and_parsed(tmp_path: Path, monkeypatch: 
         profile_memory.profile(["true"], out, str(ncu))
 
 
+def test_a_profiler_that_hangs_goes_with_all_it_started(tmp_path: Path) -> None:
+    ncu, pids = tmp_path / "ncu", tmp_path / "pids"
+    ncu.write_text(
+        f"#!{sys.executable}\nimport os, subprocess, sys, time\n"
+        "child = subprocess.Popen(['sh', '-c', 'sleep 600 & sleep 600'], start_new_session=True)\n"
+        f"print(os.getpid(), child.pid, file=open({str(pids)!r}, 'w'), flush=True)\ntime.sleep(600)\n"
+    )
+    ncu.chmod(0o755)
+    with pytest.raises(ProfilerHangs, match=r"took more than 3 s .* --ncu_timeout"):
+        profile_memory.profile(["true"], tmp_path / "x.csv", str(ncu), timeout_s=3)
+    for pid in pids.read_text().split():
+        until_s = time.monotonic() + 30
+        while is_running(int(pid)) and time.monotonic() < until_s:
+            time.sleep(0.02)
+        assert not is_running(int(pid))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
 def test_without_a_profiler_it_says_that_it_is_not_here(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not here"):
         profile_memory.profile(["true"], tmp_path / "x.csv", str(tmp_path / "ncu"))
 
 
-def test_emc_load_of_a_window_from_a_feed_that_was_handed_on(tmp_path: Path) -> None:
+def test_emc_load_of_a_window_from_a_feeds_lines(tmp_path: Path) -> None:
     log = tmp_path / "feed.log"
-    lines = "".join(f"RAM 1/2MB EMC_FREQ {load}%@2133 VDD_IN 5000mW/5000mW\\n" for load in (10, 30))
-    words = room_command("edgebench.speculation.traffic", str(log), "printf", lines.replace("%", "%%"))
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.stdout.count("VDD_IN") == 2 and len(log.read_text().splitlines()) == 2
+    with FeedLog.opened(log) as kept:
+        assert not log.exists()  # no feed, no file
+        for t_s, load in ((1.0, 10), (2.0, 30)):
+            kept.take(t_s, f"RAM 1/2MB EMC_FREQ {load}%@2133 VDD_IN 5000mW/5000mW")
+    assert log.read_text().startswith("1.000000 RAM") and len(log.read_text().splitlines()) == 2
+    kept.take(3.0, "too late: the cell is over")
+    assert kept.lost and len(log.read_text().splitlines()) == 2
     found = profile_memory.emc_load(log)
     assert (found["emc_load_percent_mean"], found["emc_load_percent_max"]) == (20.0, 30)
     assert profile_memory.emc_load(log, t1=0)["reason"] == "no line in this window"

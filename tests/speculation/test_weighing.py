@@ -1,61 +1,81 @@
-"""One cell with its power: what ends it, and what it says when there is no energy."""
+"""Energy beside a cell: what it says when there is none, and idle power that moves while it runs."""
 
 import json
-import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgebench.power.session import PowerSettings
-from edgebench.speculation.weighing import CellFailed, CellRun, run_cell
+from edgebench.speculation.weighing import Scale
 
-RESULT = {"summary": {"per_mode": [{}]}, "results": []}
-
-
-def run(tmp_path: Path, *command: str, power: str = "none", timeout_s: float | None = None) -> dict:  # type: ignore[type-arg]
-    result, settings = tmp_path / "run.json", PowerSettings(power, idle_seconds=0.1)
-    cell = CellRun(command, ("--idle_seconds", "0.1"), result, tmp_path / "power.csv", settings, timeout_s)
-    run_cell(cell, lambda _: None)
-    return json.loads(result.read_text())  # type: ignore[no-any-return]
+STEADY = "sh -c 'while :; do echo VDD_IN 5000mW/5000mW; sleep 0.01; done'"
 
 
-def writer(tmp_path: Path) -> tuple[str, str, str]:
-    code = f"import pathlib; pathlib.Path({str(tmp_path / 'run.json')!r}).write_text({json.dumps(RESULT)!r})"
-    return sys.executable, "-c", code
+def weighed(tmp_path: Path, settings: PowerSettings, work_s: float = 0.0) -> dict[str, Any]:
+    """The document of a cell of one batch that only waits."""
+    document: dict[str, Any] = {"summary": {"per_mode": [{}]}, "results": [], "plain": []}
+    with Scale.beside(settings, tmp_path / "power" / "cell.csv") as scale:
+        scale.measure_idle()
+        if work_s:
+            t0_s = time.monotonic()
+            time.sleep(work_s)
+            outputs = [{"token_ids": [1, 2, 3]}, {"token_ids": [4]}]
+            batch = {"batch_index": 0, "t0_s": t0_s, "t1_s": time.monotonic(), "outputs": outputs}
+            document["results"].append(batch)
+        scale.measure_idle()
+        scale.complete(document)
+    json.dumps(document, allow_nan=False)
+    return document
+
+
+def energy_of(document: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = document["summary"]["per_mode"][0]["energy"]
+    return found
 
 
 def test_without_power_the_result_says_why(tmp_path: Path) -> None:
-    document = run(tmp_path, *writer(tmp_path))
-    assert (
-        "switched off" in document["summary"]["per_mode"][0]["energy"]["reason"]
-        and document["cell_wall_s"] > 0
-    )
-    energy = run(tmp_path, *writer(tmp_path), power="replay:none.log")["summary"]["per_mode"][0]["energy"]
-    assert "none.log" in energy["reason"]
+    document = weighed(tmp_path, PowerSettings("none"))
+    assert "switched off" in energy_of(document)["reason"] and document["idle"] is None
+    assert "switched off" in document["summary"]["per_mode"][0]["emc"]["reason"]
+    assert "none.log" in energy_of(weighed(tmp_path, PowerSettings("replay:none.log")))["reason"]
 
 
-@pytest.mark.parametrize(
-    ("command", "said"),
-    [
-        (("sh", "-c", "echo error: no room; exit 7"), "no room"),
-        (("sh", "-c", "exit 7"), "status 7 and no word"),
-        (("sh", "-c", "kill -9 $$"), "SIGKILL: out of memory"),
-        (("true",), "wrote no result"),
-    ],
-)
-def test_a_cell_that_fails_says_why(tmp_path: Path, command: tuple[str, ...], said: str) -> None:
-    with pytest.raises(CellFailed, match=said):
-        run(tmp_path, *command)
+def test_idle_that_was_not_measured_is_the_reason_and_gross_energy_is_known(tmp_path: Path) -> None:
+    settings = PowerSettings(feed=STEADY, idle_seconds=0, interval_ms=10)
+    energy = energy_of(weighed(tmp_path, settings, work_s=0.5))
+    assert energy["energy_joule_per_request"] is None and "--idle_seconds" in energy["reason"]
+    assert energy["energy_gross_joule_per_request"] == pytest.approx(5 * 0.5 / 2, rel=0.2)
 
 
-def test_a_command_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="no_such_command"):
-        run(tmp_path, "no_such_command")
+def test_idle_is_measured_before_and_after_the_batches(tmp_path: Path) -> None:
+    """A board that idles at 5 W before the work, and at 6 W from then on."""
+    warm = tmp_path / "warm"
+    watts = f"[ -e {warm} ] && echo VDD_IN 6000mW || echo VDD_IN 5000mW"
+    feed = f"sh -c 'while :; do {watts}; sleep 0.01; done'"
+    settings = PowerSettings(feed=feed, idle_seconds=0.5, interval_ms=10, settle_seconds=0.3)
+    document: dict[str, Any] = {"summary": {"per_mode": [{}]}, "results": [], "plain": []}
+    with Scale.beside(settings, tmp_path / "power" / "cell.csv") as scale:
+        scale.measure_idle()
+        warm.touch()
+        t0_s = time.monotonic()
+        time.sleep(0.5)
+        outputs = [{"token_ids": [1]}]
+        batch = {"batch_index": 0, "t0_s": t0_s, "t1_s": time.monotonic(), "outputs": outputs}
+        document["results"].append(batch)
+        scale.measure_idle()
+        scale.complete(document)
+    (row,) = energy_of(document)["per_batch"]
+    assert "idle_drift" in row["flags"] and row["idle_drift_mw"] == pytest.approx(1000, rel=0.1)
+    assert 5000 < row["idle_mw"] < 6000
 
 
-def test_a_cell_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None:
-    mark = tmp_path / "pid"
-    with pytest.raises(CellFailed, match="--cell_timeout"):
-        run(tmp_path, "sh", "-c", f"setsid sh -c 'echo $$ > {mark}; sleep 600' & sleep 600", timeout_s=1)
-    status = Path(f"/proc/{mark.read_text().strip()}/status")  # a zombie until the machine's init reaps it
-    assert not status.exists() or "(zombie)" in status.read_text()
+def test_a_trace_of_an_interrupted_attempt_is_begun_anew(tmp_path: Path) -> None:
+    trace = tmp_path / "power" / "cell.csv"
+    settings = PowerSettings(feed=STEADY, idle_seconds=0.3, interval_ms=10, settle_seconds=0.1)
+    for _ in range(2):
+        weighed(tmp_path, settings, work_s=0.2)
+    assert trace.read_text().count("power_mw") == 1  # one head line
+    stamps = [float(line.split()[0]) for line in trace.with_suffix(".feed.log").read_text().splitlines()]
+    assert stamps == sorted(stamps) and stamps[-1] - stamps[0] < 60

@@ -1,0 +1,4 @@
+#!/bin/sh
+# The original experiment's four scenarios. TARGET_MODEL and DRAFT_MODEL name the models' files.
+here=$(dirname -- "$0"); python=$here/../.venv/bin/python; [ -x "$python" ] || python=python3
+exec "${PYTHON:-$python}" "$here/sweep_speculative.py" oneoff "$@"
