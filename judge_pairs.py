@@ -40,6 +40,7 @@ from edgebench.judging.verdict import parse_verdict
 from edgebench.records.jsonl import reason_of
 from edgebench.records.judgment import journal_beside, write_scores
 from edgebench.shell.door import Parser, at_least, open_door
+from edgebench.shell.progress import advise
 from edgebench.shell.signals import Interrupted, ending_signals
 
 Args = argparse.Namespace
@@ -226,7 +227,10 @@ def report(args: Args, games: Sequence[Game], journal: Journal, outcome: Outcome
 def complain(lines: Sequence[str]) -> None:
     """Lines for people, beside the results."""
     for line in lines:
-        print(line, file=sys.stderr)
+        if line.startswith("go on with:"):
+            advise(line)
+        else:
+            print(line, file=sys.stderr)
 
 
 def pairing_of(args: Args) -> Pairing:

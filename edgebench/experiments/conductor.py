@@ -50,7 +50,7 @@ from edgebench.experiments.folder import (
     write_json,
 )
 from edgebench.experiments.preflight import runs_per_cycle
-from edgebench.experiments.results import workbooks_command
+from edgebench.experiments.results import write_workbooks
 from edgebench.experiments.watch import end_work
 from edgebench.prompts.sources import Wish, load, write_prompts
 from edgebench.prompts.table import read_table
@@ -230,7 +230,7 @@ class Conductor:
 
     # --- One process ---
 
-    def run_child(self, command: Sequence[str], out: Path) -> int:
+    def run_child(self, command: Sequence[str], out: Path, judges: bool = False) -> int:
         """Run a measuring process to its end; told to stop, it ends after the run under way is written."""
         print(now(), shlex.join(command), file=self.log, flush=True)
         # A session of its own: Ctrl-C in the terminal is ours to answer. If we are killed, it ends its engine
@@ -241,7 +241,7 @@ class Conductor:
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             start_new_session=True,
-            env={**os.environ, CONDUCTED: "1"},
+            env=surroundings(self.config, judges),
         )
         self.save(collector=identity(child.pid))
         told = False
@@ -382,6 +382,7 @@ class Conductor:
         states = [cycle["status"] for cycle in self.state["cycles"]]
         status = "completed" if "completed" in states else "failed"
         self.save(status=status, ended_at=now())
+        self.lay_out()
         return 0 if "failed" not in states and judge_code == 0 else 1
 
     def judge(self, scores: Path) -> int:
@@ -396,7 +397,7 @@ class Conductor:
         done = [cycle["n"] for cycle in self.state["cycles"] if cycle["status"] == "completed"]
         runs = self.folder / f"cycle_{min(done, default=1)}.jsonl"
         command = [*door("judge_pairs.py"), *judge_flags(self.config, runs, scores)]
-        code = self.run_child(command, scores.with_suffix(".journal.jsonl"))
+        code = self.run_child(command, scores.with_suffix(".journal.jsonl"), judges=True)
         self.save(judged=None if code else wanted, judge_exit_code=code)
         self.check()
         if code:
@@ -406,23 +407,35 @@ class Conductor:
         return code
 
     def finish(self) -> int:
-        """The steps after the last cycle: judge, workbooks. The judge's exit code."""
+        """The steps after the last cycle: summary, judge. The judge's exit code."""
         if not (self.folder / "summary.json").exists():
             self.summarize()
         with contextlib.suppress(OSError, UserError):  # the terminal may be gone, the summary not be there
             print(summary.screen_of(self.folder), flush=True)
-        if self.config["mode"] == "throughput" or not any(c["runs"] for c in self.state["cycles"]):
-            return 0
-        scores = self.folder / "scores_mtbench.csv"
-        judge_code = self.judge(scores)
-        if self.config["aggregate"] and not self.state.get("no_aggregate"):
-            done = lifeline.run(
-                workbooks_command(self.folder), stdout=subprocess.PIPE, text=True, start_new_session=True
-            )
-            code, said = done.returncode, done.stdout
-            print(said, end="", file=self.log, flush=True)
-            self.say(f"workbooks in {self.folder}" if code == 0 else f"workbooks: exit code {code}")
-        return judge_code
+        return self.judge(self.folder / "scores_mtbench.csv") if self.has_answers() else 0
+
+    def has_answers(self) -> bool:
+        """Is there anything to judge, and to lay out in workbooks?"""
+        return self.config["mode"] == "collect" and any(cycle["runs"] for cycle in self.state["cycles"])
+
+    def lay_out(self) -> None:
+        """The workbooks, where they are wanted. Nothing hangs on them: the state is written before."""
+        if not self.has_answers() or not self.config["aggregate"] or self.state.get("no_aggregate"):
+            return
+        try:
+            lines = write_workbooks(self.folder)
+        except UserError as problem:
+            self.say(f"workbooks: {problem}")
+            return
+        print("\n".join(lines), file=self.log, flush=True)
+        self.say(f"workbooks in {self.folder}")
+
+
+def surroundings(config: Json, judges: bool) -> dict[str, str]:
+    """The environment of a child: the judge's key is given to the judge alone."""
+    key_variable = (config.get("judge") or {}).get("api_key_env")
+    withheld = set() if judges else {key_variable}
+    return {name: value for name, value in os.environ.items() if name not in withheld} | {CONDUCTED: "1"}
 
 
 def judge_flags(config: Json, runs: Path, out: Path) -> list[str]:

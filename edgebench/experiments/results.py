@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,9 @@ from edgebench.experiments.folder import (
     look_if_there,
 )
 from edgebench.experiments.summary import screen_of, sum_up
-from edgebench.shell import lifeline
 from edgebench.shell.progress import say
 from edgebench.shell.text import counted
 
-ROOT = Path(__file__).resolve().parents[2]
 Json = Mapping[str, Any]
 
 
@@ -114,15 +111,23 @@ def lay_out(folder: Path, mode: str) -> int:
         say(f"error: {exc}")
         code = 1
     if mode == "collect":
-        code = max(code, lifeline.run(workbooks_command(folder)).returncode)
+        try:
+            print("\n".join(write_workbooks(folder)))
+        except UserError as problem:
+            say(f"error: {problem}")
+            code = 1
     print(f"{folder.name}: {folder / 'summary.md'}")
     return code
 
 
-def workbooks_command(folder: Path) -> list[str]:
-    """The words that make the workbooks of an experiment."""
-    words = [sys.executable, str(ROOT / "aggregate_to_excels.py"), "--outdir", str(folder)]
+def write_workbooks(folder: Path) -> list[str]:
+    """The four workbooks of all cycles; what is to be said of them, line by line. Raises UserError."""
+    from edgebench.reporting.study import Wanted, read_study  # pandas takes a second to import
+    from edgebench.reporting.summary_text import screen_lines
+    from edgebench.reporting.workbooks import write_all
+
     scores = folder / "scores_mtbench.csv"
-    if scores.exists():
-        words += ["--scores", str(scores)]
-    return [*words, "--runs", *map(str, cycle_files(folder))]
+    wanted = Wanted([str(path) for path in cycle_files(folder)], scores if scores.exists() else None)
+    study = read_study(wanted, command_for("aggregate", folder))
+    written = write_all(study, folder, lambda line: say(line))
+    return [*screen_lines(study), *(f"wrote {path}" for path in written)]

@@ -132,16 +132,18 @@ def serving(
 ) -> Iterator[Address]:
     """The address of a server that can answer `bodies`, as long as the block runs. ServeError.
 
-    `key_variable`: a variable of the environment that the server is not to get; `timeout_s`: of a reply.
+    `key_variable`: the variable of a key that nobody needs here; `timeout_s`: of a reply.
     """
     check_engine(served.model)
+    if key_variable:  # an endpoint's, which is not asked: no child is to have it
+        os.environ.pop(key_variable, None)
     replies = [body.get("max_tokens") or 256 for body in bodies]
     n_ctx = served.n_ctx or context_tokens(
         count_tokens(served.model, longest(bodies)), max(replies, default=256)
     )
     key, port = secrets.token_urlsafe(24), free_port()
     gives_logprobs = any(body.get("logprobs") for body in bodies)
-    server = start_server(server_settings(served, port, n_ctx, key), key_variable, gives_logprobs)
+    server = start_server(server_settings(served, port, n_ctx, key), gives_logprobs)
     try:
         url = f"http://127.0.0.1:{port}/v1"
         yield Address(url, key=key, timeout_s=timeout_s, connections=connections)
@@ -149,16 +151,13 @@ def serving(
         lifeline.end(server, STOP_SECONDS)
 
 
-def start_server(
-    settings: dict[str, Any], key_variable: str | None, gives_logprobs: bool = False
-) -> subprocess.Popen[bytes]:
+def start_server(settings: dict[str, Any], gives_logprobs: bool = False) -> subprocess.Popen[bytes]:
     """The server as a child. Its configuration holds the key: a private file, gone once it has been read.
 
     `gives_logprobs`: with the log probabilities of one token, as engine/last_logits.py has them. What the
     server says goes to a log, and is shown where it does not come up.
     """
-    withheld = {*OVERRULING, key_variable}
-    env = {name: value for name, value in os.environ.items() if name not in withheld}
+    env = {name: value for name, value in os.environ.items() if name not in OVERRULING}
     with tempfile.TemporaryDirectory(prefix="serve_judge_") as folder:  # readable by this user only
         config, log = Path(folder) / "server.json", Path(folder) / "server.log"
         config.write_text(json.dumps(settings), encoding="utf-8")

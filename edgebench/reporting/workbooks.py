@@ -233,6 +233,8 @@ class Front:
 
     def chart(self, title: str | None, model: str | None = None) -> Any:
         """The means over the levels, of one model or of all, or None where there is none."""
+        if self.data.empty:  # no scores: the frame has no columns either
+            return None
         frame = self.data if model is None else self.data[self.data["model_id"] == model]
         if not frame["drawn"].notna().any():
             return None

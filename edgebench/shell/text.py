@@ -107,16 +107,19 @@ def mean_half_width(mean: float | None, half: float | None) -> str:
 
     >>> mean_half_width(1.23, 0.0421), mean_half_width(25.6, None), mean_half_width(None, None)
     ('1.230 ± 0.042', '25.6', '-')
+    >>> mean_half_width(2.84e-4, 0.0102), mean_half_width(1.775e-5, 63e-5)
+    ('0.00028 ± 0.01020', '(0.177 ± 6.3)e-04')
     """
     if mean is None:
         return "-"
-    power = math.floor(math.log10(abs(mean))) if mean else 0
     if half is None or not half:
         return f"{mean:.4g}" + (" ± 0" if half == 0 else "")
+    # Where the interval is wider than its mean, its size sets the places: more of the mean would say nothing.
+    power = math.floor(math.log10(max(abs(mean), half)))
     if -4 < power < 6:
         decimals = max(0, 3 - power, 1 - math.floor(math.log10(half)) if half < 10 ** (power - 3) else 0)
         return f"{fixed(mean, decimals)} ± {half:.{decimals}f}"
-    return f"({mean / 10**power:.3f} ± {half / 10**power:.2g})e{power:+03d}"
+    return f"({fixed(mean / 10**power, 3)} ± {half / 10**power:.2g})e{power:+03d}"
 
 
 def mean_std_text(mean: float | None, std: float | None = None) -> str:

@@ -22,7 +22,6 @@ class Desk:
         self.root = root
         for folder in ("companions", "edgebench"):
             shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "aggregate_to_excels.py", root)
         shutil.copy(ROOT / "tests/fakes/stand_in_collector.py", root / "run_llamacpp_collect.py")
         shutil.copy(model, root / "m.gguf")
         (root / "p.csv").write_text(

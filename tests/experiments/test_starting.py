@@ -334,3 +334,22 @@ def test_failed_runs_and_cycles_are_no_good_ones(
     assert main(["results", "list"]) == 0
     shown = capsys.readouterr().out
     assert re.match(r"failed +0/1 runs +0/1 cycles +made-0123456789ab  \(1 run failed\)$", shown)
+
+
+# --- Workbooks
+
+
+def test_the_workbooks_are_made_without_scores_and_in_no_process_of_their_own(desk: Desk) -> None:
+    desk.write("cycles: 1\n")
+    desk.file.write_text(desk.file.read_text().replace("aggregate: false\n", ""))
+    done = desk("run", "exp.yaml")
+    assert done.returncode == 0 and "workbooks in " in done.stderr, done.stderr
+    books = {path.name for path in desk.folder.glob("*.xlsx")}
+    assert books == {
+        f"{name}.xlsx"
+        for name in ("quality_scores", "energy_per_run", "latency_per_run", "output_tokens_per_run")
+    }
+    for path in desk.folder.glob("*.xlsx"):
+        path.unlink()
+    again = desk("aggregate", "exp")
+    assert again.returncode == 0 and {path.name for path in desk.folder.glob("*.xlsx")} == books

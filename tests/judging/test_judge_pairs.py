@@ -894,7 +894,12 @@ def test_a_signal_keeps_what_was_paid_for(desk: Desk, number: int, code: int) ->
             child.send_signal(number)
             _, err = child.communicate(timeout=20)
         assert child.returncode == code and "go on with: python" in err and "Traceback" not in err
+        assert f"stopped by {'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'};" in err
+        assert "error:" not in err and "unparseable" not in err and "given up" not in err
         assert len(desk.lines()) == stub.requests  # those in flight came in
+        assert (
+            f"no verdict: {40 - stub.requests} calls, {40 - stub.requests} of them still to be asked" in err
+        )
         sent = stub.requests
         assert desk.judge(stub).returncode == 0 and stub.requests == 40
         assert sent < 40
@@ -910,6 +915,63 @@ def test_a_full_disk_stops_the_run_and_loses_no_reply(desk: Desk) -> None:
         sent = stub.requests
         assert kept > 0 and desk.judge(stub).returncode == 0
         assert stub.requests - sent == 20 - kept
+
+
+@pytest.mark.parametrize("room_byte", [0, 700, 20_000])
+def test_a_full_disk_is_one_line_and_nothing_is_half_written(desk: Desk, room_byte: int) -> None:
+    """At the first line, in the middle of one, and at the scores: the limit is each file's."""
+    desk.fill(tasks=1)
+    with JudgeStub() as stub:
+        if room_byte == 20_000:  # the journal is whole, the scores have no room
+            assert desk.judge(stub).returncode == 0
+            room_byte = 100
+            before = desk.out.read_bytes()
+        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room_byte, room_byte))  # noqa: E731
+        command = desk.command(stub, "--concurrency", "1")
+        done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
+    said = [line for line in done.stderr.splitlines() if not line.startswith("answered")]
+    assert done.returncode == 1 and len(said) == 1 and said[0].startswith("error: cannot write"), said
+    if desk.out.exists():
+        assert desk.out.read_bytes() == before
+    elif desk.journal.exists():
+        assert desk.journal.read_text().endswith("}\n") and desk.lines()
+    assert not [path for path in desk.out.parent.iterdir() if path.suffix == ".part"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_under_the_printed_plan_is_one_line(desk: Desk) -> None:
+    desk.fill(tasks=1)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(desk.command(None, "--dry_run"), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
+
+
+def test_a_reader_of_the_plan_who_has_seen_enough(desk: Desk) -> None:
+    desk.fill(tasks=1)
+    with subprocess.Popen(
+        desk.command(None, "--dry_run"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None and child.stderr is not None
+        child.stdout.close()
+        assert child.stderr.read() == ""
+    assert child.returncode == 141
+
+
+def test_a_name_with_a_line_break_breaks_no_line(desk: Desk) -> None:
+    desk.fill(tasks=1, levels=("L0", "P"))
+    write_jsonl(
+        desk.runs / "runs_llamacpp.jsonl",
+        [run_record(81, "two\nlines", level, f"QUALITY={n}") for n, level in enumerate(("L0", "P"))],
+    )
+    with JudgeStub(then="quota", after=1) as stub:
+        done = desk.judge(stub, "--model", "judge\nof two", "--concurrency", "1")
+    assert done.returncode == 3 and "to ask judge?of two" in done.stdout
+    told = [line for line in done.stderr.splitlines() if line.startswith("go on with")]
+    assert len(told) == 1 and "$'judge\\nof two'" in told[0]
+    with JudgeStub() as stub:
+        done = desk.judge(stub, "--model", "judge\nof two")
+    assert "two?lines" in done.stdout and done.returncode == 0
+    assert {row["model_id"] for row in desk.rows()} == {"two\nlines"}
 
 
 def test_unwritable_output(desk: Desk) -> None:
@@ -1036,7 +1098,8 @@ class Handler(judge_stub.Handler):
     stub = judge_stub.JudgeStub(latency_s=float(os.environ.get("STUB_LATENCY_S", "0")))
     def do_GET(self):
         self.send(200, {}, {"data": []})
-pathlib.Path(os.environ["STUB_NOTE"]).write_text(json.dumps({"pid": os.getpid(), **settings}))
+note = {"pid": os.getpid(), "environment": str(os.environ), **settings}
+pathlib.Path(os.environ["STUB_NOTE"]).write_text(json.dumps(note))
 ThreadingHTTPServer((settings["host"], settings["port"]), Handler).serve_forever()
 """
 
@@ -1068,7 +1131,8 @@ def test_a_local_judge_is_served_for_the_run_and_ends_with_it(
     desk: Desk, engine: dict[str, str], tmp_path: Path
 ) -> None:
     desk.fill(tasks=1)
-    done = desk.judge(None, "--serve_model", str(tmp_path / "judge.gguf"), env=engine)
+    flags = ("--serve_model", str(tmp_path / "judge.gguf"), "--api_key_env", "KEY_FOR_TEST")
+    done = desk.judge(None, *flags, env={**engine, "KEY_FOR_TEST": KEY})
     assert done.returncode == 0, done.stderr
     assert len(desk.rows()) == 10 and {row["winner"] for row in desk.rows()} == {"B"}
     note = json.loads(Path(engine["STUB_NOTE"]).read_text())
@@ -1078,6 +1142,9 @@ def test_a_local_judge_is_served_for_the_run_and_ends_with_it(
     assert desk.lines()[0]["params"]["response_format"]["type"] == "json_object"
     assert note["api_key"] not in desk.journal.read_text() + done.stdout + done.stderr
     assert not is_running(note["pid"])
+    told = [line for line in done.stderr.splitlines() if not line.startswith("answered")]
+    assert not told  # the engine's own lines stay in its log
+    assert KEY not in note["environment"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PDEATHSIG is Linux's")
