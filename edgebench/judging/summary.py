@@ -69,7 +69,10 @@ def rate_text(scores: Iterable[tuple[str, str, float]], baseline: str) -> str:
 
 
 def table(rows: Sequence[ScoreRow], baseline: str, graded: Graded | None = None) -> list[str]:
-    """One line a model and level; with graded preferences their rate beside the counted one."""
+    """One line a model and level; n is the number of tasks that a rate rests on.
+
+    With graded preferences their win rate stands beside the counted one.
+    """
     cells = []
     by_preference = graded_scores(graded) if graded else {}
     for (model, level), scores in sorted(scores_of_levels(rows).items()):
@@ -85,10 +88,9 @@ def table(rows: Sequence[ScoreRow], baseline: str, graded: Graded | None = None)
                 *([rate_text(by_preference.get((model, level), ()), baseline)] if graded else []),
             ]
         )
-    against = f"win rate against {printable(baseline)} (n tasks)"
-    heads = ["model", "level", "won", "tied", "lost", against]
+    heads = ["model", "level", "won", "tied", "lost", f"win rate vs {printable(baseline)} (n)"]
     if graded:
-        heads[-1:] = [f"against {printable(baseline)} (n)", "graded (n)"]
+        heads[-1:] = [f"vs {printable(baseline)} (n)", "graded (n)"]
     return text_table(heads, cells, left=2)
 
 
@@ -105,13 +107,13 @@ def about_preferences(graded: Graded, margin: float) -> list[str]:
     mass = median(one.mass for one in asked)
     if mass < LITTLE_MASS:
         lines += [
-            f"warning: A, B and Tie together held {mass:.1%} of the judge's probability (median): it did not",
-            "  mean to answer with one of them. Better ask another judge.",
+            f"warning: A, B and Tie together held {mass:.1%} of the judge's probability",
+            "  (median): it did not mean to answer with one of them. Better ask another judge.",
         ]
     bounded = sum(one.bounded for one in asked)
     if bounded:
         lines.append(
-            f"{counted(bounded, 'pair')} with a word that was not listed: its bound stands in for it"
+            f"{counted(bounded, 'pair')} with a word that was not listed: its bound stands in"
         )
     if graded.counted_only:
         lines.append(f"{counted(graded.counted_only, 'pair')} without probabilities in both orders: counted")
@@ -130,8 +132,9 @@ def about_judge(lean: Lean, is_soft: bool = False) -> list[str]:
         slot = "first" if lean.first_both > lean.second_both else "second"
         often = max(lean.first_both, lean.second_both)
         lines += [
-            f"warning: this judge leans to the {slot} slot: in {often} of {lean.pairs} pairs it chose what",
-            f"  was shown {slot}, in both orders. Those pairs count as ties. Better ask another judge.",
+            f"warning: this judge leans to the {slot} slot: in {often} of {lean.pairs} pairs it chose",
+            f"  what was shown {slot}, in both orders. Those pairs count as ties.",
+            "  Better ask another judge.",
         ]
     return lines
 
@@ -143,7 +146,7 @@ def about_journal(games: Sequence[JournalLine], prices: Prices) -> list[str]:
     tokens_in = sum(game.prompt_tokens or 0 for game in games)
     tokens_out = sum(game.completion_tokens or 0 for game in games)
     told = ", ".join(f"{count} {rule}" for rule, count in sorted(rules.items())) or "none"
-    lines = [f"decided by rule: {told}; replies about an answer that the token limit cut: {cut}"]
+    lines = [f"decided by rule: {told}", f"replies about an answer that the token limit cut: {cut}"]
     if tokens_in or tokens_out:
         cost = prices.cost(tokens_in, tokens_out)
         spent = f"tokens {tokens_in:,} in, {tokens_out:,} out"
