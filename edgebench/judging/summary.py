@@ -112,9 +112,7 @@ def about_preferences(graded: Graded, margin: float) -> list[str]:
         ]
     bounded = sum(one.bounded for one in asked)
     if bounded:
-        lines.append(
-            f"{counted(bounded, 'pair')} with a word that was not listed: its bound stands in"
-        )
+        lines.append(f"{counted(bounded, 'pair')} with a word that was not listed: its bound stands in")
     if graded.counted_only:
         lines.append(f"{counted(graded.counted_only, 'pair')} without probabilities in both orders: counted")
     return lines
