@@ -17,7 +17,7 @@ from edgebench.forecasting.quantities import LLAMA_CPP  # noqa: E402
 def prefills(lengths: list[int], times: Any, engine: str | None = None) -> dict[str, Any]:
     """Samples of prompts alone, one row each."""
     none = [None] * len(lengths)
-    measured = {name: none for name in ("decode_ms", "total_ms")}
+    measured = dict.fromkeys(("decode_ms", "total_ms"), none)
     measured |= {f"{phase}_energy_joule": none for phase in ("prefill", "decode", "total")}
     facts = {"model": "m", "board": None, "data": [], "engine": engine, "energy_scope": None}
     facts |= {"no_energy_reason": "no energy was measured", "simulated_power": False}
