@@ -1,4 +1,4 @@
-"""Dockerfile, compose, devcontainer, Makefile and hooks: what they name exists. No Docker engine runs here."""
+"""Dockerfile, compose, devcontainer, Makefile and hooks: what they name exists. No engine runs here."""
 
 from __future__ import annotations
 

@@ -441,6 +441,12 @@ def hub_answers() -> bool:
     return answered.is_set()
 
 
+def hub_cache() -> Path:
+    """Where the package keeps what it has downloaded."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return Path(os.environ.get("HF_DATASETS_CACHE") or Path(home) / "datasets").expanduser()
+
+
 def hub_rows(source: str, subset: str | None, split: str | None) -> Source:
     """Rows of a set on the hub; LoadPromptsError where the package is missing or no hub answers.
 
@@ -449,11 +455,15 @@ def hub_rows(source: str, subset: str | None, split: str | None) -> Source:
     known = SETS.get(source) or NamedSet(source, source, None, "train", None, "")
     why = why_no_hub(source)
     if why is not None:
+        if (
+            not hub_cache().is_dir()
+        ):  # nothing to look up: the package need not be imported, which takes seconds
+            raise LoadPromptsError(why)
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}  # read when the package is imported
     try:
         import datasets
     except ImportError as exc:
-        raise LoadPromptsError(needs_package(source)) from exc
+        raise LoadPromptsError(f"{needs_package(source)} (now: {exc})") from exc
     try:
         table = datasets.load_dataset(
             known.hub_id, subset or known.subset, split=split or known.split, data_files=known.data_file

@@ -4,7 +4,8 @@
   ratio    of that mean to the smallest batch size's
   prefill  prompt tokens per second until every sequence has its first token
   decode   tokens per second after it
-  J/token  energy, net of idle, per answer token; - where it was not measured
+  J/token  energy, net of idle, per answer token; - where it was not measured, and
+           a line below the table where some repeats lack it
   same     answers that are token for token those of the smallest batch size; a
            quantized model may differ, since larger batches round in another order
 
@@ -60,6 +61,7 @@ def rows(records: Sequence[Json]) -> list[dict[str, Any]]:
                 "batch_size": size,
                 "n": len(here),
                 **{name: mean for name, (mean, _) in means.items()},
+                "joule_per_token_n": sum(one.get("joule_per_token") is not None for one in here),
                 "tok_per_s_std": means["tok_per_s"][1],
                 "ratio": rate / base if rate is not None and base else None,
                 # Files of several campaigns may hold other prompts: then there is nothing to compare.
@@ -95,6 +97,10 @@ def format_table(found: Sequence[Json], failed: int) -> str:
             f"{name:{NAME_WIDTH}} {row['batch_size']:>5} {shown(row['tok_per_s'], '.1f') + std:>15}"
             f" {shown(row['ratio'], '.2f'):>5} {rates} {shown(row['joule_per_token'], '.3g'):>7} {same:>5}"
         )
+    for row in found:
+        if 0 < row["joule_per_token_n"] < row["n"]:
+            repeats = f"{row['joule_per_token_n']} of {row['n']} repeats"
+            lines.append(f"J/token of {row['model_id']} batch {row['batch_size']}: the mean of {repeats}")
     if any(row["simulated_power"] for row in found):
         lines.append("SIMULATED power, not measured here")
     if failed:

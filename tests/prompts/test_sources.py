@@ -63,6 +63,7 @@ def from_hub(tmp_path: Path, *flags: str, **env: str) -> subprocess.CompletedPro
         "PYTHONPATH": str(tmp_path),
         "SETS": str(tmp_path / "sets.json"),
         "ASKED": str(tmp_path / "asked"),
+        "HF_DATASETS_CACHE": str(tmp_path),  # a cache to look into, whether a hub answers here or not
     }
     command = [sys.executable, str(SCRIPT), *flags, "--out", str(tmp_path / "out.csv")]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **here, **env})
@@ -111,6 +112,10 @@ def test_a_hub_that_fails_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_hub_out_of_reach_is_told_to_the_package_which_asks_its_cache_alone(tmp_path: Path) -> None:
     nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "http_proxy": "", "HTTP_PROXY": ""}
+    done = from_hub(tmp_path, "alpaca", HF_DATASETS_CACHE=str(tmp_path / "none"), **nobody)
+    assert done.returncode == 1 and "127.0.0.1 does not answer" in done.stderr
+    assert not (tmp_path / "asked").exists()
+    nobody["HF_DATASETS_CACHE"] = str(tmp_path)
     assert from_hub(tmp_path, "alpaca", **nobody).returncode == 0  # the cache has it
     assert json.loads((tmp_path / "asked").read_text())["offline"] == "1"
     (tmp_path / "out.csv").unlink()
@@ -193,7 +198,7 @@ def test_a_folder_without_a_set_and_a_split_without_a_name(
 def test_without_the_package_it_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "datasets.py").write_text("raise ImportError('no')")
     command = [sys.executable, str(SCRIPT), "gsm8k", "--out", str(tmp_path / "o.csv")]
-    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "HF_DATASETS_CACHE": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 1 and "pip install datasets" in done.stderr and "Traceback" not in done.stderr
 

@@ -306,3 +306,17 @@ def test_every_size_stands_in_every_place(sizes: list[int], repeats: int) -> Non
         part = found[repeat * len(sizes) : (repeat + 1) * len(sizes)]
         assert {one[1] for one in part} == {repeat + 1}
         assert part[0][0] == sizes[repeat % len(sizes)]
+
+
+def test_a_mean_over_fewer_repeats_than_the_row_has_is_named() -> None:
+    from edgebench.throughput.table import format_table
+
+    def made(repeat: int, joule: float | None) -> dict:
+        sequences = [{"ids_sha256": "a"}]
+        known = {"model_id": "m", "quantization": None, "batch_size": 1, "sequences": sequences, "flags": []}
+        return {**known, "repeat": repeat, "tok_per_s": 5.0, "joule_per_token": joule}
+
+    text = format_table(rows([made(1, 0.5), made(2, None), made(3, -0.1)]), 0)
+    assert "J/token of m batch 1: the mean of 2 of 3 repeats" in text and " 0.2 " in text
+    assert "the mean of" not in format_table(rows([made(1, 0.5), made(2, -0.5)]), 0)
+    assert "the mean of" not in format_table(rows([made(1, None), made(2, None)]), 0)
