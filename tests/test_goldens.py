@@ -366,7 +366,7 @@ def cells(book: Path) -> Iterator[str]:
 
 
 def page_without_drawing(page: str) -> str:
-    """The page as it is, but of each chart only what can be read: its label and its words, in their order."""
+    """The page without its style, and of each chart what can be read: its label and its words, in order."""
 
     def words(match: re.Match[str]) -> str:
         label = re.search(r'aria-label="([^"]*)"', match[0])
@@ -374,6 +374,7 @@ def page_without_drawing(page: str) -> str:
         spoken = [re.sub(r"<[^>]+>", "", text).strip() for text in texts]
         return "\n".join([f"[chart: {label[1] if label else ''}]", *(f"  {text}" for text in spoken)])
 
+    page = re.sub(r"<style>.*?</style>", "<style>[page.css]</style>", page, flags=re.S)
     return re.sub(r"<svg.*?</svg>", words, page, flags=re.S)
 
 

@@ -30,7 +30,7 @@ from edgebench.shell.text import counted
 HERE = Path(__file__).parent
 ANSWER_LENGTH = 1200  # characters of an answer shown
 FACT_LENGTH = 200  # of an environment record's value
-SHORT_TABLE, HUGE_TABLE = 20, 200  # rows: up to the first open on the page, beyond the second not printed
+SHORT_TABLE, HUGE_TABLE = 20, 100  # rows: up to the first open on the page, beyond the second not printed
 MODELS_IN_HEAD = 6  # by name in the line under the title
 SECTIONS = (tables.LEVELS, tables.SPLIT, tables.JUDGE, tables.VALUE)
 METHOD = (

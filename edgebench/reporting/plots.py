@@ -244,7 +244,8 @@ def draw_many_lines(figure: Figure, lines: Sequence[Line], levels: Sequence[str]
     axes = figure.add_subplot()
     paths = [list(zip(line.places, line.values, strict=True)) for line in lines]
     faint = min(0.4, 20 / len(paths))  # hundreds of lines must not hide the band under them
-    axes.add_collection(LineCollection(paths, colors=FAINT, linewidths=0.6, alpha=faint, label="one model"))
+    axes.add_collection(LineCollection(paths, colors=FAINT, linewidths=0.6, alpha=faint))
+    axes.plot([], [], color=FAINT, linewidth=0.8, label="one model")
     at_level: dict[float, list[float]] = {}
     for line in lines:
         for place, value in zip(line.places, line.values, strict=True):
