@@ -426,7 +426,21 @@ def quality_summary(study: Study) -> tuple[pd.DataFrame, list[Column]]:
     ), kept
 
 
-GRADED = (("graded_win_rate", "Graded win rate"), ("win_rate_averaged", "Win rate, orders averaged"))
+# Further win rates of a row: name, name of the interval, label, meaning.
+OTHER_RATES = (
+    (
+        "graded_win_rate",
+        "graded_ci95",
+        "Graded win rate",
+        "By the judge's probabilities, its lean to a slot taken out.",
+    ),
+    (
+        "win_rate_averaged",
+        "win_rate_averaged_ci95",
+        "Win rate, orders averaged",
+        "The mean of both orders and all repeats.",
+    ),
+)
 
 
 def win_cells(win: Row) -> dict[str, Any]:
@@ -436,8 +450,8 @@ def win_cells(win: Row) -> dict[str, Any]:
         name: win.get(name) for name in ("wins", "ties", "losses", "win_rate", "sign_p", "p_holm", "reason")
     }
     cells |= {"ci95_low": low, "ci95_high": high}
-    for name, _ in GRADED:
-        low, high = win.get(f"{name}_ci95") or (None, None)
+    for name, interval, _, _ in OTHER_RATES:
+        low, high = win.get(interval) or (None, None)
         cells |= {name: win.get(name), f"{name}_low": low, f"{name}_high": high}
     return cells
 
@@ -453,11 +467,9 @@ def win_columns(against: str) -> list[Column]:
         replace(text_column("sign_p"), number_format=P_FORMAT),
         replace(text_column("p_holm"), number_format=P_FORMAT),
     ]
-    for name, label in GRADED:
+    for name, _, label, meaning in OTHER_RATES:
         columns += [
-            Column(
-                name, label, "From the judge's probabilities or from all orders and repeats.", SHARE_FORMAT
-            ),
+            Column(name, label, meaning, SHARE_FORMAT),
             Column(f"{name}_low", f"{label}, 95 % from", over, SHARE_FORMAT),
             Column(f"{name}_high", f"{label}, 95 % to", over, SHARE_FORMAT),
         ]
@@ -482,6 +494,29 @@ def strength_table(study: Study) -> tuple[pd.DataFrame, list[Column]]:
     rows = [{name: row.get(name) for name in names} for row in study.analysis.get("bradley_terry", [])]
     formats = {"beta": number_format(2), "se": number_format(2), "elo": number_format(0)}
     columns = [replace(text_column(one), number_format=formats.get(one, "General")) for one in names]
+    return as_frame(rows, kept := with_content(study, rows, columns)), kept
+
+
+LEAN = {
+    "pairs": Column("pairs", "Pairs", "Judged in both orders.", number_format(0)),
+    "lean_log_odds_mean": Column(
+        "lean_log_odds_mean", "Lean, mean", "Log odds of the first slot over the second.", number_format(2)
+    ),
+    "lean_log_odds_std": Column("lean_log_odds_std", "Lean, std", "Over the pairs.", number_format(2)),
+    "first_slot_share": Column(
+        "first_slot_share", "First slot wins", "Of two equal answers; 50 % is no lean.", SHARE_FORMAT
+    ),
+}
+
+
+def lean_table(study: Study) -> tuple[pd.DataFrame, list[Column]]:
+    """The lean to a slot that graded win rates are free of."""
+    names = ("model_id", "judge_model", *LEAN)
+    found = study.analysis.get("graded_leans") or []
+    rows = [{name: row.get(name) for name in names} for row in found if row.get("pairs")]
+    for row in rows:
+        row["model_id"] = row["model_id"] or "all models"
+    columns = [text_column("model_id"), text_column("judge_model"), *LEAN.values()]
     return as_frame(rows, kept := with_content(study, rows, columns)), kept
 
 
@@ -593,6 +628,7 @@ NOTES = {
     "95 % interval": "Over tasks, since the repeats of one task move together; empty where they are too few.",
     "Change": "Mean of (level - baseline) over the tasks that have both.",
     "Win rate": "Mean score of a level against the other; a win counts only if both orders agree.",
+    "Pivot": "By task and level: mean and std (n - 1) over the repeats that count, and how many they are.",
     "Left out": "Runs with an error or a hard flag stand in the rows (In means: no) and on Flags.",
 }
 

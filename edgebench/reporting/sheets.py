@@ -48,7 +48,7 @@ ZIP64_BYTE = (
 CELL_BYTE = 64  # of the XML of a cell, at most, beside its text
 BOLD_WIDER = 1.1
 LEAST_SPAN = 0.001  # of an axis, beside its largest value
-WIDEST, NARROWEST = 60.0, 9.0  # columns, in characters
+WIDEST, NARROWEST = 100.0, 9.0  # columns, in characters
 NUMERIC = "iuf"  # kinds of numpy's types
 # openpyxl writes the lower error bar first; ECMA-376, 21.2.2.55, has the upper one first.
 BARS_IN_ORDER = re.compile(rb"(<minus>.*?</minus>)(<plus>.*?</plus>)", re.DOTALL)

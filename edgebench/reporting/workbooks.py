@@ -92,7 +92,7 @@ def write_book(path: Path, study: Study, value: str) -> None:
     front.finish(models)
     wide, columns = tables.pivot(study, value)
     book.table("Pivot", wide, columns)
-    known = [*front.columns, *columns]
+    known = list(front.columns)
     source = pd.DataFrame(list(study.provenance), columns=["what", "name", "value"], dtype=object)
     book.table(
         "Provenance", source, [Column("what", "Source"), Column("name", "Field"), Column("value", "Value")]
@@ -181,7 +181,7 @@ class Front:
         if answer:
             self.row += 1
             self.text("Answer", HEADING)
-            for words in answer:
+            for words in [*answer, *(verdict["text"] for verdict in study.analysis.get("verdicts") or [])]:
                 self.text(words)
         told = [caveat["text"] for caveat in study.analysis.get("caveats") or []]
         told += [remark for remark in study.remarks if not (told and remark == study.left_out)]
@@ -301,6 +301,7 @@ class Front:
             return [
                 ("Win rates of all pairs", tables.win_rate_table(self.study)),
                 ("Bradley-Terry strengths", tables.strength_table(self.study)),
+                ("The judge's lean, taken out of graded win rates", tables.lean_table(self.study)),
             ]
         return [("Differences within the same task", tables.paired_table(self.study, self.value))]
 

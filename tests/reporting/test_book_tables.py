@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,27 @@ def test_notes_tell_every_columns_name_in_the_records_and_what_was_left_away(mea
     left_away = notes[notes["about"] == "Column left away"]["name"].tolist()
     assert {"category", "error", "ttft_ms"} <= set(left_away) and "latency_ms" not in left_away
     assert "2 texts had control characters: replaced or cut" in notes["note"].tolist()
+
+
+def test_graded_win_rates_and_the_lean_taken_out_are_shown_where_there_are_any(measured: Study) -> None:
+    graded = {"graded_win_rate": 0.61, "graded_ci95": [0.4, 0.8], "graded_n_tasks": 10, "graded_reason": None}
+    rates = [{**row, **graded} for row in measured.analysis["win_rates"]]
+    lean = {"model_id": None, "judge_model": "j", "pairs": 20, "lean_log_odds_mean": 0.4}
+    lean |= {"lean_log_odds_std": 0.2, "first_slot_share": 0.6}
+    study = replace(measured, analysis={**measured.analysis, "win_rates": rates, "graded_leans": [lean]})
+    frame, columns = book_tables.summary(study, book_tables.QUALITY)
+    assert set(frame["graded_win_rate"]) == {0.61} and set(frame["graded_win_rate_high"]) == {0.8}
+    labels = [column.label for column in columns]
+    assert labels.index("Graded win rate") > labels.index("Win rate against L0")
+    assert book_tables.lean_table(study)[0]["model_id"].tolist() == ["all models"]
+    assert "Graded win rate" not in [c.label for c in book_tables.summary(measured, book_tables.QUALITY)[1]]
+
+
+def test_median_and_95th_percentile_of_ttft_stand_where_the_analysis_has_them(tmp_path: Path) -> None:
+    study = campaign(tmp_path, ttft_ms=40.0)
+    known = {"p50": 41.0, "p95": 55.0}
+    means = [row | known if row["metric"] == "ttft_ms" else row for row in study.analysis["level_means"]]
+    study = replace(study, analysis={**study.analysis, "level_means": means})
+    frame, columns = book_tables.summary(study, "latency_ms")
+    assert set(frame["ttft_ms p50"]) == {41.0} and set(frame["ttft_ms p95"]) == {55.0}
+    assert "Time to first token, 95th percentile [ms]" in [column.label for column in columns]
