@@ -50,12 +50,12 @@ def find_model(asked: str, names: Sequence[str], flag: str = "--model") -> str:
     'qwen_1_5b'
     """
     folded = {name.casefold(): name for name in names}
-    wanted = asked.casefold().replace("_", "-") if asked.casefold() not in folded else asked.casefold()
-    for exact in (asked.casefold(), wanted, SHORT_NAMES.get(wanted, "")):
+    for exact in (asked.casefold(), SHORT_NAMES.get(plain(asked), "")):
         if exact in folded:
             return folded[exact]
-    parts = plain(asked).split()
-    within = [name for name in names if all(is_part(part, plain(name)) for part in parts)]
+    alike = [name for name in names if plain(name) == plain(asked)]
+    parts = [plain(part) for part in asked.split()]
+    within = alike or [name for name in names if all(is_part(part, plain(name)) for part in parts)]
     # The same file name in the default places: the board's is meant, the server's has "server" behind it.
     boards = [name for name in within if f"{name} server" in within] or within
     if len(boards) == 1:
@@ -70,12 +70,13 @@ def find_model(asked: str, names: Sequence[str], flag: str = "--model") -> str:
 
 
 def plain(name: str) -> str:
-    """A name whose sizes are written in one way.
+    """A name whose sizes and separators are written in one way.
 
-    >>> plain("Qwen_1_5B")
-    'qwen_1.5b'
+    >>> plain("Qwen_1_5B"), plain("SmolLM2-135M Q4_1") == plain("SmolLM2-135M-Q4_1")
+    ('qwen-1.5b', True)
     """
-    return re.sub(r"(?<![0-9.])(\d+)[_p](\d+)b(?![0-9a-z])", r"\1.\2b", name.casefold())
+    sizes = re.sub(r"(?<![0-9.])(\d+)[_p](\d+)b(?![0-9a-z])", r"\1.\2b", name.casefold())
+    return re.sub(r"[-_\s]+", "-", sizes)
 
 
 def is_part(part: str, name: str) -> bool:

@@ -14,34 +14,14 @@ from tests.forecasting.test_token2metrics import ROOT, made_rows, ok, run, write
 pytest.importorskip("scipy")
 
 SERVER = [
-    "subject",
-    "question_id",
-    "question",
-    "choices",
-    "correct_answer",
-    "predicted_choice",
-    "is_correct",
-    "generated_text",
-    "ttft",
-    "decode_time",
-    "total_time_ms",
-    "tokens_per_second",
-    "input_tokens",
-    "output_tokens",
-    "generated_text_length",
-]
+    "subject", "question_id", "question", "choices", "correct_answer", "predicted_choice", "is_correct",
+    "generated_text", "ttft", "decode_time", "total_time_ms", "tokens_per_second", "input_tokens",
+    "output_tokens", "generated_text_length",
+]  # fmt: skip
 JETSON = [
-    "subset",
-    "ground_truth_index",
-    "predicted_choice_letter",
-    "full_output",
-    "inference_time",
-    "output_tokens",
-    "prefill",
-    "decode",
-    "correct",
-    "tokens_per_second",
-]
+    "subset", "ground_truth_index", "predicted_choice_letter", "full_output", "inference_time",
+    "output_tokens", "prefill", "decode", "correct", "tokens_per_second",
+]  # fmt: skip
 
 
 def requests(size: float) -> list[tuple[int, int, float, float]]:
