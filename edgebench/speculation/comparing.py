@@ -155,6 +155,13 @@ def pair_up(ours: Sequence[Answer], theirs: Sequence[Answer]) -> Account[Answer]
     return account(ours, why_not)
 
 
+def lacking(ours: Sequence[Answer], theirs: Sequence[Answer]) -> str:
+    """How many requests of the reference ours lack; empty where none."""
+    places = {answer.place for answer in ours}
+    count = sum(answer.place not in places for answer in theirs)
+    return f"{count} of the reference that this result lacks" if count else ""
+
+
 def compare_requests(
     reference: str, ours: Sequence[Answer], theirs: Sequence[Answer], other: Result | None
 ) -> Comparison:
@@ -177,7 +184,7 @@ def compare_requests(
         latency=ratio_of_sums([(our_ms, their_ms) for (our_ms, _), (their_ms, _) in units]),
         unit="prompts",
         used=len(pairs.used),
-        left_out=pairs.reasons(),
+        left_out=", ".join(filter(None, (pairs.reasons(), lacking(ours, theirs)))),
         throughput=product_of_sums(rated, (1, -1, -1, 1)) if len(rated) == len(units) else None,
     )
 

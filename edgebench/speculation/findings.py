@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgebench.records.account import account, check_sum, grouped
-from edgebench.shell.text import counted
+from edgebench.records.account import Account, account, check_sum, grouped
 from edgebench.speculation.comparing import Compared, Comparison, compare_requests
 from edgebench.speculation.results import Result
 from edgebench.stats.correlation import pearson
@@ -30,6 +29,9 @@ NO_FIXED = "without fixed drafts of its length in its folder"
 NO_PLAIN = "without plain decoding of its workload"
 NO_COUNTERS = "without memory counters on both sides (see --ncu)"
 NO_TOKENS = "whose files count no output tokens"
+# Names as in the document, and what figures are against.
+LATENCY_REDUCTION, CORRELATION = "Latency reduction", "Acceptance rate correlation with latency reduction"
+FIXED, PLAIN = "fixed drafts", "plain decoding"
 DRIFT = 0.05  # from here on a difference between sessions is worth a note
 
 
@@ -46,7 +48,8 @@ class Finding:
     high: float | None = None
     workloads: int = 0
     cells: int = 0
-    note: str = ""  # which cells are left out and why; for determinism the counts
+    note: str = ""  # how many cells are left out and why; for determinism the counts
+    reasons: tuple[str, ...] = ()  # why cells are left out, each once
 
 
 # --- Treatments ---
@@ -137,7 +140,13 @@ def average(
         workloads=len(values),
         cells=len(known.used),
         note=known.reasons(),
+        reasons=reasons_of(known),
     )
+
+
+def reasons_of(known: Account[Compared]) -> tuple[str, ...]:
+    """Why cells are left out, each reason once."""
+    return tuple(dict.fromkeys(reason for _, reason in known.left_out))
 
 
 def reduction(ratio: Ratio | None) -> float | None:
@@ -211,10 +220,10 @@ def acceptance_correlation(treatment: str, cells: Sequence[Compared]) -> Finding
         both = [pair for pair in map(pair_of, members) if pair is not None]
         pairs.append((math.fsum(x for x, _ in both) / len(both), math.fsum(y for _, y in both) / len(both)))
     found = pearson(pairs)
-    reason = "" if found.value is not None else f"{counted(len(pairs), 'workload')}: too few, or all alike"
-    references = {"plain decoding" if one.result.is_ours else "fixed drafts" for one in known.used}
+    reason = "" if found.value is not None else "too few workloads, or all alike"
+    references = {PLAIN if one.result.is_ours else FIXED for one in known.used}
     return Finding(
-        "Acceptance rate correlation with latency reduction",
+        CORRELATION,
         treatment,
         " or ".join(sorted(references)),
         "r",
@@ -224,6 +233,7 @@ def acceptance_correlation(treatment: str, cells: Sequence[Compared]) -> Finding
         workloads=len(pairs),
         cells=len(known.used),
         note=", ".join(filter(None, (known.reasons(), reason))),
+        reasons=(*reasons_of(known), *([reason] if reason else [])),
     )
 
 
@@ -231,31 +241,30 @@ def findings(compared: Sequence[Compared]) -> list[Finding]:
     """Every figure of the document, treatment by treatment."""
     found = []
     for treatment, cells in families(compared).items():
-        fixed, plain = "fixed drafts", "plain decoding"
         if cells[0].result.is_ours:
             found.append(
                 average(
-                    "Latency reduction", treatment, plain, "%", cells,
+                    LATENCY_REDUCTION, treatment, PLAIN, "%", cells,
                     lambda one: reduction(latency_of(one.plain)), lambda _: NO_PLAIN,
                 )
             )  # fmt: skip
         if not is_fixed(cells[0]):
-            found += against_fixed(treatment, cells, fixed)
+            found += against_fixed(treatment, cells)
         if has_threshold(cells[0]):
-            found += of_early_exit(treatment, cells, fixed)
+            found += of_early_exit(treatment, cells)
         found.append(acceptance_correlation(treatment, cells))
         found += determinism(treatment, cells)
     return found
 
 
-def against_fixed(treatment: str, cells: Sequence[Compared], fixed: str) -> list[Finding]:
+def against_fixed(treatment: str, cells: Sequence[Compared]) -> list[Finding]:
     """The document's figures of a rule."""
     measures: tuple[tuple[str, Measure], ...] = (
-        ("Latency reduction", lambda one: reduction(latency_of(one.fixed))),
+        (LATENCY_REDUCTION, lambda one: reduction(latency_of(one.fixed))),
         ("Token reduction (spec_num_draft_tokens)", token_reduction),
         ("Throughput improvement (tokens/sec)", throughput_improvement),
     )
-    return [average(name, treatment, fixed, "%", cells, measure, why_not_fixed) for name, measure in measures]
+    return [average(name, treatment, FIXED, "%", cells, measure, why_not_fixed) for name, measure in measures]
 
 
 def why_not_fixed(compared: Compared) -> str:
@@ -268,7 +277,7 @@ def why_no_counters(compared: Compared) -> str:
     return NO_FIXED if compared.fixed is None else NO_COUNTERS
 
 
-def of_early_exit(treatment: str, cells: Sequence[Compared], fixed: str) -> list[Finding]:
+def of_early_exit(treatment: str, cells: Sequence[Compared]) -> list[Finding]:
     """The document's figures of a threshold."""
     return [
         average(
@@ -280,9 +289,9 @@ def of_early_exit(treatment: str, cells: Sequence[Compared], fixed: str) -> list
             stopped_percent,
             lambda _: "whose draft made no confidence check",
         ),
-        average("Latency overhead", treatment, fixed, "%", cells, latency_overhead, why_not_fixed),
-        average("DRAM write reduction", treatment, fixed, "byte", cells, dram_saved_byte, why_no_counters),
-        average("Bandwidth savings", treatment, fixed, "%", cells, dram_saved_percent, why_no_counters),
+        average("Latency overhead", treatment, FIXED, "%", cells, latency_overhead, why_not_fixed),
+        average("DRAM write reduction", treatment, FIXED, "byte", cells, dram_saved_byte, why_no_counters),
+        average("Bandwidth savings", treatment, FIXED, "%", cells, dram_saved_percent, why_no_counters),
     ]
 
 

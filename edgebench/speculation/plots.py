@@ -83,7 +83,10 @@ def ratio_of(compared: Compared) -> Ratio | None:
 
 
 def ratios_figure(name: str, compared: Sequence[Compared]) -> Figure:
-    """Latency and, where there is any, energy of every cell over that of its reference, with intervals."""
+    """Latency and, where there is any, energy of every cell over that of its reference, with intervals.
+
+    A point without an interval is of too few units for one.
+    """
     known = [one for one in compared if ratio_of(one) is not None]
     parts = [known[start : start + MOST_ROWS] for start in range(0, len(known), MOST_ROWS)]
     has_energy = any(one.energy is not None for one in known)
@@ -100,7 +103,8 @@ def ratios_figure(name: str, compared: Sequence[Compared]) -> Figure:
     legend(figure, panels)
     simulated = any(one.result["power_simulated"] for one in known)
     without = "" if has_energy else "; no energy was measured"
-    figure.suptitle(f"{name}: ratio to the reference, 1 is as plain or fixed decoding{without}", fontsize=10)
+    references = {"plain decoding" if one.result.is_ours else "fixed drafts" for one in known}
+    figure.suptitle(f"{name}: cost over that of {' or '.join(sorted(references))}{without}", fontsize=10)
     if has_energy and simulated:
         panels[1].set_title("power is simulated", fontsize=8, color="#b00020")
     return figure

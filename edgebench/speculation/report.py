@@ -6,7 +6,6 @@ within one treatment; the best configuration of each workload; identity of outpu
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from edgebench.speculation.findings import (
     surely_less,
     workload_words,
 )
+from edgebench.speculation.results import Result
 from edgebench.speculation.summary import Summary
 from edgebench.stats.ratios import Ratio
 
@@ -83,8 +83,7 @@ def findings_lines(found: Sequence[Finding]) -> list[str]:
         body = [(one.treatment, figure(one), f"{one.workloads}", one.note or DASH) for one in members]
         lines += [f"### {name[0]}{against}", ""]
         if all(one.value is None for one in members):
-            reasons = [reason for one in members for reason in one.note.split(", ") if reason]
-            told = dict.fromkeys(re.sub(r"^\d+ ", "", reason) for reason in reasons)
+            told = dict.fromkeys(reason for one in members for reason in one.reasons)
             lines += [f"Not known for any of {counted(len(members), 'treatment')}: {'; '.join(told)}.", ""]
             continue
         lines += markdown_table(("treatment", "average [95 %]", "workloads", "not in it, or of what"), body)
@@ -152,12 +151,18 @@ def energy_table(compared: Sequence[Compared]) -> list[str]:
             shown(one.result["joule_per_output_token"]),
             interval(one.energy),
             shown(one.result["emc_load_percent_mean"], ".1f"),
-            f"{one.result['power_source']}{', simulated' if one.result['power_simulated'] else ''}",
+            power_words(one.result),
         )
         for one in having
     ]
     header = ("result", "J/request", "J/token", "energy ratio [95 %]", "EMC %", "power")
     return lines + markdown_table(header, body)
+
+
+def power_words(result: Result) -> str:
+    """Where the watts come from; made-up ones are always called so."""
+    source = str(result["power_source"])
+    return source if "simulated" in source or not result["power_simulated"] else f"{source}, simulated"
 
 
 def pairs_table(compared: Sequence[Compared]) -> list[str]:
@@ -236,12 +241,21 @@ def best_table(found: Sequence[Best]) -> list[str]:
 
 
 def recommendation_lines(found: Sequence[Recommendation]) -> list[str]:
-    """One sentence over all workloads, and the treatments it is about."""
+    """The treatments over all workloads, which the report's first sentence is about."""
     if not found:
         return []
     body = [(one.treatment, interval(one.latency), f"{one.latency.units}") for one in found]
-    table = markdown_table(("over all workloads", "latency / plain [95 %]", "workloads"), body)
-    return [*table, recommendation(found), ""]
+    return markdown_table(("over all workloads", "latency / plain [95 %]", "workloads"), body)
+
+
+def headline(summary: Summary) -> str:
+    """What is to be done, in one sentence."""
+    if len(summary.best) > 1:
+        return recommendation(summary.recommendations)
+    (best,) = summary.best
+    if best.fastest is None:
+        return "Nothing surely beats plain decoding." if best.intervals_known else "Too few prompts to tell."
+    return f"Faster than plain decoding: {fastest_words(best)}."
 
 
 def recommendation(found: Sequence[Recommendation]) -> str:
@@ -289,6 +303,8 @@ def determinism_lines(compared: Sequence[Compared]) -> list[str]:
 def markdown(summary: Summary) -> str:
     """The whole report."""
     lines = ["# Speculative decoding", ""]
+    if summary.best:
+        lines += [headline(summary), ""]
     if summary.findings:
         lines += ["## What the sweep was made for", "", *findings_lines(summary.findings)]
         lines += bandwidth_table(summary.compared)

@@ -98,6 +98,11 @@ class Result:
         return self.columns.get(column)
 
     @property
+    def identity(self) -> tuple[Any, ...]:
+        """Its file, and its mode there."""
+        return self.path, self["nwor_mode"], self["scv_mode"]
+
+    @property
     def is_ours(self) -> bool:
         return self["role"] is not None
 

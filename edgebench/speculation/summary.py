@@ -22,7 +22,10 @@ from edgebench.records.account import check_sum, grouped
 from edgebench.records.jsonl import write_whole
 from edgebench.speculation.comparing import Compared, columns_of, compare
 from edgebench.speculation.findings import (
+    CORRELATION,
     DRIFT,
+    FIXED,
+    LATENCY_REDUCTION,
     Acceptance,
     Best,
     Finding,
@@ -31,6 +34,7 @@ from edgebench.speculation.findings import (
     best_by_workload,
     dram_saved_byte,
     dram_saved_percent,
+    families,
     findings,
     has_threshold,
     latency_of,
@@ -97,6 +101,10 @@ OUR_COLUMNS = (
     "dram_write_reduction_byte",
     "bandwidth_savings_pct",
     "ncu_reason",
+    # Of the row's treatment over all its workloads, as in findings.csv.
+    *(f"average_latency_reduction_pct{end}" for end in ("", "_low", "_high")),
+    "average_latency_reduction_workloads",
+    *(f"acceptance_rate_correlation{end}" for end in ("", "_low", "_high")),
 )
 FINDING_COLUMNS = (
     "name", "treatment", "reference", "unit", "value", "low", "high", "workloads", "cells", "note",
@@ -120,14 +128,16 @@ def summarize(paths: Sequence[Path]) -> Summary:
     """Everything that was found below the paths. Raises UserError where it is nothing."""
     results, notes = read_results(paths)
     compared = compare(results)
-    rows = [row_of(one) for one in compared]
+    found = findings(compared)
+    of_treatment = treatment_columns(compared, found)
+    rows = [{**row_of(one), **of_treatment.get(one.result.identity, {})} for one in compared]
     check_sum(len(results), len(rows), 0)
     for result in results:
         notes += result.notes
     return Summary(
         compared=tuple(compared),
         rows=tuple(rows),
-        findings=tuple(findings(compared)),
+        findings=tuple(found),
         acceptance=tuple(acceptance(compared)),
         best=tuple(best_by_workload(compared)),
         recommendations=tuple(recommendations(compared)),
@@ -157,6 +167,33 @@ def row_of(compared: Compared) -> dict[str, Any]:
         "accept_by_position": [place.accept_ratio for place in result.positions],
         "judged_by_position": [place.judged for place in result.positions],
     }
+
+
+def treatment_columns(
+    compared: Sequence[Compared], found: Sequence[Finding]
+) -> dict[tuple[Any, ...], dict[str, float | int | None]]:
+    """By a result's identity: its treatment's average latency reduction and acceptance correlation.
+
+    The reduction is the document's, against fixed drafts; that of fixed drafts is against plain decoding.
+    """
+    columns: dict[tuple[Any, ...], dict[str, float | int | None]] = {}
+    for treatment, members in families(compared).items():
+        own = [one for one in found if one.treatment == treatment]
+        reductions = [one for one in own if one.name == LATENCY_REDUCTION]
+        reductions.sort(key=lambda one: one.reference != FIXED)
+        correlations = [one for one in own if one.name == CORRELATION]
+        told: dict[str, float | int | None] = {}
+        for name, finding in zip(
+            ("average_latency_reduction_pct", "acceptance_rate_correlation"),
+            (next(iter(reductions), None), next(iter(correlations), None)),
+            strict=True,
+        ):
+            if finding is not None:
+                told |= {name: finding.value, f"{name}_low": finding.low, f"{name}_high": finding.high}
+        if reductions:
+            told["average_latency_reduction_workloads"] = reductions[0].workloads
+        columns |= {member.result.identity: told for member in members}
+    return columns
 
 
 # --- Notes ---

@@ -161,9 +161,11 @@ def test_requests_of_another_prompt_are_left_out_and_told(told: Any) -> None:
     document["plain"][0]["outputs"][3]["id"] = 999
     document["plain"][0]["outputs"][4]["latency_ms"] = None
     del document["plain"][0]["outputs"][30:]
+    document["plain"].append({"batch_index": 9, "outputs": [{"id": 1, "level": "L0", "latency_ms": 1.0}]})
     found = told(run1=document)
     row = found.by_name["run1"]
     assert row["compared_requests"] == 28
+    assert "1 of the reference that this result lacks" in row["requests_left_out"]
     for reason in (
         "1 whose prompt is another",
         "1 without a latency",
@@ -497,3 +499,25 @@ def test_files_that_are_no_results(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "bare.json: no result" in out and "odd.json: no result" in out
     assert sweep_speculative.main(["summary", str(tmp_path / "none")]) == 1
     assert "there is no" in capsys.readouterr().err
+
+
+def test_the_averages_stand_beside_every_row_of_their_treatment(told: Any) -> None:
+    found = told(
+        **workloads("fixed", {8: 100.0, 16: 100.0, 32: 100.0}),
+        **workloads("cost", {8: 90.0, 16: 80.0, 32: 70.0}),
+    )
+    cost = [row for row in found.rows if row["role"] == "cost"]
+    assert {row["average_latency_reduction_workloads"] for row in cost} == {"3"}
+    of_table = found.finding("Latency reduction", "cost rule", "fixed drafts")
+    for end in ("", "_low", "_high"):
+        (value,) = {float(row[f"average_latency_reduction_pct{end}"]) for row in cost}
+        assert value == pytest.approx(float(of_table[end.removeprefix("_") or "value"]))
+    fixed = [row for row in found.rows if row["role"] == "fixed"]
+    assert {float(row["average_latency_reduction_pct"]) for row in fixed} == {0.0}  # against plain decoding
+
+
+def test_the_report_begins_with_what_is_to_be_done(told: Any) -> None:
+    slow = told(**workloads("fixed", {8: 130.0, 16: 140.0, 32: 135.0}))
+    assert slow.text.splitlines()[2] == (
+        "Over all workloads plain decoding is the fastest: every treatment takes longer."
+    )
