@@ -33,11 +33,11 @@ from edgebench.records.jsonl import read_jsonl, sha256_of, write_whole
 from edgebench.records.judgment import SCORE_OF_SIDE, JournalLine
 from edgebench.records.run import task_of
 from edgebench.stats.intervals import wilson
+from edgebench.stats.significance import FOUND_P
 from edgebench.stats.slots import lean_of
 
 Lengths = Mapping[tuple[str, ...], int]  # characters of an answer by (model, task, turn, level)
 BIASED_P = 0.05
-FOUND_P = 0.05  # of a win rate, adjusted after Holm
 
 
 class JudgeCheckError(UserError):

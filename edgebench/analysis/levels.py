@@ -14,7 +14,7 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from edgebench.analysis.campaign import Request
 from edgebench.analysis.selection import select
 from edgebench.errors import UserError
 from edgebench.records.run import campaign_seconds
-from edgebench.stats.drift import Drift, drift_of
+from edgebench.stats.drift import Drift, cells_of_rates, drift_of
 from edgebench.stats.intervals import (
     FEWEST_FOR_P95,
     METHODS,
@@ -50,7 +50,8 @@ UNITS = {
     "ttft_ms": "ms",
     "tpot_ms": "ms",
 }
-DRIFT_METRICS = ("latency_ms", "energy_joule", "decode_tok_per_s", "tpot_ms")
+RATES = ("decode_tok_per_s", "tpot_ms")
+DRIFT_METRICS = ("latency_ms", "energy_joule", *RATES)
 NOISY_CV = 0.10  # pyperf's limit for an unstable benchmark: std at 10 % of the mean
 CELL = ["id", "turn", "level"]
 
@@ -277,7 +278,9 @@ def drift_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
         stamps_s, latencies_ms = (known(group.runs[name]) for name in ("t_s", "latency_ms"))
         timed = group.runs.assign(t_s=np.array(campaign_seconds(stamps_s, latencies_ms), dtype=float))
         runs = timed.dropna(subset=[metric, "t_s"])
-        cells = list(zip(*(runs[name] for name in CELL), strict=True))
+        cells: list[Hashable] = list(zip(*(runs[name] for name in CELL), strict=True))
+        if metric in RATES:
+            cells = cells_of_rates(cells, runs["level"].tolist())
         found = drift_of(runs["t_s"].tolist(), runs[metric].tolist(), cells)
         rows.append({**group.identity, "metric": metric, **drift_row(found)})
     return rows

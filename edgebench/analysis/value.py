@@ -7,12 +7,15 @@ latency where no energy was measured. Quality compares levels of one model: it s
 writes better.
 """
 
+import itertools
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from edgebench.stats.intervals import difference_interval, mean_std
+from edgebench.stats.significance import FOUND_P, holm, sign_test
 
 UNITS = {"energy_joule": "J", "latency_ms": "ms"}  # costs, the preferred one first
 REFERENCE_QUALITY = 0.5  # a level against itself: as often ahead as behind
@@ -136,41 +139,138 @@ def both_known(row: Mapping[str, Any]) -> bool:
     return row["cost_mean"] is not None and row["quality"] is not None
 
 
+# --- which level to take ---
+
+
+@dataclass(frozen=True)
+class Lead:
+    """The judged level with the highest win rate, and what shows that it is ahead."""
+
+    level: str
+    told_from: list[str]  # levels it is better than beyond chance
+    not_told_from: list[str]
+    anything_told: bool  # whether any two of the levels can be told from each other
+
+    @property
+    def claim(self) -> str:
+        """What may be said of the level."""
+        if not self.not_told_from:
+            return f"{self.level} is the best level"
+        told = ", ".join(self.told_from)
+        ahead = f"it can be told from {told}, not from " if told else "it cannot be told from "
+        return f"{self.level} has the highest win rate ({ahead}{', '.join(self.not_told_from)})"
+
+
+def pair_p(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    """Exact sign test of two levels' scores in the tasks that both have."""
+    gaps = [one[task] - other[task] for task in one.keys() & other.keys()]
+    return sign_test(sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps))
+
+
+def lead_of(
+    rows: Sequence[Mapping[str, Any]], quality: Quality, win_rates: Iterable[Mapping[str, Any]]
+) -> Lead:
+    """The level with the highest quality, the cheaper one of equals, and from which others it can be told.
+
+    Two levels are told apart by their win rate against each other (adjusted after Holm, as it stands in
+    analysis.json), or by the exact sign test of their scores against one opponent, Holm over all pairs.
+    """
+    judged = [row for row in rows if row["quality"] is not None]
+
+    def place(row: Mapping[str, Any]) -> tuple[float, float]:
+        return row["quality"], -math.inf if row["cost_mean"] is None else -row["cost_mean"]
+
+    best = max(judged, key=place)["level"]
+    pairs = list(itertools.combinations([row["level"] for row in judged], 2))
+    adjusted = holm([pair_p(quality.scores[one], quality.scores[other]) for one, other in pairs])
+    told = {frozenset(pair) for pair, p in zip(pairs, adjusted, strict=True) if p is not None and p < FOUND_P}
+    told |= {
+        frozenset((row["level"], row["against"]))
+        for row in win_rates
+        if row["p_holm"] is not None and row["p_holm"] < FOUND_P
+    }
+    others = [row["level"] for row in judged if row["level"] != best]
+    return Lead(
+        level=best,
+        told_from=[level for level in others if {best, level} in told],
+        not_told_from=[level for level in others if {best, level} not in told],
+        anything_told=any(pair <= {best, *others} for pair in told),
+    )
+
+
+def not_considered(rows: Sequence[Mapping[str, Any]], lead: str) -> list[dict[str, str]]:
+    """Levels that have no place among the choices, and why; the leading one is spoken of anyway."""
+    missing = []
+    for row in rows:
+        if both_known(row) or row["level"] == lead:
+            continue
+        what = "energy" if row["cost_metric"] == "energy_joule" else "time"
+        lacks = ["not judged"] * (row["quality"] is None)
+        lacks += [f"no {what} was measured"] * (row["cost_mean"] is None)
+        missing.append({"level": row["level"], "reason": " and ".join(lacks)})
+    return missing
+
+
 def cheapest_row(
-    rows: Sequence[Mapping[str, Any]], quality: Quality, settings: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]],
+    quality: Quality,
+    settings: Mapping[str, Any],
+    win_rates: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The cheapest level whose quality is within the margin of the best, and whether the tasks show that it
-    is.
+    is; nothing where no level can be told from another.
     """
     margin = settings["margin"]
     row: dict[str, Any] = {"margin": margin, "best_level": None, "cheapest_level": None, "cost_mean": None}
     row |= {"saving_percent": None, "difference_from_best": None, "difference_ci95": None, "shown": False}
+    row |= {"statement": None, "best_told_from": [], "best_not_told_from": [], "not_considered": []}
+    if sum(candidate["quality"] is not None for candidate in rows) < 2:
+        return row | {"reason": "fewer than two levels were judged"}
+    lead = lead_of(rows, quality, win_rates)
     known = [candidate for candidate in rows if both_known(candidate)]
-    if len(known) < 2:
-        return row | {"statement": None, "reason": "fewer than two levels have both a quality and a cost"}
-    best = max(known, key=lambda candidate: (candidate["quality"], -candidate["cost_mean"]))
+    row |= {"best_told_from": lead.told_from, "best_not_told_from": lead.not_told_from}
+    row["not_considered"] = not_considered(rows, lead.level)
+    if not lead.anything_told:
+        return row | {"reason": "no level can be told from another: chance alone could explain the win rates"}
+    left_out = "; ".join(f"{one['level']}: {one['reason']}" for one in row["not_considered"])
+    left_out = f"; not considered: {left_out}" if left_out else ""
+    row["best_level"] = lead.level
     # A win rate of 0.6 - 0.05 is 0.5499999999999999: a hair of slack keeps the edge inside.
-    enough = [candidate for candidate in known if candidate["quality"] >= best["quality"] - margin - 1e-12]
+    least = quality.mean(lead.level) - margin - 1e-12
+    enough = [candidate for candidate in known if candidate["quality"] >= least]
+    if not enough:
+        what = (
+            f"{lead.claim}, but its cost was not measured, and no level with one is within {margin:g} of it"
+        )
+        return row | {"reason": what + left_out}
     cheapest = min(enough, key=lambda candidate: (candidate["cost_mean"], -candidate["quality"]))
-    row |= {
-        "best_level": best["level"],
-        "cheapest_level": cheapest["level"],
-        "cost_mean": cheapest["cost_mean"],
-    }
-    if best["cost_mean"] > 0:
-        row["saving_percent"] = 100 * (1 - cheapest["cost_mean"] / best["cost_mean"])
-    if cheapest["level"] == best["level"]:
-        statement = f"{best['level']} is the best level, and none within {margin:g} of it is cheaper"
-        return row | {"difference_from_best": 0.0, "shown": True, "statement": statement, "reason": None}
-    row |= difference(quality.scores[cheapest["level"]], quality.scores[best["level"]])
-    low, high = row["difference_ci95"] or (None, None)
-    row["shown"] = low is not None and low >= -margin - 1e-12
+    row |= {"cheapest_level": cheapest["level"], "cost_mean": cheapest["cost_mean"], "reason": None}
+    if cheapest["level"] == lead.level:
+        statement = f"{lead.claim}, and none within {margin:g} of it is cheaper"
+        row |= {"difference_from_best": 0.0, "shown": True, "saving_percent": 0.0}
+        return row | {"statement": statement + left_out}
+    row |= difference(quality.scores[cheapest["level"]], quality.scores[lead.level])
+    row["shown"] = row["difference_ci95"] is not None and row["difference_ci95"][0] >= -margin - 1e-12
+    best_cost = next(one["cost_mean"] for one in rows if one["level"] == lead.level)
+    if best_cost is not None and best_cost > 0:
+        row["saving_percent"] = 100 * (1 - cheapest["cost_mean"] / best_cost)
+    return row | {"statement": within_margin(row, lead, cheapest, best_cost) + left_out}
+
+
+def within_margin(
+    row: Mapping[str, Any], lead: Lead, cheapest: Mapping[str, Any], best_cost: float | None
+) -> str:
+    """That a cheaper level is nearly as good as the leading one, and how sure that is."""
     what = "energy" if cheapest["cost_metric"] == "energy_joule" else "time"
-    saving = "" if row["saving_percent"] is None else f" for {row['saving_percent']:.0f} % less {what}"
-    statement = f"{cheapest['level']} is within {margin:g} of the best level, {best['level']},{saving}"
-    if not row["shown"] and low is not None:
-        statement += f"; too few tasks to be sure (difference {low:+.2f} to {high:+.2f})"
-    return row | {"statement": statement, "reason": None}
+    text = f"{lead.claim}; {cheapest['level']} is within {row['margin']:g} of it"
+    if best_cost is None:
+        text += f" and the cheapest of those with a cost; {lead.level}'s {what} was not measured"
+    elif row["saving_percent"] is not None:
+        text += f" for {row['saving_percent']:.0f} % less {what}"
+    if not row["shown"] and row["difference_ci95"] is not None:
+        low, high = row["difference_ci95"]
+        text += f"; too few tasks to be sure (difference {low:+.2f} to {high:+.2f})"
+    return text
 
 
 def nothing_to_choose(cheapest: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,6 +283,9 @@ def nothing_to_choose(cheapest: Mapping[str, Any]) -> dict[str, Any]:
         "shown": False,
         "reason": reason,
     }
+
+
+# --- all tables ---
 
 
 def weigh(verdicts: Sequence[Mapping[str, Any]], draft: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,7 +305,12 @@ def weigh(verdicts: Sequence[Mapping[str, Any]], draft: Mapping[str, Any]) -> di
             identity |= {"judge_model": judge, "cost_metric": metric, "cost_unit": UNITS[metric]}
             rows = value_rows(quality, costs, draft, identity)
             tables["value"] += rows
-            cheapest = cheapest_row(rows, quality, settings)
+            own_rates = [
+                row
+                for row in draft["win_rates"]
+                if (row["model_id"], row["judge_model"]) == (model_id, judge)
+            ]
+            cheapest = cheapest_row(rows, quality, settings, own_rates)
             if judge in draft.get("undecided_judges", ()):
                 cheapest = nothing_to_choose(cheapest)
             tables["cheapest"].append({**identity, **cheapest})

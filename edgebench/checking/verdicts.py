@@ -11,7 +11,6 @@ run by itself are those of limits.py.
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,13 @@ from itertools import pairwise
 
 from edgebench.checking.limits import TestAnswer
 from edgebench.checking.reading import Rows, Run, blocks, good, grouped, text
+from edgebench.records.run import HARD_FLAGS, campaign_seconds
+from edgebench.shell.text import duration
+from edgebench.stats.drift import NOTABLE_PERCENT, Drift, cells_of_rates, drift_of
 from edgebench.stats.intervals import mean_std
 
 CAP_SHARE = 0.30  # of runs ended by max_tokens: beyond it, output length measures the cap
 TEMP_RISE_C = 10.0
-DRIFT_SHARE, DRIFT_ERRORS = 0.05, 3.0  # of the mean, and standard errors it must exceed
 IDLE_SHARE = 0.03  # of idle power: two baselines that differ by less are the same
 REPEAT_SPREAD = 0.10  # standard deviation over mean of one prompt's repeats
 PROMPT_SPREAD = 1.5  # longest over shortest prompt: closer ones cannot show growth
@@ -202,23 +203,25 @@ def check_ttft(runs: Rows) -> list[Verdict]:
 
 
 def check_drift(runs: Rows) -> list[Verdict]:
-    """Time per token in the last third of the campaign against the first, each run over its own cell's mean.
+    """Time per token over the campaign, as stats/drift.py defines drift; the analysis tells the same figure.
 
     Cells are repeats of one prompt, or where there are none the runs of one level.
     """
     verdicts = []
-    for model, rows in grouped(
-        [run for run in good(runs) if run.decode_rate], lambda run: run.model_id
-    ).items():
-        cells = grouped(rows, lambda run: run.cell)
-        if all(len(cell) == 1 for cell in cells.values()):
-            cells = grouped(rows, lambda run: run.cell[1])
-        relative: dict[int, float] = {}
-        for cell in (cell for cell in cells.values() if len(cell) > 1):
-            mean = sum(1 / (run.decode_rate or 1) for run in cell) / len(cell)
-            relative |= {run.line: 1 / (run.decode_rate or 1) / mean for run in cell}
-        ratios = [relative[run.line] for run in rows if run.line in relative]
-        verdicts.append(drift_verdict(model, ratios, tuple(run.line for run in rows)))
+    timed = [run for run in good(runs) if run.decode_rate and HARD_FLAGS.isdisjoint(run.flags)]
+    for model, rows in grouped(timed, lambda run: run.model_id).items():
+        cells = cells_of_rates([run.cell for run in rows], [run.cell[1] for run in rows])
+        times_s = campaign_seconds([run["t0_s"] for run in rows], [run["latency_ms"] for run in rows])
+        has_stamps = any(time_s is not None for time_s in times_s)
+        if not has_stamps:  # the order of the file is that of time: the span is then one of runs
+            times_s = [float(place) for place in range(len(rows))]
+        known = [
+            (time_s, 1000 / (run.decode_rate or 1), cell)
+            for time_s, run, cell in zip(times_s, rows, cells, strict=True)
+            if time_s is not None
+        ]
+        found = drift_of(*map(list, zip(*known, strict=True))) if known else Drift(0)
+        verdicts.append(drift_verdict(model, found, has_stamps, tuple(run.line for run in rows)))
     return verdicts or [Verdict("drift", "?", "the records have no decode rate")]
 
 
@@ -228,19 +231,18 @@ def anchor_drift(anchors: Rows) -> list[Verdict]:
     return [Verdict("drift of anchors", v.severity, v.message) for v in found]
 
 
-def drift_verdict(model: str, ratios: Sequence[float], lines: tuple[int, ...]) -> Verdict:
-    """The last third of these times over their means against the first third."""
-    third = len(ratios) // 3
-    if third < 3:
+def drift_verdict(model: str, drift: Drift, has_stamps: bool, lines: tuple[int, ...]) -> Verdict:
+    """The change with its interval, and whether it is more than noise explains and enough to matter."""
+    if drift.change_percent is None or drift.span_s is None or drift.ci95_percent is None:
         return Verdict("drift", "?", f"{model}: too few comparable runs")
-    (first, spread0), (last, spread1) = mean_std(ratios[:third]), mean_std(ratios[-third:])
-    change = (last or 0) - (first or 0)
-    # Standard error of the difference of two means of `third` runs each.
-    noise = math.hypot(spread0 or 0, spread1 or 0) / math.sqrt(third)
-    message = f"{model}: time per token {signed(100 * change, 1)} % from the first to the last third"
-    if abs(change) > DRIFT_SHARE and abs(change) > DRIFT_ERRORS * noise:
+    over = duration(drift.span_s) if has_stamps else "the file"
+    low, high = (signed(edge, 1) for edge in drift.ci95_percent)
+    change = f"{signed(drift.change_percent, 1)} % over {over}"
+    message = f"{model}: time per token {change} (95 % CI {low} to {high})"
+    if drift.is_notable:
         return Verdict("drift", "warn", message, lines)
-    return Verdict("drift", "ok", message)
+    small = abs(drift.change_percent) <= NOTABLE_PERCENT
+    return Verdict("drift", "ok", message if small else f"{message}: noise alone could explain it")
 
 
 def check_idle(runs: Rows) -> list[Verdict]:

@@ -269,7 +269,7 @@ def advice_sentence(analysis: Row, top: str) -> str:
         return printable(rows[0]["statement"]) + "."
     if rows:
         return cheapest_over_models(analysis, rows)
-    unknown = [row["reason"] for row in analysis["cheapest"] if row["reason"]]
+    unknown = dict.fromkeys(row["reason"] for row in analysis["cheapest"] if row["reason"])
     if unknown and analysis["win_rates"]:
         reasons = listed(map(printable, unknown), most=1)
         return f"No level can be recommended: {reasons}."

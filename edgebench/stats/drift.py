@@ -53,6 +53,14 @@ class Drift:
         return percent * SECONDS_AN_HOUR / self.span_s
 
 
+def cells_of_rates(cells: Sequence[Hashable], levels: Sequence[Hashable]) -> list[Hashable]:
+    """Cells for a time per token: those of the repeats, or where nothing was repeated the levels.
+
+    What a token takes hardly depends on the task, so runs of one level may be held against each other.
+    """
+    return list(levels if len(set(cells)) == len(cells) else cells)
+
+
 def drift_of(times_s: Sequence[float], values: Sequence[float], cells: Sequence[Hashable]) -> Drift:
     """Least squares of each run's percentage of its cell's mean over time, with Student's interval.
 
@@ -81,5 +89,5 @@ def drift_of(times_s: Sequence[float], values: Sequence[float], cells: Sequence[
     error = math.sqrt(sum((y - slope * x) ** 2 for x, y in points) / freedom / squares)
     half = student_quantile(freedom) * error
     edges = ((slope - half) * span_s, (slope + half) * span_s)
-    p = two_sided_p(slope / error, freedom) if error > 0 else None
+    p = two_sided_p(slope / error, freedom) if error > 0 else 0.0 if slope else None
     return Drift(n, span_s, slope * span_s, edges, p)

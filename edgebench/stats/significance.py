@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+FOUND_P = 0.05  # below it, adjusted after Holm, a difference is more than chance explains
+
 
 def sign_test(one: int, other: int) -> float:
     """Exact two-sided p of `one` against `other` at even odds (McNemar's exact test); 1 without any.

@@ -21,6 +21,8 @@ stats = pytest.importorskip("scipy.stats")
 
 from companions import analyze_levels as door  # noqa: E402
 from edgebench.analysis import levels as analyze_levels  # noqa: E402
+from edgebench.checking.reading import read_runs_file  # noqa: E402
+from edgebench.checking.verdicts import judge  # noqa: E402
 from edgebench.stats.drift import drift_of  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -390,3 +392,17 @@ def test_mixed_power_modes_are_refused_and_told_when_allowed(tmp_path: Path) -> 
     )
     result = analyze(tmp_path, "--runs", path, "--allow_mixed")
     assert "mixed" in {caveat["key"] for caveat in result["caveats"] if caveat["severity"] == "high"}
+
+
+def test_the_collectors_check_and_the_analysis_tell_the_same_drift(tmp_path: Path) -> None:
+    runs = []
+    for n in range(60):
+        tpot_ms = 40.0 * (1 + 0.1 * n / 60) * (1 + 0.01 * math.sin(7 * n))
+        timing = {"t0_s": 100.0 + 2.0 * n, "ttft_ms": 100.0, "latency_ms": 100.0 + 9 * tpot_ms}
+        timing |= {"tpot_ms": tpot_ms, "decode_tok_per_s": 1000 / tpot_ms}
+        runs.append(record(n % 5, "L0" if n % 2 else "L1", repeat=n // 10, run_key=f"k{n}", **timing))
+    path = write(tmp_path / "runs.jsonl", runs)
+    row = find(analyze(tmp_path, "--runs", path)["drift"], metric="tpot_ms")
+    told = next(v for v in judge(read_runs_file(path).runs) if v.check == "drift")
+    assert row["notable"] and told.severity == "warn"
+    assert f"{row['change_percent']:+.1f} % over 0:01:58" in told.message

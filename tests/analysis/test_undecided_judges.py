@@ -41,7 +41,7 @@ def test_no_level_is_the_cheapest_by_an_undecided_judge(undecided: bool) -> None
     verdicts = [
         {"model_id": "m", "judge_model": "j", "task": str(task), "turn": "1", "left": "L0", "right": "P"}
         | {"score": 1.0, "averaged": 1.0}
-        for task in range(3)
+        for task in range(9)
     ]
     means = [
         {"board": "b", "power_scope": "module", "model_id": "m", "level": level, "metric": "energy_joule"}

@@ -16,12 +16,12 @@ MODEL = {"board": "nano", "power_scope": "board", "model_id": "m"}
 SETTINGS = {"baseline": "L0", "placebo": "P", "margin": 0.05, "seed": 0, "resamples": 1000}
 
 
-def verdicts(**wins: float) -> list[dict[str, Any]]:
-    """Four tasks of each level against L0; 2.5 wins are two wins, a tie and a loss."""
+def verdicts(repeated: int = 5, **wins: float) -> list[dict[str, Any]]:
+    """Four kinds of tasks, repeated, of each level against L0; 2.5 wins are two wins, a tie and a loss."""
     rows = []
     for level, won in wins.items():
         scores = [1.0] * int(won) + [0.5] * (won != int(won)) + [0.0] * 4
-        for task, score in enumerate(scores[:4]):
+        for task, score in enumerate(scores[:4] * repeated):
             row = {"model_id": "m", "judge_model": "j", "task": str(task), "turn": "1"}
             rows.append(row | {"left": "L0", "right": level, "score": 1 - score})
     return rows
@@ -46,18 +46,56 @@ def test_ratios_front_and_the_cheapest_by_hand() -> None:
     assert [rows[level]["quality"] for level in ("L0", "L1", "L3", "P")] == [0.5, 0.75, 0.75, 0.625]
     assert rows["L1"]["quality_per_cost"] == 0.75 / 4 and rows["L1"]["gain_per_extra_cost"] == 0.125
     assert [level for level, row in rows.items() if row["on_model_front"]] == ["L0", "L1"]
-    (best,) = tables["cheapest"]
-    assert (best["best_level"], best["cheapest_level"], best["shown"]) == ("L1", "L1", True)
+
+
+def cheapest(
+    rows: list[dict[str, Any]], costs: dict[str, float | None], margin: float = 0.05
+) -> dict[str, Any]:
+    made = draft(costs)
+    made["settings"] = SETTINGS | {"margin": margin}
+    (row,) = weigh_quality.weigh(rows, made)["cheapest"]
+    return dict(row)
+
+
+def test_the_best_level_is_told_from_every_other_or_it_is_said_from_which() -> None:
+    costs = {"L0": 2.0, "L1": 4.0, "L3": 5.0}
+    clear = cheapest(verdicts(L1=0.0, L3=4.0), costs)
+    assert (clear["best_level"], clear["cheapest_level"], clear["shown"]) == ("L3", "L3", True)
+    assert clear["statement"] == "L3 is the best level, and none within 0.05 of it is cheaper"
+    close = cheapest(verdicts(L1=3.0, L3=4.0), costs)
+    assert (close["best_told_from"], close["best_not_told_from"]) == (["L0"], ["L1"])
+    assert close["statement"].startswith("L3 has the highest win rate (it can be told from L0, not from L1)")
+
+
+def test_one_win_and_two_ties_make_no_best_level() -> None:
+    rows = verdicts(repeated=1, P=1.0)[:1] + [
+        row | {"score": 0.5} for row in verdicts(repeated=1, P=1.0)[1:3]
+    ]
+    row = cheapest(rows, {"L0": 1.0, "P": 2.0})
+    assert (row["best_level"], row["cheapest_level"], row["statement"]) == (None, None, None)
+    assert row["reason"] == "no level can be told from another: chance alone could explain the win rates"
+    assert row["best_not_told_from"] == ["L0"]
+
+
+def test_a_level_whose_energy_is_missing_is_named_and_stays_the_best() -> None:
+    rows = verdicts(L1=0.0, L2=4.0, P=3.5)
+    row = cheapest(rows, {"L0": 1.0, "L1": None, "L2": None, "P": 5.0})
+    assert (row["best_level"], row["cheapest_level"]) == ("L2", None)
+    assert "but its cost was not measured, and no level with one is within 0.05" in row["reason"]
+    assert "not considered: L1: no energy was measured" in row["reason"]
+    near = cheapest(rows, {"L0": 1.0, "L1": None, "L2": None, "P": 5.0}, margin=0.2)
+    assert (near["best_level"], near["cheapest_level"], near["saving_percent"]) == ("L2", "P", None)
+    assert (
+        "P is within 0.2 of it" in near["statement"] and "L2's energy was not measured" in near["statement"]
+    )
+    assert near["not_considered"] == [{"level": "L1", "reason": "no energy was measured"}]
 
 
 def test_a_level_within_the_margin_is_named_with_how_sure_it_is() -> None:
-    rows = verdicts(L1=2.5, L3=3.0)
-    wide = draft({"L0": 2.0, "L1": 4.0, "L3": 8.0})
-    wide["settings"] = SETTINGS | {"margin": 0.125}
-    (best,) = weigh_quality.weigh(rows, wide)["cheapest"]
-    assert (best["best_level"], best["cheapest_level"], best["saving_percent"]) == ("L3", "L1", 50.0)
-    assert best["difference_from_best"] == -0.125 and best["difference_ci95"][0] < -0.125
-    assert best["shown"] is False and "too few tasks to be sure" in best["statement"]
+    row = cheapest(verdicts(L1=3.5, L3=4.0), {"L0": 2.0, "L1": 4.0, "L3": 8.0}, margin=0.125)
+    assert (row["best_level"], row["cheapest_level"], row["saving_percent"]) == ("L3", "L1", 50.0)
+    assert row["difference_from_best"] == -0.125 and row["difference_ci95"][0] < -0.125
+    assert row["shown"] is False and "too few tasks to be sure" in row["statement"]
 
 
 def test_latency_is_the_cost_where_no_energy_was_measured() -> None:

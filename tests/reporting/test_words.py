@@ -21,8 +21,15 @@ def analysis() -> dict[str, Any]:
     return dict(json.loads(GOLDEN.read_text()))
 
 
+def with_a_choice(analysis: dict[str, Any]) -> dict[str, Any]:
+    """The analysis as if its five tasks had told L3 from the others."""
+    choice = {"best_level": "L3", "cheapest_level": "L3", "shown": True, "reason": None}
+    analysis["cheapest"][0] |= choice | {"statement": "L3 is the best level, and none within 0.05 is cheaper"}
+    return analysis
+
+
 def test_three_sentences_say_what_it_cost_what_it_bought_and_what_is_enough(analysis: dict[str, Any]) -> None:
-    cost, quality, advice = words.answer(analysis)
+    cost, quality, advice = words.answer(with_a_choice(analysis))
     assert cost.startswith("From L0 to L3 the prompt grows from ") and "simulated energy" in cost
     assert "is prompt" in cost and "is longer answer" in cost
     assert quality.startswith("The judge gives L3 a win rate of ") and "the placebo P wins " in quality
@@ -30,6 +37,7 @@ def test_three_sentences_say_what_it_cost_what_it_bought_and_what_is_enough(anal
 
 
 def test_the_sentences_follow_the_data_when_models_disagree(analysis: dict[str, Any]) -> None:
+    analysis = with_a_choice(analysis)
     two = copy.deepcopy(analysis)
     for table in (
         "models",
@@ -175,6 +183,6 @@ def test_no_sentence_and_no_caveat_lists_hundreds_of_names(analysis: dict[str, A
 
 
 def test_a_superlative_names_the_models_it_could_not_consider(analysis: dict[str, Any]) -> None:
-    many = with_models(analysis, 3)
+    many = with_models(with_a_choice(analysis), 3)
     many["cheapest"][0] |= {"cheapest_level": None, "statement": None, "reason": "no cost was measured"}
     assert "for 1 other no level can be named" in words.answer(many)[2]
