@@ -17,6 +17,7 @@ Example:
         --out results/scores_mtbench.csv
     python judge_pairs.py ... --dry_run --price_in 2.5 --price_out 10   # calls, tokens, money, days
     python judge_pairs.py ... --serve_model models/judge.gguf           # no key: a model on this machine
+    python judge_pairs.py ... --soft                     # how much it prefers one, free of its lean to a slot
 """
 
 import argparse

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.errors import UserError
+from edgebench.judging.graded import GradedPair, graded_pairs
 from edgebench.records import judgment
 from edgebench.records.jsonl import read_jsonl, sha256_of, write_whole
 from edgebench.records.judgment import SCORE_OF_SIDE, JournalLine
@@ -222,8 +223,18 @@ def read_scores(path: Path) -> tuple[list[Verdict], dict[str, int]]:
     return sorted(verdicts, key=Verdict.place), counts
 
 
-def read_journal(path: Path, verdicts: Sequence[Verdict]) -> tuple[list[Reply], list[Reply], dict[str, Any]]:
-    """Current replies, all replies (superseded ones too) and counts; only of pairs in the scores file.
+@dataclass(frozen=True)
+class Journal:
+    """What a journal holds of the pairs in the scores file."""
+
+    current: list[Reply]
+    every: list[Reply]  # superseded ones too
+    graded: list[GradedPair]
+    counts: dict[str, Any]
+
+
+def read_journal(path: Path, verdicts: Sequence[Verdict]) -> Journal:
+    """Replies, preferences by probability and counts; only of pairs in the scores file.
 
     A later line of a game replaces the earlier one; other answers than before make the whole comparison
     stale.
@@ -249,7 +260,8 @@ def read_journal(path: Path, verdicts: Sequence[Verdict]) -> tuple[list[Reply], 
         game[reply.first] = reply
     current = [games[key][first] for key in sorted(games) for first in sorted(games[key])]
     counts["by_rule"] = dict(sorted(Counter(reply.rule for reply in current if reply.rule).items()))
-    return current, every, counts
+    graded = graded_pairs(line for line in journal.lines if reply_of(line).place() in planned)
+    return Journal(current, every, graded.pairs, counts)
 
 
 def reply_of(line: JournalLine) -> Reply:
@@ -386,16 +398,17 @@ def check_files(scores: Path, journal: Path | None = None, runs: Sequence[Path] 
     try:
         verdicts, counts = read_scores(scores)
         asked = journal or beside.exists()
-        current, every, journal_counts = read_journal(beside, verdicts) if asked else ([], [], {})
+        found = read_journal(beside, verdicts) if asked else Journal([], [], [], {})
         lengths = answer_lengths(runs)
     except OSError as exc:
         raise JudgeCheckError(f"cannot read {exc.filename}: {exc.strerror}") from exc
-    tables = check(verdicts, current, every, lengths)
+    tables = check(verdicts, found.current, found.every, lengths)
+    tables["graded"] = found.graded
     files = {"scores": scores} | ({"journal": beside} if asked else {})
     tables["inputs"] = [
         {"path": str(path), "kind": kind, "sha256": sha256_of(path)} for kind, path in files.items()
     ]
-    tables["judge_counts"] |= counts | journal_counts | {"has_journal": bool(journal_counts)}
+    tables["judge_counts"] |= counts | found.counts | {"has_journal": bool(found.counts)}
     return {"schema_version": 1} | tables
 
 
@@ -403,6 +416,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         checked = check_files(args.scores, args.journal, args.runs)
+        del checked["graded"]
         text = json.dumps(checked, indent=1, sort_keys=True, allow_nan=False) + "\n"
         write_whole(args.out, text)
     except OSError as exc:

@@ -3,20 +3,24 @@
 Takes the cleaned verdicts of judge_trust.py. Within a task the score of a level is 1 (won), 1/2 (tie) or 0
 (lost). Tasks are the sample, never rows. A win counts only if both slot orders agree; `*_averaged` takes the
 mean of both orders and all repeats instead, where there is a journal. Rates and shares 0-1, strengths in
-log-odds.
+log-odds. Beside the counted win rate stands the graded one where the judge gave probabilities (judge_pairs.py
+--soft): the mean of its preferences, its lean to a slot taken out (stats/preference.py).
 """
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from edgebench.judging.graded import GradedPair
 from edgebench.stats.bradley_terry import bradley_terry, connection, fit_choice, order_effect
 from edgebench.stats.intervals import mean_std, wilson, win_rate_interval
+from edgebench.stats.preference import taken_out
 from edgebench.stats.significance import sign_test
 
 Floats = NDArray[np.float64]
@@ -183,8 +187,58 @@ def by_task(verdicts: Sequence[Row], level: str, name: str = "score") -> list[fl
     return [sum(scores[task]) / len(scores[task]) for task in sorted(scores)]
 
 
-def win_rate_rows(verdicts: Sequence[Row], level: str, against: str) -> list[dict[str, Any]]:
-    """Two rows for the verdicts of one pair of levels: `level` seen against the other, and the mirror."""
+def graded_columns(
+    graded: Sequence[GradedPair], level: str, against: str, tasks: Sequence[str]
+) -> dict[str, Any]:
+    """The graded win rate of a level: the mean over tasks of the preference by probability.
+
+    `tasks`: those with a counted verdict.
+    """
+    shares: dict[str, list[float]] = defaultdict(list)
+    for pair in graded:
+        if {pair.left_level, pair.right_level} == {level, against}:
+            shares[pair.task_id].append(pair.share if pair.left_level == level else 1 - pair.share)
+    scores = [fmean(shares[task]) for task in sorted(shares)]
+    rate = win_rate(scores)
+    lacking = len(set(tasks) - shares.keys())
+    reason = f"{lacking} of {len(set(tasks))} tasks have no probabilities in both orders" if lacking else None
+    return {
+        "graded_n_tasks": len(scores),
+        "graded_win_rate": rate["rate"],
+        "graded_ci95": rate["ci95"],
+        "graded_reason": rate["reason"] if rate["reason"] and scores else reason,
+    }
+
+
+def graded_leans(graded: Sequence[GradedPair]) -> list[dict[str, Any]]:
+    """The lean to a slot that graded preferences are free of, per judge and model, and over all models."""
+    rows = []
+    for judge in sorted({pair.judge_model for pair in graded}):
+        asked = [pair for pair in graded if pair.judge_model == judge and pair.preference]
+        models = sorted({pair.model_id for pair in asked})
+        for model in [None, *models] if len(models) > 1 else models:
+            own = [pair.preference for pair in asked if pair.preference and model in (None, pair.model_id)]
+            lean = taken_out(own)
+            rows.append(
+                {
+                    "model_id": model,
+                    "judge_model": judge,
+                    "pairs": lean.pairs,
+                    "lean_log_odds_mean": lean.lean_log_odds_mean,
+                    "lean_log_odds_std": lean.lean_log_odds_std,
+                    "first_slot_share": lean.first_slot_share,
+                }
+            )
+    return rows
+
+
+def win_rate_rows(
+    verdicts: Sequence[Row], level: str, against: str, graded: Sequence[GradedPair] = ()
+) -> list[dict[str, Any]]:
+    """Two rows for the verdicts of one pair of levels: `level` seen against the other, and the mirror.
+
+    `graded`: the preferences by probability of the same model and judge, of any levels.
+    """
     task_scores = by_task(verdicts, level)
     seen = Counter(seen_from(v, level) for v in verdicts)
     row: dict[str, Any] = {
@@ -212,7 +266,10 @@ def win_rate_rows(verdicts: Sequence[Row], level: str, against: str) -> list[dic
         f"win_rate_averaged{end}": mean.get(key)
         for end, key in (("", "rate"), ("_se", "se"), ("_ci95", "ci95"))
     }
-    return [row | length_row(verdicts, level), mirrored(row | length_row(verdicts, level))]
+    row |= length_row(verdicts, level)
+    if graded:
+        row |= graded_columns(graded, level, against, [str(v["task"]) for v in verdicts])
+    return [row, mirrored(row)]
 
 
 def length_row(verdicts: Sequence[Row], level: str) -> dict[str, Any]:
@@ -228,9 +285,17 @@ def length_row(verdicts: Sequence[Row], level: str) -> dict[str, Any]:
 def mirrored(row: Mapping[str, Any]) -> dict[str, Any]:
     """The same verdicts seen from the other level."""
     turned = dict(row, level=row["against"], against=row["level"], wins=row["losses"], losses=row["wins"])
-    for key in ("win_rate", "win_rate_averaged", "decisive_share", "length_controlled_win_rate"):
+    rates = (
+        "win_rate",
+        "win_rate_averaged",
+        "decisive_share",
+        "length_controlled_win_rate",
+        "graded_win_rate",
+    )
+    for key in (name for name in rates if name in row):
         turned[key] = None if row[key] is None else 1 - row[key]
-    for key in ("ci95", "win_rate_averaged_ci95", "decisive_wilson95", "length_controlled_ci95"):
+    edges = ("ci95", "win_rate_averaged_ci95", "decisive_wilson95", "length_controlled_ci95", "graded_ci95")
+    for key in (name for name in edges if name in row):
         turned[key] = None if row[key] is None else [1 - row[key][1], 1 - row[key][0]]
     return turned
 
@@ -245,13 +310,20 @@ def analyze(check: Mapping[str, Any], reference: str | None) -> dict[str, Any]:
         identity = {"model_id": model, "judge_model": judge}
         own = [v for v in check["verdicts"] if (v["model_id"], v["judge_model"]) == (model, judge)]
         slots = [s for s in check["slots"] if (s["model_id"], s["judge_model"]) == (model, judge)]
+        graded = graded_of(check, model, judge)
         pairs: dict[tuple[str, str], list[Row]] = defaultdict(list)
         for v in own:
             pairs[min(v["left"], v["right"]), max(v["left"], v["right"])].append(v)
         for against, level in sorted(pairs):
-            rows = win_rate_rows(pairs[against, level], level, against)
+            rows = win_rate_rows(pairs[against, level], level, against, graded)
             tables["win_rates"] += [identity | row for row in rows]
         rows, about = bradley_terry_rows(own, reference)
         tables["bradley_terry"] += [identity | row for row in rows]
         tables["bradley_terry_fits"].append(identity | about | order_effect_row(slots))
     return {"schema_version": 1, **tables}
+
+
+def graded_of(check: Mapping[str, Any], model: str, judge: str) -> list[GradedPair]:
+    """The preferences by probability of one model and judge; none where all its verdicts are counted."""
+    own = [pair for pair in check.get("graded", ()) if (pair.model_id, pair.judge_model) == (model, judge)]
+    return own if any(pair.preference for pair in own) else []

@@ -395,6 +395,8 @@ def judgment_tables(settings: Settings, judge: Mapping[str, Any]) -> dict[str, A
     )
     tables: dict[str, Any] = {name: judge.get(name, []) for name in names}
     tables |= {"judge_counts": {}, "undecided_judges": []}
+    if any(pair.preference for pair in judge.get("graded", ())):
+        tables["graded_leans"] = judgments.graded_leans(judge["graded"])
     if not judge:
         return tables
     judged = judgments.analyze(judge, settings.placebo or settings.baseline)

@@ -52,8 +52,8 @@ class Graded:
 def graded_pairs(lines: Iterable[JournalLine]) -> Graded:
     """The graded preferences in the lines that count, the last one of each game.
 
-    A pair decided by a rule is graded as it is counted. A pair that was asked in one order alone, or in words
-    in one of them, is not graded: its lean cannot be taken out.
+    A pair decided by a rule is graded as it is counted. A pair that was asked in one order alone, in words in
+    one of them, or about other answers in one of them, is not graded: its lean cannot be taken out.
     """
     last = {line.game: line for line in lines if line.winner_side}
     by_pair: dict[tuple[Any, ...], dict[str | None, JournalLine]] = defaultdict(dict)
@@ -67,6 +67,9 @@ def graded(orders: dict[str | None, JournalLine]) -> GradedPair | None:
     """The graded preference of a pair from its lines by order; None where it has none."""
     chances = [orders[order].chances if order in orders else None for order in ("left_first", "right_first")]
     line = next(iter(orders.values()))
+    answers = {(one.left_sha256, one.right_sha256) for one in orders.values()}
+    if len(answers) > 1:  # other answers than before, asked about in one order so far
+        return None
     preference = preference_of(chances[0], chances[1]) if chances[0] and chances[1] else None
     if preference is None and None not in orders:
         return None

@@ -236,12 +236,12 @@ class JournalLine:
     asked_at: str | None = None  # RFC 3339, UTC; a label
     verdict: str | None = None  # A, B, Tie by slot; None where the reply says none
     winner_side: str | None = None  # left, right, tie
-    # Verdicts by probability (--soft), by slot; without them a verdict is counted.
-    chance_a: float | None = None  # that the judge says A, in all spellings; 0 to 1
-    chance_b: float | None = None
-    chance_tie: float | None = None
-    chances_bounded: list[str] | None = None  # of A, B, Tie: not listed, what stands above is a bound
-    logprobs: list[list[Any]] | None = None  # [token, natural log of its probability], likeliest first
+    # Verdicts by probability (--soft); a verdict without them is a counted one.
+    chance_a: float | None = None  # --soft: probability that the judge says A, in all spellings, by slot
+    chance_b: float | None = None  # --soft: that it says B
+    chance_tie: float | None = None  # --soft: that it says Tie
+    chances_bounded: list[str] | None = None  # of A, B and Tie those not listed: their chance is a bound
+    logprobs: list[list[Any]] | None = None  # pairs of token and natural log of its probability
 
     @property
     def chances(self) -> Chances | None:
