@@ -236,7 +236,6 @@ class JournalLine:
     asked_at: str | None = None  # RFC 3339, UTC; a label
     verdict: str | None = None  # A, B, Tie by slot; None where the reply says none
     winner_side: str | None = None  # left, right, tie
-    # Verdicts by probability (--soft); a verdict without them is a counted one.
     chance_a: float | None = None  # --soft: probability that the judge says A, in all spellings, by slot
     chance_b: float | None = None  # --soft: that it says B
     chance_tie: float | None = None  # --soft: that it says Tie
