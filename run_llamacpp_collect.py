@@ -33,7 +33,7 @@ from edgebench.engine.client import EngineProcess
 from edgebench.errors import UserError
 from edgebench.power.session import PowerSession
 from edgebench.records.jsonl import exclusive, reason_of
-from edgebench.shell.door import Parser, open_door
+from edgebench.shell.door import Parser, above, at_least, open_door
 from edgebench.shell.progress import advise, say
 from edgebench.shell.signals import Interrupted, ending_signals
 from edgebench.shell.text import counted, let_file_names_through
@@ -52,8 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--out_jsonl", type=Path, required=True, metavar="FILE", help="where the records go")
     add("--levels", nargs="+", metavar="NAME", help="columns to run (default: L0 L1 L2 L3 P)")
     add("--ids", nargs="+", metavar="ID", help="only these tasks")
-    add("--limit", type=int, metavar="N", help="only the first N tasks of each prompts file")
-    add("--repeats", type=int, default=1, metavar="N", help="runs of each prompt (default: 1)")
+    add("--limit", type=at_least(1), metavar="N", help="only the first N tasks of each prompts file")
+    add("--repeats", type=at_least(1), default=1, metavar="N", help="runs of each prompt (default: 1)")
     add("--turns", type=int, choices=(1, 2), default=1, help="2: go on with the second question")
     add(
         "--questions",
@@ -71,15 +71,21 @@ def build_parser() -> argparse.ArgumentParser:
     add("--prompt_format", choices=("chat", "raw"), default="chat", help="chat template or bare text")
     add("--system", metavar="TEXT", help="system message")
     add("--thinking", choices=("off", "on"), default="off", help="of reasoning models (default: off)")
-    add("--max_tokens", type=int, default=512, metavar="N", help="length of answers (default: 512)")
-    add("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    add("--max_tokens", type=at_least(1), default=512, metavar="N", help="length of answers (default: 512)")
+    add("--temperature", type=at_least(0, float), default=0.0, help="0 is greedy (default)")
     add("--seed", type=int, default=0, help="of the order and of draws above temperature 0")
     add = parser.add_argument_group("engine").add_argument
     add("--n_gpu_layers", type=int, default=-1, metavar="N", help="layers on the GPU (default: -1, all)")
-    add("--n_ctx", type=int, metavar="N", help="context (default: as the longest prompt needs)")
-    add("--n_batch", type=int, default=2048, metavar="N", help="prompt tokens per call (default: 2048)")
-    add("--n_ubatch", type=int, default=512, metavar="N", help="of these at once (default: 512)")
-    add("--n_threads", type=int, default=cores, metavar="N", help="on the CPU (default: cores - 1)")
+    add("--n_ctx", type=at_least(1), metavar="N", help="context (default: as the longest prompt needs)")
+    add(
+        "--n_batch",
+        type=at_least(1),
+        default=2048,
+        metavar="N",
+        help="prompt tokens per call (default: 2048)",
+    )
+    add("--n_ubatch", type=at_least(1), default=512, metavar="N", help="of these at once (default: 512)")
+    add("--n_threads", type=at_least(1), default=cores, metavar="N", help="on the CPU (default: cores - 1)")
     add("--flash_attn", choices=("auto", "on", "off"), default="auto", help="(default: auto)")
     add("--kv_type", choices=("f16", "q8_0", "f32"), default="f16", help="key/value cache (default: f16)")
     add("--allow_cpu", action="store_true", help="run on a Jetson whose engine cannot use the GPU")
@@ -90,15 +96,23 @@ def build_parser() -> argparse.ArgumentParser:
         help="auto, tegrastats, ina3221, nvml, rapl, simulated, replay:FILE or none",
     )
     add("--feed", metavar="CMD", help="any other command that prints tegrastats lines")
-    add("--interval", type=int, default=100, metavar="MS", help="between samples (default: 100)")
-    add("--idle_seconds", type=float, default=10.0, metavar="S", help="of idle baseline (default: 10)")
-    add("--idle_every", type=int, default=50, metavar="N", help="and again every N runs (default: 50)")
+    add("--interval", type=at_least(1), default=100, metavar="MS", help="between samples (default: 100)")
+    add(
+        "--idle_seconds",
+        type=at_least(0, float),
+        default=10.0,
+        metavar="S",
+        help="of idle baseline (default: 10)",
+    )
+    add(
+        "--idle_every", type=at_least(1), default=50, metavar="N", help="and again every N runs (default: 50)"
+    )
     add("--phase_energy", choices=("auto", "block"), default="auto", help="block: repeat prefills 5 s")
     add("--power_trace", type=Path, metavar="FILE", help="keep every power sample in this CSV")
     add = parser.add_argument_group("course").add_argument
     add("--cooldown", default="0", metavar="S|temp:C", help="pause before each run")
-    add("--anchor_every", type=int, metavar="N", help="repeat one prompt every N runs to see drift")
-    add("--run_timeout", type=float, default=900.0, metavar="S", help="of one run (default: 900)")
+    add("--anchor_every", type=at_least(1), metavar="N", help="repeat one prompt every N runs to see drift")
+    add("--run_timeout", type=above(0), default=900.0, metavar="S", help="of one run (default: 900)")
     add("--retry_errors", action="store_true", help="do failed runs again")
     add("--fresh", action="store_true", help="rename old output and start over")
     add("--allow_mixed", action="store_true", help="add to a file measured under other conditions")

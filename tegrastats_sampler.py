@@ -39,7 +39,7 @@ from edgebench.power.sampler import FeedInfo, Sample, TegrastatsSampler
 from edgebench.power.tegrastats import TOTAL_RULES, Reading, decode_line, doubts, parse_line
 from edgebench.power.trace import IdleBaseline, PowerTrace, PowerWindow, SamplerError
 from edgebench.power.trace_file import TRACE_FIELDS, read_trace, trace_of_window
-from edgebench.shell.door import Parser, open_door
+from edgebench.shell.door import Parser, above, at_least, between, open_door
 
 # What a script of yours may import from here.
 __all__ = [
@@ -143,9 +143,15 @@ def build_parser() -> argparse.ArgumentParser:
     own = commands.add_parser("feed", help=text, description=text)
     add = own.add_argument
     add("--source", default="auto", help="auto, ina3221, nvml, rapl, simulated, replay:FILE or none")
-    add("--interval", type=int, default=100, metavar="MS", help="10 to 60000 ms (default: 100)")
-    add("--speed", type=float, default=1.0, help="replay so many times faster (default: 1)")
-    add("--gpu", type=int, default=0, help="which card, as nvidia-smi counts them (default: 0)")
+    add(
+        "--interval",
+        type=between(10, 60_000),
+        default=100,
+        metavar="MS",
+        help="10 to 60000 ms (default: 100)",
+    )
+    add("--speed", type=above(0), default=1.0, help="replay so many times faster (default: 1)")
+    add("--gpu", type=at_least(0), default=0, help="which card, as nvidia-smi counts them (default: 0)")
     add("--nvml_power", choices=("instant", "mean"), default="instant", help="NVML's reading")
     add("--sys", type=Path, default=Path("/sys"), metavar="DIR", help="where sysfs is")
     return parser
@@ -160,7 +166,9 @@ def add_watching(commands: argparse._SubParsersAction[Parser]) -> None:
     source.add_argument(
         "--feed", metavar="CMD", help="a command that prints power lines, instead of --source"
     )
-    source.add_argument("--interval", type=int, default=100, metavar="MS", help="10 to 60000 (default: 100)")
+    source.add_argument(
+        "--interval", type=between(10, 60_000), default=100, metavar="MS", help="10 to 60000 (default: 100)"
+    )
     for name, seconds, text in (
         ("rails", "how long to look", "what this board offers, and which rail is its total"),
         (

@@ -45,7 +45,7 @@ from edgebench.backends.table import Wanted, read_rows, tabulate
 from edgebench.errors import UserError
 from edgebench.power.session import PowerSettings
 from edgebench.records.jsonl import write_whole
-from edgebench.shell.door import Parser, open_door
+from edgebench.shell.door import Parser, above, at_least, open_door
 from edgebench.shell.progress import say
 
 
@@ -127,13 +127,6 @@ def run_settings(args: argparse.Namespace) -> Settings:
 # --- the command line ---
 
 
-def at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-    return value
-
-
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of run; names as in run_llamacpp_collect.py."""
     add = parser.add_argument
@@ -150,23 +143,35 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         " tinygrad-llama3; a tinygrad one with its device: tinygrad:NV, tinygrad:CPU:LLVM",
     )
     add("--out", metavar="ROWS.jsonl", type=Path, required=True, help="where the rows go")
-    add("--rounds", metavar="N", type=at_least_one, default=5, help="timed runs per engine (default: 5)")
+    add("--rounds", metavar="N", type=at_least(1), default=5, help="timed runs per engine (default: 5)")
     add("--seed", type=int, default=42, help="of the order in each round (default: 42)")
-    add("--max_tokens", metavar="N", type=at_least_one, default=128, help="of each answer (default: 128)")
+    add("--max_tokens", metavar="N", type=at_least(1), default=128, help="of each answer (default: 128)")
     add("--prompt_format", choices=("chat", "raw"), default="chat", help="chat template or bare text")
     add("--name", metavar="MODEL", help="the model's name in the table")
     add("--n_gpu_layers", metavar="N", type=int, default=-1, help="layers on the GPU (default: -1, all)")
-    add("--n_threads", metavar="N", type=at_least_one, help="on the CPU (default: cores - 1)")
+    add("--n_threads", metavar="N", type=at_least(1), help="on the CPU (default: cores - 1)")
     add("--flash_attn", choices=("auto", "on", "off"), default="auto", help="of llama.cpp (default: auto)")
     add("--llama_bin", metavar="DIR", type=Path, help="llama.cpp's programs (default: PATH)")
     add("--tinygrad_python", metavar="FILE", help="Python with tinygrad (default: this one)")
     add("--tinygrad_dir", metavar="DIR", type=Path, help="a checkout of tinygrad")
-    add("--warmup", metavar="N", type=int, default=2, help="answers inside a process, before (default: 2)")
-    add("--timeout", metavar="S", type=float, default=900, help="of one run (default: 900)")
+    add(
+        "--warmup",
+        metavar="N",
+        type=at_least(0),
+        default=2,
+        help="answers inside a process, before (default: 2)",
+    )
+    add("--timeout", metavar="S", type=above(0), default=900, help="of one run (default: 900)")
     add("--source", default="auto", help="of power: auto, tegrastats, ina3221, ..., simulated, none")
     add("--feed", metavar="CMD", help="a command that prints power lines, instead of --source")
-    add("--interval", metavar="MS", type=at_least_one, default=100, help="between samples (default: 100)")
-    add("--idle_seconds", metavar="S", type=float, default=10, help="of idle baseline (default: 10)")
+    add("--interval", metavar="MS", type=at_least(1), default=100, help="between samples (default: 100)")
+    add(
+        "--idle_seconds",
+        metavar="S",
+        type=at_least(0, float),
+        default=10,
+        help="of idle baseline (default: 10)",
+    )
     add("--retry_errors", action="store_true", help="do failed runs again")
     add("--dry_run", action="store_true", help="print commands and order, measure nothing")
 
@@ -184,7 +189,9 @@ def build_parser() -> argparse.ArgumentParser:
     parse.add_argument("--model", help="of logs that do not name it")
     add_run_flags(run)
     for one in (run, table, parse):
-        one.add_argument("--bandwidth_gb_s", metavar="GB/S", type=float, help="the board's memory bandwidth")
+        one.add_argument(
+            "--bandwidth_gb_s", metavar="GB/S", type=above(0), help="the board's memory bandwidth"
+        )
         one.add_argument("--csv", action="store_true", help="the table as CSV")
         one.add_argument("--table_out", metavar="FILE", type=Path, help="the table into a file")
         one.add_argument("--allow_differing_conditions", action="store_true", help="compare all the same")

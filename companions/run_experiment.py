@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgebench.errors import UserError
-from edgebench.shell.door import Parser, at_least, open_door
+from edgebench.shell.door import Parser, at_least, between, open_door
 
 if TYPE_CHECKING:  # the rooms are imported by the command that needs them: a reading one answers at once
     from edgebench.experiments.config import Chosen
@@ -340,14 +340,6 @@ def devices(args: argparse.Namespace) -> int:
 # --- Command line ---
 
 
-def cycles(text: str) -> int:
-    """A number of cycles: 1 to 10."""
-    number = int(at_least(1)(text))
-    if number > MOST_CYCLES:
-        raise argparse.ArgumentTypeError(f"{text} must be at most {MOST_CYCLES}")
-    return number
-
-
 def percentage(text: str) -> str:
     """2%: a share above 0 and below 100 percent."""
     number = at_least(0, float)(text.strip().removesuffix("%"))
@@ -384,7 +376,7 @@ def add_experiment_flags(parser: argparse.ArgumentParser) -> None:
     add("--source", metavar="SOURCE", help="of power; none: measure times only")
     add("--feed", metavar="CMD", help="a command that prints tegrastats lines")
     add("--idle_seconds", type=at_least(0, float), metavar="S", help="of idle baseline")
-    add("--cycles", "-c", type=cycles, metavar="N", help="whole repeats, 1 to 10")
+    add("--cycles", "-c", type=between(1, MOST_CYCLES), metavar="N", help="whole repeats, 1 to 10")
     add("--until_ci", type=percentage, metavar="N%", help="stop when energy per token is known this well")
     add("--warm_up", type=at_least(0), metavar="N", help="runs that do not count")
     add("--order", metavar="ORDER", help="sequential, interleaved or shuffled")

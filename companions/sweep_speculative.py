@@ -45,7 +45,7 @@ from edgebench.errors import UserError
 from edgebench.power.session import PowerSettings
 from edgebench.records.account import by_key
 from edgebench.records.jsonl import reason_of
-from edgebench.shell.door import Parser, open_door
+from edgebench.shell.door import Parser, above, at_least, open_door
 from edgebench.shell.signals import Interrupted, ending_signals
 from edgebench.speculation.settings import SWEPT, GridSettings, Profiling, SweepSettings
 
@@ -75,8 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
     for name, kind in (("requests", int), ("max_tokens", int), ("draft_tokens", int),
                        ("temperature", float), ("threshold", float)):  # fmt: skip
         add(f"--{name}", type=kind, nargs="+", help="in place of the grid's own")
-    add("--batches", type=int, default=3, help="timed passes over the requests (default: 3)")
-    add("--warmup", type=int, default=1, help="requests before them (default: 1)")
+    add("--batches", type=at_least(1), default=3, help="timed passes over the requests (default: 3)")
+    add("--warmup", type=at_least(0), default=1, help="requests before them (default: 1)")
     add("--seed", type=int, default=42, help="of sampling and of the order of cells (default: 42)")
     compare = "batches decoded plainly beside it, too"
     add("--compare", choices=["first", "every"], default="first", help=compare)
@@ -90,26 +90,26 @@ def build_parser() -> argparse.ArgumentParser:
     source = "auto, tegrastats, ina3221, nvml, rapl, simulated, replay:FILE, none; tegrastats tells EMC load"
     add("--power_source", default="auto", help=source)
     add("--feed", metavar="CMD", help="a command that prints power lines, instead of --power_source")
-    add("--interval_ms", type=int, default=100, help="between power samples (default: 100)")
+    add("--interval_ms", type=at_least(1), default=100, help="between power samples (default: 100)")
     idle = "idle in each cell, models loaded, before and after the batches (default: 5)"
-    add("--idle_seconds", type=float, default=5.0, help=idle)
+    add("--idle_seconds", type=at_least(0, float), default=5.0, help=idle)
     add = parser.add_argument_group(
         "memory counters, by Nsight Compute in a process of their own"
     ).add_argument
     add("--ncu", action="store_true", help="of all cells (default: early-exit and scenario c)")
     add("--no_ncu", action="store_true", help="of none")
     add("--ncu_path", default="ncu", help="the profiler (default: ncu)")
-    add("--ncu_requests", type=int, default=1, help="requests that are profiled (default: 1)")
-    add("--ncu_tokens", type=int, default=16, help="tokens that are profiled (default: 16)")
+    add("--ncu_requests", type=at_least(1), default=1, help="requests that are profiled (default: 1)")
+    add("--ncu_tokens", type=at_least(2), default=16, help="tokens that are profiled (default: 16)")
     add(
         "--ncu_timeout",
-        type=float,
+        type=above(0),
         default=600.0,
         metavar="S",
         help="end a profiler after so long (default: 600)",
     )
     add = parser.add_argument_group("course").add_argument
-    add("--cell_timeout", type=float, metavar="S", help="end a cell after so long (default: never)")
+    add("--cell_timeout", type=above(0), metavar="S", help="end a cell after so long (default: never)")
     add("--dry_run", action="store_true", help="print the cells and the time they need")
     add("--no_pilot", action="store_true", help="start at once, without an estimate")
     add("--quiet", action="store_true", help="no progress")

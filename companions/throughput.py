@@ -32,7 +32,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgebench.errors import UserError
-from edgebench.shell.door import Parser, at_least, open_door
+from edgebench.shell.door import Parser, above, at_least, open_door
 from edgebench.shell.progress import advise, say
 from edgebench.shell.signals import Interrupted, catch_ending_signals
 from edgebench.throughput.campaign import measure_all
@@ -119,7 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("course").add_argument
     add(
         "--run_timeout",
-        type=at_least(0, float),
+        type=above(0),
         default=900.0,
         metavar="S",
         help="of one measurement (default: 900)",

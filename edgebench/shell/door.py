@@ -66,6 +66,23 @@ def at_least(least: float, kind: type[int] | type[float] = int) -> Callable[[str
         ...
     argparse.ArgumentTypeError: -2 must be at least 1
     """
+    return number_that(kind, lambda value: value >= least, f"must be at least {least:g}")
+
+
+def above(bound: float) -> Callable[[str], Any]:
+    """A type for add_argument: a number above `bound`, and finite: a length of time, a speed."""
+    return number_that(float, lambda value: value > bound, f"must be above {bound:g}")
+
+
+def between(low: float, high: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
+    """A type for add_argument: a number from `low` to `high`, both included."""
+    return number_that(kind, lambda value: low <= value <= high, f"must be from {low:g} to {high:g}")
+
+
+def number_that(
+    kind: type[int] | type[float], is_good: Callable[[float], bool], wanted: str
+) -> Callable[[str], Any]:
+    """A type for add_argument: a finite number that is good; `wanted` says what is."""
 
     def number(text: str) -> Any:
         try:
@@ -73,8 +90,8 @@ def at_least(least: float, kind: type[int] | type[float] = int) -> Callable[[str
         except ValueError:
             what = "a whole number" if kind is int else "a number"
             raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
-        if not (value >= least and math.isfinite(value)):
-            raise argparse.ArgumentTypeError(f"{text} must be at least {least:g}")
+        if not (math.isfinite(value) and is_good(value)):
+            raise argparse.ArgumentTypeError(f"{text} {wanted}")
         return value
 
     return number

@@ -412,9 +412,12 @@ def test_bad_prompts_and_an_unwritable_folder(flags: list[object], tmp_path: Pat
     at = flags.index("--prompts") + 1
     done = collect(*flags[:at], tmp_path / "none.csv", *flags[at + 1 :])
     assert (done.returncode, done.stderr.count("error: ")) == (1, 1) and "none.csv" in done.stderr
-    for bad in (("--levels", "L0", "L7"), ("--limit", 0), ("--cooldown", "temp:x"), ("--temperature", "nan")):
+    for bad in (("--levels", "L0", "L7"), ("--cooldown", "temp:x")):
         done = collect(*flags, *bad)
         assert done.returncode == 1 and str(bad[-1]) in done.stderr and done.stderr.startswith("error: ")
+    for bad in (("--limit", 0), ("--temperature", "nan")):  # a number out of its range is a usage error
+        done = collect(*flags, *bad)
+        assert done.returncode == 2 and str(bad[-1]) in done.stderr and "error: " in done.stderr
     (tmp_path / "file").write_text("")
     at = flags.index("--out_jsonl") + 1
     done = collect(*flags[:at], tmp_path / "file" / "runs.jsonl", *flags[at + 1 :])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edgebench.shell.door import Parser, at_least, spellings
+from edgebench.shell.door import Parser, above, at_least, between, spellings
 
 ROOT = Path(__file__).resolve().parents[2]
 DOORS = sorted([*ROOT.glob("*.py"), *ROOT.glob("companions/*.py")])
@@ -108,6 +108,13 @@ def test_a_wrong_flag_is_a_usage_error(words: list[str], capsys: pytest.CaptureF
 def test_a_number_is_finite_and_not_below_its_least(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         at_least(0, float)(text)
+
+
+def test_numbers_above_and_between() -> None:
+    assert above(0)("0.5") == 0.5 and between(1, 10)("10") == 10
+    for kind, text in ((above(0), "0"), (above(0), "inf"), (between(1, 10), "11"), (between(1, 10), "0")):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"{text} must be"):
+            kind(text)
 
 
 def test_spellings_of_a_mixed_name() -> None:

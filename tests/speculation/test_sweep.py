@@ -480,9 +480,6 @@ def test_what_a_cell_costs_beside_decoding_is_not_taken_for_decoding(bench: Benc
             "--prompts_for a stands there twice",
         ),
         (("all",), "--threshold 0"),
-        (("adaptive", "--interval_ms", "0"), "--interval_ms"),
-        (("adaptive", "--idle_seconds", "-1"), "--idle_seconds"),
-        (("adaptive", "--ncu_timeout", "0"), "--ncu_timeout"),
         (("adaptive", "--ncu", "--no_ncu"), "contradict"),
         (("adaptive", "--levels", "L9"), "L9"),
         (("adaptive", "--n_ctx", "32"), "--n_ctx 512"),
@@ -495,6 +492,17 @@ def test_what_is_missing_is_named(bench: Bench, words: tuple[str, ...], hint: st
     said = bench.capsys.readouterr().err
     assert code == 1 and said.splitlines()[-1].startswith("error: ") and hint in said
     assert "Errno" not in said and bench.cells == 0
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--interval_ms", "0"), ("--idle_seconds", "-1"), ("--ncu_timeout", "0"), ("--cell-timeout", "0")],
+)
+def test_a_number_out_of_its_range_is_a_usage_error(bench: Bench, flag: str, value: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        sweep_speculative.main(["adaptive", flag, value, *bench.words("--no_pilot")])
+    assert ended.value.code == 2 and flag.replace("-t", "_t") in bench.capsys.readouterr().err
+    assert bench.cells == 0
 
 
 def test_a_draft_of_another_vocabulary_is_told_before_the_first_cell(bench: Bench) -> None:
