@@ -32,6 +32,7 @@ from statistics import median
 from typing import Any
 
 from edgebench.errors import UserError
+from edgebench.forecasting.names import file_names, plain
 from edgebench.forecasting.quantities import LLAMA_CPP, UNKNOWN_INPUT
 from edgebench.records.csv_text import rows_of
 from edgebench.records.environment import environment_path
@@ -83,7 +84,6 @@ UNITLESS = {
 }
 NAMES = ("model_name", "model", "model_id")
 BOARDS = ("device_name", "board", "device")
-BOARD_FOLDER = "tegra"  # of the default places, beside "server"
 ENGINES = ("framework", "engine", "backend")
 SUBJECTS = ("subject", "subset", "category")  # questions of one kind; samples are drawn per subject
 # Rails of the sweeps that publish powers beside energies [mW]; without energies, power x time gives them.
@@ -495,10 +495,18 @@ def engine_name(line: Mapping[str, Any]) -> str | None:
 
 
 def model_name(line: Mapping[str, Any]) -> str:
-    """Model and quantization as one name; "DeepSeek_R1_Distill_Qwen_1.5B" and its dashed form are one."""
-    name = (first_text(line, NAMES) or UNNAMED).replace("_", "-").replace("DSR1-", "DeepSeek-R1-Distill-")
+    """Model and quantization as one name; "DeepSeek_R1_Distill_Qwen_1.5B" and its dashed form are one.
+
+    >>> model_name({"model_id": "SmolLM2-135M-Q4_1", "quantization": "Q4_1"})
+    'SmolLM2-135M-Q4_1'
+    >>> model_name({"model": "DSR1_Qwen_1.5B"}), model_name({"model": "llama", "quantization": "Q6_K"})
+    ('DeepSeek-R1-Distill-Qwen-1.5B', 'llama Q6_K')
+    """
+    # The underscores of a quantization, Q4_K_M, stay.
+    name = re.sub(r"_(?![KMSLX01](?:[-_\s]|$))", "-", first_text(line, NAMES) or UNNAMED)
+    name = name.replace("DSR1-", "DeepSeek-R1-Distill-")
     quantization = first_text(line, ("quantization",))
-    return f"{name} {quantization}" if quantization and quantization not in name else name
+    return f"{name} {quantization}" if quantization and plain(quantization) not in plain(name) else name
 
 
 # --- run records ---
@@ -674,27 +682,3 @@ def tell_of_unknown_prompts(files: Mapping[Path, Sequence[Mapping[str, Any]]]) -
             " requests' own, whatever the prompt; --assume-input-tokens N gives all rows one length",
             ", ".join(without),
         )
-
-
-def file_names(paths: Sequence[Path], default_places: bool) -> dict[Path, str]:
-    """A name for each file: its stem; where two have the same, with the folder, or with all of the path.
-
-    In the default places the file in tegra keeps the bare stem: runs of the board are what is asked for.
-
-    >>> files = [Path("datasets/server/llama_8b.xlsx"), Path("datasets/tegra/llama_8b.csv")]
-    >>> list(file_names(files, True).values()), list(file_names(files, False).values())
-    (['llama_8b server', 'llama_8b'], ['llama_8b server', 'llama_8b tegra'])
-    """
-    stems = {path: path.name.removesuffix(".gz").rsplit(".", 1)[0] for path in paths}
-    names: dict[Path, str] = {}
-    for path, stem in stems.items():
-        alike = [other for other in paths if stems[other] == stem]
-        folders = [other.parent.name for other in alike]
-        alone = folders.count(path.parent.name) == 1
-        if len(alike) == 1 or (default_places and alone and path.parent.name == BOARD_FOLDER):
-            names[path] = stem
-        elif alone:
-            names[path] = f"{stem} {path.parent.name}".strip()
-        else:
-            names[path] = path.as_posix()
-    return names

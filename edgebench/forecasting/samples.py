@@ -9,14 +9,13 @@ relative errors there). A total is fitted by itself only where its phases were n
 
 from __future__ import annotations
 
-import difflib
 import logging
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgebench.errors import UserError
+from edgebench.forecasting.names import SIZE, find_model, is_part, plain
 from edgebench.forecasting.quantities import PARTS, TARGETS
 
 LOG = logging.getLogger("token2metrics")
@@ -30,63 +29,6 @@ NO_ENERGY = {
 }
 # A phase known at this share of the rows or more is fitted, instead of the total.
 PHASES_ENOUGH = 2 / 3
-# Names the model sizes are called by, where more than one name has the size in it.
-SHORT_NAMES = {
-    "1.5b": "deepseek-r1-distill-qwen-1.5b",
-    "8b": "deepseek-r1-distill-llama-8b",
-    "14b": "deepseek-r1-distill-qwen-14b",
-    "l1max": "l1-qwen-1.5b-max",
-}
-
-
-def find_model(asked: str, names: Sequence[str], flag: str = "--model") -> str:
-    """The one name that is meant: itself, a short name, or the only name that has it as a part.
-
-    A size is no part of another size, and stands in file names with an underscore.
-
-    >>> find_model("q4_0", ["llama Q4_0", "llama Q6_K"]), find_model("8B", ["qwen-1.8B", "llama_8b"])
-    ('llama Q4_0', 'llama_8b')
-    >>> find_model("1.5B", ["qwen_1_5b", "qwen_14b"])
-    'qwen_1_5b'
-    """
-    folded = {name.casefold(): name for name in names}
-    for exact in (asked.casefold(), SHORT_NAMES.get(plain(asked), "")):
-        if exact in folded:
-            return folded[exact]
-    alike = [name for name in names if plain(name) == plain(asked)]
-    parts = [plain(part) for part in asked.split()]
-    within = alike or [name for name in names if all(is_part(part, plain(name)) for part in parts)]
-    # The same file name in the default places: the board's is meant, the server's has "server" behind it.
-    boards = [name for name in within if f"{name} server" in within] or within
-    if len(boards) == 1:
-        if len(within) > 1:
-            LOG.info("%s %s: %s is taken, not %s", flag, asked, boards[0], f"{boards[0]} server")
-        return boards[0]
-    if within:
-        raise UserError(f"{flag} {asked} is not one model: {', '.join(within)}; name one of them")
-    near = difflib.get_close_matches(asked.casefold(), list(folded), 1, 0.3)
-    hint = f"; did you mean {folded[near[0]]}?" if near else "."
-    raise UserError(f"no model {asked}{hint} There are: {', '.join(names)}")
-
-
-def plain(name: str) -> str:
-    """A name whose sizes and separators are written in one way.
-
-    >>> plain("Qwen_1_5B"), plain("SmolLM2-135M Q4_1") == plain("SmolLM2-135M-Q4_1")
-    ('qwen-1.5b', True)
-    """
-    sizes = re.sub(r"(?<![0-9.])(\d+)[_p](\d+)b(?![0-9a-z])", r"\1.\2b", name.casefold())
-    return re.sub(r"[-_\s]+", "-", sizes)
-
-
-def is_part(part: str, name: str) -> bool:
-    """Whether a name has a part; a number in it is a whole one.
-
-    >>> is_part("8b", "qwen-1.8b"), is_part("8b", "llama-8b-q4")
-    (False, True)
-    """
-    before = r"(?<![0-9.])" if part[:1].isdigit() else ""
-    return re.search(before + re.escape(part), name) is not None
 
 
 def choose_rows(rows: Sequence[dict[str, Any]], asked: str, board: str | None) -> list[dict[str, Any]]:
@@ -116,9 +58,6 @@ def choose_rows(rows: Sequence[dict[str, Any]], asked: str, board: str | None) -
             " give these files apart"
         )
     return mine
-
-
-SIZE = re.compile(r"(?<![0-9.])\d+(?:\.\d+)?b(?![0-9a-z])")  # 8b, 1.5b
 
 
 def named_as_asked(

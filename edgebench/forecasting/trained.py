@@ -15,8 +15,8 @@ from typing import Any
 
 from edgebench.errors import UserError
 from edgebench.forecasting.model_file import KIND, read_model
+from edgebench.forecasting.names import find_model
 from edgebench.forecasting.quantities import REGRESSIONS, TRANSFER
-from edgebench.forecasting.samples import find_model
 
 LOG = logging.getLogger("token2metrics")
 HEAD_BYTE = 4096  # kind, name and regression stand at the beginning of a file

@@ -181,13 +181,14 @@ def test_intervals_of_few_cells_cover_a_new_cell_whose_repeats_err_alike() -> No
 
 def test_select_measurements_knows_short_names_and_keeps_bad_energies_out() -> None:
     from edgebench.forecasting import samples as select_measurements
+    from edgebench.forecasting.names import find_model
 
     names = ["DeepSeek-R1-Distill-Qwen-1.5B", "L1-Qwen-1.5B-Max", "DeepSeek-R1-Distill-Llama-8B"]
-    assert select_measurements.find_model("1.5B", names) == names[0]
-    assert select_measurements.find_model("L1MAX", names) == names[1]
-    assert select_measurements.find_model("8B", names) == names[2]
+    assert find_model("1.5B", names) == names[0]
+    assert find_model("L1MAX", names) == names[1]
+    assert find_model("8B", names) == names[2]
     with pytest.raises(UserError, match="not one model"):
-        select_measurements.find_model("Qwen", names)
+        find_model("Qwen", names)
     row: dict[str, Any] = {"flags": ["too_short_for_sensor"], "decode_steps": 4, "decode_energy_joule": 3.0}
     row |= dict.fromkeys(select_measurements.TARGETS, 3.0)
     assert select_measurements.measured_value(row, "decode_energy_joule") is None
