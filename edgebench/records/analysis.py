@@ -133,6 +133,17 @@ class Analysis(TypedDict, total=False):
     caveats: list[Caveat]
 
 
+# Names that files of format 1 may lack, because they were added to their rows later.
+ADDED_LATER: dict[str, dict[str, Any]] = {
+    "level_means": dict.fromkeys(("p50", "p95", "p95_reason")),
+    "paired": {"percent_reason": None},
+    "drift": {"change_percent": None, "change_ci95": None, "notable": False},
+    "win_rates": dict.fromkeys(("graded_win_rate", "graded_ci95", "graded_reason")),
+    "verdicts": {},
+    "graded_leans": {},
+}
+
+
 def read_analysis(
     path: Path, needed: Iterable[str] = ("settings", "levels", "level_means")
 ) -> dict[str, Any]:
@@ -153,4 +164,6 @@ def read_analysis(
         or not set(needed) <= content.keys()
     ):
         raise UserError(f"{path} is no analysis of format 1: companions/analyze_levels.py writes one")
+    for table, added in ADDED_LATER.items():
+        content[table] = [added | row for row in content.get(table, ())]
     return content

@@ -14,7 +14,6 @@ from edgebench.shell.text import counted, duration, p_value, percent, printable
 FEW_REPEATS = 3
 FEW_TASKS = 10
 EXPLAINED = 0.5  # R squared below which a split by tokens means little
-DRIFT_P = 0.01
 SOFT_FLAGS = {
     "few_power_samples": "too few power samples for their length, so their energy is rough",
     "truncated_output": "the answer was cut at the token limit, so its length says nothing",
@@ -124,27 +123,20 @@ def stability_caveats(analysis: Row) -> Iterator[Caveat]:
             text = f"{METRICS[metric]} varies by 10 % or more between repeats in {noisy} of {cells} cells"
             yield "noisy_cells", "note", text
     for metric in dict.fromkeys(row["metric"] for row in analysis["drift"]):
-        drifting = [
-            row
-            for row in analysis["drift"]
-            if row["metric"] == metric and row["p"] is not None and row["p"] < DRIFT_P
-        ]
+        drifting = [row for row in analysis["drift"] if row["metric"] == metric and row["notable"]]
         if drifting:
-            drifting.sort(key=lambda row: -abs(row["slope_percent_per_hour"] * min(row["hours"], 1)))
+            drifting.sort(key=lambda row: -abs(row["change_percent"]))
             told = listed(f"{drift_in_words(row)} in {case_name(analysis, row)}" for row in drifting)
             yield "drift", "note", f"{METRICS.get(metric, metric)} drifts: {told}"
 
 
 def drift_in_words(row: Row) -> str:
-    """A slope as percent per hour, or over the whole campaign where it was shorter.
+    """How much a metric changed over the campaign.
 
-    >>> drift_in_words({"slope_percent_per_hour": -36.0, "hours": 0.25})
-    '-9.0 % over the campaign of 0:15:00'
+    >>> drift_in_words({"change_percent": -9.04, "hours": 0.25})
+    '-9.0 % over 0:15:00'
     """
-    slope, hours = row["slope_percent_per_hour"], row["hours"]
-    if hours >= 1:
-        return f"{slope:+.1f} % per hour"
-    return f"{slope * hours:+.1f} % over the campaign of {duration(3600 * hours)}"
+    return f"{row['change_percent']:+.1f} % over {duration(3600 * row['hours'])}"
 
 
 def judge_caveats(analysis: Row) -> list[Caveat]:

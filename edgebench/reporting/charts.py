@@ -154,7 +154,7 @@ def few_level_chart(analysis: Row, metric: str, title: str, own: dict[int, list[
         for line in lines
         for place, value in zip(line.places, line.values, strict=True)
     ]
-    height = 2.9 + plots.LEGEND_LINE_INCH * plots.legend_rows(len(lines))
+    height = 2.9 + plots.LEGEND_LINE_INCH * plots.legend_rows([line.name for line in lines])
     draw = partial(plots.draw_lines, lines=lines, levels=levels, axis=Axis(unit, limits))
     return Chart(
         metric, f"{title}, by level", reading + beyond(named, limits, unit), sentence(told), draw, height
@@ -254,7 +254,7 @@ def few_front_chart(analysis: Row, rows: Sequence[Row]) -> Chart:
         x_axis=Axis(f"{name} per answer, {unit}", x_limits),
         y_axis=Axis("win rate, %", y_limits, reference=50.0),
     )
-    height = 3.3 + plots.LEGEND_LINE_INCH * plots.legend_rows(len(series))
+    height = 3.3 + plots.LEGEND_LINE_INCH * plots.legend_rows([group.name for group in series])
     return Chart("front", f"Quality against {name}", reading, told, draw, height)
 
 

@@ -35,11 +35,9 @@ MODELS_IN_HEAD = 6  # by name in the line under the title
 SECTIONS = (tables.LEVELS, tables.SPLIT, tables.JUDGE, tables.VALUE)
 METHOD = (
     "Levels are compared within the same task: a level's difference is the mean over tasks of the task's "
-    "own difference, after its repeats were averaged. Intervals of differences resample tasks with "
-    "replacement ({resamples} samples, seed {seed}, percentiles), because tasks, not runs, are the "
-    "sample; intervals of means are Student's over task means. p values are Wilcoxon's signed-rank test "
-    "for costs and the exact sign test for verdicts, adjusted by Holm's method over all models and levels "
-    "of one table.",
+    "own difference, after its repeats were averaged, because tasks, not runs, are the sample. p values are "
+    "Wilcoxon's signed-rank test for costs and the exact sign test for verdicts, adjusted by Holm's method "
+    "over all models and levels of one table.",
     "Cost is split by least squares of energy (or latency) on prompt tokens and answer tokens, per model; "
     "standard errors leave out one task at a time. A level's extra prompt tokens times their cost is the "
     "prompt's part.",
@@ -52,6 +50,13 @@ METHOD = (
     "spoils them are left out of every mean and listed below. Missing values are shown as a dash, never "
     "as zero.",
 )
+INTERVALS = {  # of analysis.json's interval_methods
+    "mean": "means and differences",
+    "ratio": "ratios and changes in percent",
+    "win_rate": "win rates",
+    "share": "shares",
+    "part": "parts of a cost and costs of a token",
+}
 
 
 @dataclass(frozen=True)
@@ -277,6 +282,18 @@ def stale(analysis: Row, runs: Sequence[Path]) -> list[str]:
     ]
 
 
+def interval_words(analysis: Row) -> list[str]:
+    """How each kind of interval was made, in the analysis's own words."""
+    methods = analysis.get("interval_methods", {})
+    told = [f"of {INTERVALS.get(name, name)}: {how}" for name, how in methods.items()]
+    if not told:
+        return []
+    return [
+        f"Intervals are 95 %, {'; '.join(told)}. Where no interval would cover what it claims there is none, "
+        "and the reason stands beside it."
+    ]
+
+
 def template() -> Any:
     """The page's template: everything that is not our own markup is cleaned and escaped."""
     return Environment(
@@ -309,7 +326,7 @@ def read_report(analysis_file: Path, sources: Sources) -> Report:
 def page_of(report: Report) -> str:
     """The whole document."""
     analysis = report.analysis
-    caveats, settings = analysis["caveats"], analysis["settings"]
+    caveats = analysis["caveats"]
     models = sorted({model["model_id"] for model in analysis["models"]})
     grave = [row["text"] for row in caveats if row["severity"] == "high"]
     return str(
@@ -328,7 +345,7 @@ def page_of(report: Report) -> str:
             data_section=tables.DATA,
             source_section=tables.SOURCES,
             example=report.example,
-            method=[part.format(**settings) for part in METHOD],
-            settings=", ".join(f"{key} {value}" for key, value in sorted(settings.items())),
+            method=[*METHOD, *interval_words(analysis)],
+            settings=", ".join(f"{key} {value}" for key, value in sorted(analysis["settings"].items())),
         )
     )

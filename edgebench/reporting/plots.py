@@ -31,6 +31,7 @@ NAME_LENGTH = 22
 TICK_LENGTH = 12  # of a level's name under an axis
 LEVELS_SIDE_BY_SIDE = 6  # names under an axis that stand level; more of them lean
 LEGEND_LINE_INCH = 0.21
+LEGEND_NAME_BESIDE = 20  # letters of a name that leaves room for a second one beside it
 GOLDEN_RATIO = 0.618  # steps of it spread dots over a strip without two neighbours in one place
 CHANCE = (0, (2, 3))  # the dash of a line that is no data
 
@@ -170,23 +171,29 @@ def show_levels(axes: Axes, levels: Sequence[str]) -> None:
     leans = len(names) > LEVELS_SIDE_BY_SIDE or max(map(len, names)) * len(names) > 45
     axes.set_xticks(range(len(names)), names)
     if leans:
-        axes.tick_params(axis="x", rotation=40)
+        axes.tick_params(axis="x", rotation=40 if len(names) <= 2 * LEVELS_SIDE_BY_SIDE else 90)
         for text in axes.get_xticklabels():
             text.set_horizontalalignment("right")
             text.set_rotation_mode("anchor")
     axes.set_xlim(-0.4, len(names) - 0.6)
 
 
-def legend_rows(count: int) -> int:
-    """Lines of a legend in two columns; one name needs none."""
-    return math.ceil(count / 2) if count > 1 else 0
+def legend_columns(names: Sequence[str]) -> int:
+    """Columns of a legend: one where two long names would not fit side by side."""
+    return 1 if max(map(len, names), default=0) > LEGEND_NAME_BESIDE else 2
 
 
-def legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
-    """A legend under the plot, where it covers nothing."""
+def legend_rows(names: Sequence[str]) -> int:
+    """Lines of a legend; one name needs none."""
+    return math.ceil(len(names) / legend_columns(names)) if len(names) > 1 else 0
+
+
+def legend_below(figure: Figure, axes: Axes, columns: int = 0) -> None:
+    """A legend under the plot, where it covers nothing; without `columns` in as many as the names allow."""
     handles, names = axes.get_legend_handles_labels()
     if len(handles) < 2:
         return
+    columns = columns or legend_columns(names)
     look: dict[str, Any] = {"frameon": False, "fontsize": 9, "labelcolor": INK, "borderpad": 0.1}
     figure.legend(handles, names, loc="lower center", ncols=columns, **look)
     room = LEGEND_LINE_INCH * math.ceil(len(handles) / columns) / figure.get_figheight()
@@ -215,19 +222,13 @@ def draw_lines(figure: Figure, lines: Sequence[Line], levels: Sequence[str], axi
         nudge = (side - (len(lines) - 1) / 2) * step
         look = style(line.number)
         x = [place + nudge for place in line.places]
-        ends = line.intervals or [None] * len(x)
-        bars = [
-            [
-                value - interval[0] if interval else 0.0
-                for value, interval in zip(line.values, ends, strict=True)
-            ],
-            [
-                interval[1] - value if interval else 0.0
-                for value, interval in zip(line.values, ends, strict=True)
-            ],
+        axes.plot(x, line.values, label=line.name, markersize=5, linewidth=1.4, **look)
+        # Drawn by their ends: the interval of a skewed sample need not hold its mean.
+        known = [
+            (place, *ends) for place, ends in zip(x, line.intervals or [None] * len(x), strict=True) if ends
         ]
-        sizes: dict[str, Any] = {"markersize": 5, "linewidth": 1.4, "elinewidth": 1, "capsize": 2}
-        axes.errorbar(x, line.values, yerr=bars, label=line.name, **sizes, **look)
+        for place, low, high in known:
+            axes.plot([place, place], [low, high], color=look["color"], linewidth=1, marker="_", markersize=4)
         for place, value in zip(x, line.values, strict=True):
             if not axis.limits.holds(value):
                 mark_beyond(axes, place, value, axis.limits, look["color"])

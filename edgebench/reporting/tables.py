@@ -258,6 +258,7 @@ def waiting_tables(analysis: Row) -> list[Table]:
         for name in ("p50", "p95"):
             if any(row.get(name) is not None for row in rows):
                 columns.append(figures(f"{name} {unit}", of(rows, name), map(half_width, rows), scale=scale))
+        columns += remarks(of(rows, "p95_reason"))
         note = "p50 and p95: half and 95 % of all runs are not slower; the mean is over tasks."
         has_quantiles = any(column.head.startswith("p50") for column in columns)
         found += table(LEVELS, caption, columns, note if has_quantiles else "")
@@ -288,7 +289,7 @@ def paired_tables(analysis: Row) -> list[Table]:
             *estimates("Change %", of(rows, "percent"), of(rows, "percent_ci95"), sign=True),
             p_values("p", of(rows, "wilcoxon_p")),
             p_values("p, Holm", of(rows, "p_holm")),
-            *remarks(of(rows, "reason")),
+            *remarks(without_doubles((row["reason"], row["percent_reason"])) for row in rows),
         ]
         note = ""
         if len(rows) < len(every):
@@ -511,9 +512,11 @@ def spread_tables(analysis: Row) -> list[Table]:
         [
             model_column(analysis, drift),
             words("Metric", (METRICS.get(row["metric"], row["metric"]) for row in drift)),
-            *estimates("% per hour", of(drift, "slope_percent_per_hour"), of(drift, "ci95"), sign=True),
+            *estimates("Change %", of(drift, "change_percent"), of(drift, "change_ci95"), sign=True),
             figures("Over hours", of(drift, "hours")),
+            figures("% per hour", of(drift, "slope_percent_per_hour"), map(half_width, drift), sign=True),
             p_values("p", of(drift, "p")),
+            words("Notable", ("yes" if row["notable"] else "" for row in drift)),
         ],
     )
     noise = [row for row in analysis["variation"] if row["cells"] and row["metric"] != "prompt_tokens"]

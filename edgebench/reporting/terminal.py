@@ -96,11 +96,11 @@ def scaled_edges(ci95: Sequence[float] | None, scale: float) -> list[float] | No
 def verdict_lines(analysis: Row) -> list[str]:
     """How many times as much each level costs."""
     lines = [row["text"] for row in analysis.get("verdicts", [])]
-    return (
-        ["TIMES AS MUCH (± is half of the 95 % interval over tasks)", *paragraphs(lines, "  ")]
-        if lines
-        else []
-    )
+    if not lines:
+        return []
+    has_halves = any("±" in line or "+-" in line for line in lines)
+    title = "TIMES AS MUCH" + (" (± is half of the 95 % interval over tasks)" if has_halves else "")
+    return [title, *paragraphs(lines, "  ")]
 
 
 def caveat_lines(analysis: Row) -> list[str]:
@@ -157,7 +157,9 @@ def model_table(analysis: Row, model: Row, own: Sequence[Row], block: str) -> li
     room = min(BAR, WIDTH - max(map(len, lines)) - 2)
     bars = ["", *(bar(value, largest, block, room) for value in values)]
     widest = max(map(len, lines))
-    return [*title, *(f"{line:<{widest}}  {drawn}".rstrip() for line, drawn in zip(lines, bars, strict=True))]
+    table = [f"{line:<{widest}}  {drawn}".rstrip() for line, drawn in zip(lines, bars, strict=True)]
+    reasons = missing_intervals([means[level, metric] for level in levels])
+    return [*title, *table, *paragraphs(reasons, "  ")]
 
 
 def tokens_column(means: dict[tuple[str, str], Row], levels: Sequence[str], metric: str) -> list[str]:
@@ -237,7 +239,7 @@ def missing_intervals(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row["ci95"] is None and row["reason"]:
             levels.setdefault(row["reason"], []).append(printable(row["level"]))
-    return [f"no interval for {listed(names)}: {reason}" for reason, names in levels.items()]
+    return [f"{listed(names)}: {reason}" for reason, names in levels.items()]
 
 
 def win_charts(row: Row) -> list[str]:

@@ -127,7 +127,7 @@ def in_units(row: Row, what: str, base: str) -> str:
     if ci95:
         detail.append(f"95 % CI {edges_at(ci95, places, sign=True)} {unit}")
     elif row["reason"]:
-        detail.append(f"no interval: {row['reason']}")
+        detail.append(row["reason"])
     more = "more" if difference > 0 else "less"
     told = f" ({'; '.join(detail)})" if detail else ""
     return f"costs {at_places(abs(difference), places)} {unit} {more} {what} than at {printable(base)}{told}"
@@ -209,7 +209,7 @@ def wins_in_words(rows: Sequence[Row], top: str, against: str) -> str:
             f"(win rates {spread(rates, percent)}), beyond chance in {len(beyond) or 'none'} of them"
         )
     row = rows[0]
-    known = f"no interval: {row['reason']}" if row["reason"] else "no interval"
+    known = row["reason"] or "no interval"
     if row["ci95"]:
         known = f"95 % CI {percent(row['ci95'][0])} to {percent(row['ci95'][1])}"
     chance = "more than chance explains" if beyond else "which chance alone could explain"
@@ -347,6 +347,7 @@ def ratio_rows(analysis: Row) -> list[dict[str, Any]]:
         found = {name: row[name] for name in ("board", "model_id", "level", "against", "metric")}
         found["ratio"] = 1 + row["percent"] / 100
         found["ratio_ci95"] = None if edges is None else [1 + edge / 100 for edge in edges]
+        found["reason"] = row["percent_reason"]
         rows.append(found)
     return rows
 
@@ -369,9 +370,15 @@ def verdicts(analysis: Row) -> list[dict[str, Any]]:
         levels = [printable(row["level"]) for row in own]
         levels[0] += " costs"
         each = ", ".join(f"{level} {many}" for level, many in zip(levels, told, strict=True))
-        text = f"{name}: {each} times the {what} of {base}"
+        text = f"{name}: {each} times the {what} of {base}{without_interval(own)}"
         lines.append({"model_id": own[0]["model_id"], "board": own[0]["board"], "text": text, "levels": own})
     return lines
+
+
+def without_interval(rows: Sequence[Row]) -> str:
+    """Why no ratio of a line has an interval, as the end of the line; "" where one has."""
+    reasons = [row["reason"] for row in rows if row["ratio_ci95"] is None and row["reason"]]
+    return f" ({listed(reasons, most=1)})" if len(reasons) == len(rows) else ""
 
 
 def verdicts_over_models(analysis: Row, rows: Sequence[Row], what: str) -> list[dict[str, Any]]:

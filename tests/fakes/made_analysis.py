@@ -38,6 +38,24 @@ def with_models(analysis: Mapping[str, Any], count: int, seed: int = 1) -> dict[
     return made
 
 
+def with_intervals(analysis: Mapping[str, Any]) -> dict[str, Any]:
+    """The analysis with a made interval, a tenth to both sides, where a campaign so small has none."""
+    made: dict[str, Any] = copy.deepcopy(dict(analysis))
+    values = {"ci95": ("mean", "mean_difference", "win_rate", "estimate"), "percent_ci95": ("percent",)}
+    tables = [row for table in made.values() if isinstance(table, list) for row in table]
+    rows = [row for row in tables if isinstance(row, dict)]
+    rows += [rate for row in made["cost_split"] for rate in row["coefficients"].values()]
+    for row in rows:
+        for name, middles in values.items():
+            middle = next((row[one] for one in middles if row.get(one) is not None), None)
+            if name in row and row[name] is None and middle is not None:
+                row[name] = sorted(
+                    (0.9 * middle, min(1.1 * middle, 1.0) if "win_rate" in row else 1.1 * middle)
+                )
+                row["reason"] = row["percent_reason"] = None
+    return made
+
+
 def of_model(row: Mapping[str, Any], number: int, size: float, lean: float) -> dict[str, Any]:
     """A row of the first model as the row of the n-th; `lean` is how much more each further level costs."""
     new = copy.deepcopy(dict(row))

@@ -17,7 +17,7 @@ pytest.importorskip("matplotlib")
 
 from companions import report_page as door
 from edgebench.reporting import terminal, words
-from tests.fakes.made_analysis import with_models
+from tests.fakes.made_analysis import with_intervals, with_models
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
@@ -184,9 +184,10 @@ def wanted(analysis: Row) -> dict[str, tuple[list[Row], dict[str, Cells]]]:
         "Drift over the campaign, within task and level": (
             [row for row in analysis["drift"] if row["p"] is not None],
             {
-                "% per hour": one("slope_percent_per_hour"),
-                "95 % CI": edges("ci95"),
+                "Change %": one("change_percent"),
+                "95 % CI": edges("change_ci95"),
                 "Over hours": one("hours"),
+                "% per hour": one("slope_percent_per_hour"),
             },
         ),
         "Spread between repeats of one task and level": (
@@ -235,7 +236,7 @@ def numbered(heads: list[str]) -> list[str]:
 
 @pytest.fixture(params=[1, 3, 12])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Row, Tables]:
-    analysis = with_models(json.loads(GOLDEN.read_text()), request.param)
+    analysis = with_models(with_intervals(json.loads(GOLDEN.read_text())), request.param)
     analysis |= words.in_words(analysis)
     (tmp_path / "a.json").write_text(json.dumps(analysis))
     assert door.main(["--analysis", str(tmp_path / "a.json"), "--out", str(tmp_path / "r.html")]) == 0

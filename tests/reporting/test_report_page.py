@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from companions import report_page as door
+from edgebench.records.analysis import ADDED_LATER
 from edgebench.reporting import page as report_page
 from edgebench.reporting.words import in_words
 from tests.fakes.made_analysis import with_models
@@ -214,6 +215,19 @@ def test_what_the_user_can_fix_is_a_clear_error(
     assert error.startswith("error: ") and needle in error and not (tmp_path / "r.html").exists()
     # The file is named once, in words of ours, without the interpreter's own "[Errno 2] … : '…'".
     assert error.count("a.json") == 1 and "Errno" not in error and "analyze_levels.py" in error
+
+
+def test_an_analysis_of_an_earlier_version_is_still_shown(tmp_path: Path) -> None:
+    """Format 1 as it was written before fields were added to it."""
+    analysis = json.loads(GOLDEN.read_text())
+    for table, added in ADDED_LATER.items():
+        for row in analysis.get(table, ()):
+            for name in added:
+                row.pop(name, None)
+        if not added:
+            analysis.pop(table, None)
+    analysis.pop("interval_methods", None)
+    assert "The answer" in Page(build(tmp_path, analysis)).text
 
 
 @pytest.mark.parametrize("flag", ["--runs", "--env", "--trace"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgebench.reporting import tables
-from tests.fakes.made_analysis import with_models
+from tests.fakes.made_analysis import with_intervals, with_models
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
@@ -68,6 +68,7 @@ def test_the_level_table_shows_the_rates_of_all_judges(analysis: dict[str, Any])
 
 
 def test_an_interval_has_the_decimals_of_the_value_before_it(analysis: dict[str, Any]) -> None:
+    analysis = with_intervals(analysis)
     means = {row["level"]: row for row in analysis["level_means"] if row["metric"] == "energy_joule"}
     for row in means.values():  # five tasks have none of their own
         row["ci95"] = [row["mean"] - 1.234, row["mean"] + 1.345]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgebench.reporting import terminal, words
-from tests.fakes.made_analysis import with_models
+from tests.fakes.made_analysis import with_intervals, with_models
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
@@ -42,6 +42,7 @@ def test_the_text_fits_80_columns_and_no_name_moves_the_cursor(analysis: dict[st
 def test_it_prints_in_any_terminal(
     encoding: str, analysis: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    analysis = with_intervals(analysis)
     screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", screen)
     terminal.print_text(analysis | words.in_words(analysis))
@@ -110,11 +111,18 @@ def test_levels_that_never_ran_have_no_line_and_a_model_without_any_says_so(anal
     assert lines[-1] == "  no run that counts"
 
 
+def test_a_cost_without_an_interval_says_why(analysis: dict[str, Any]) -> None:
+    for row in own_rows(analysis):
+        row |= {"ci95": None, "reason": "three tasks only"}
+    lines = terminal.model_table(analysis, analysis["models"][0], own_rows(analysis), "#")
+    assert lines[-1] == "  L0, L3, P: three tasks only"
+
+
 def test_a_missing_interval_says_why(analysis: dict[str, Any]) -> None:
     for row in analysis["win_rates"]:
         row |= {"ci95": None, "reason": "one task only: no interval"}
     text = terminal.text_of(analysis, "#")
-    assert "no interval for L3, P: one task only: no interval" in text
+    assert "L3, P: one task only: no interval" in text
 
 
 def test_graded_win_rates_stand_below_the_counted_ones(analysis: dict[str, Any]) -> None:
