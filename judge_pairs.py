@@ -5,10 +5,13 @@
 # ///
 """Let a judge model compare the answers of different prompt levels, pair by pair, in both orders.
 
-Reads the questions and every run record under --runs_root; the judge sees the original question, never the
-level's own prompt. Writes --out, a row per pair judged in both orders (winner A: the left level, B: the right
-one, or Tie), and beside it the journal, one fsynced line per reply: the same command again asks the rest.
-Exit: 0 all judged, 1 something failed or stayed unparseable, 2 usage, 3 quota or --daily_limit used up.
+Reads the questions and every run record under --runs_root; the judge sees the
+original question, never the level's own prompt. Writes --out, a row per pair
+judged in both orders (winner A: the left level, B: the right one, or Tie), and
+beside it the journal, one fsynced line per reply: the same command again asks
+the rest.
+Exit: 0 all judged, 1 something failed or stayed unparseable, 2 usage, 3 quota
+or --daily_limit used up.
 
 Example:
     export MY_JUDGE_KEY=...
@@ -48,84 +51,97 @@ Args = argparse.Namespace
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """All flags."""
     layout = argparse.RawDescriptionHelpFormatter
     parser = Parser(description=__doc__, formatter_class=layout)
-    add = parser.add_argument
-    add("--questions", type=Path, required=True, help="JSON lines: question_id, turns, perhaps reference")
-    add("--runs_root", type=Path, required=True, help="folder searched for run records, or one file of them")
-    add("--model", required=True, help="judge model to ask for; the column judge_model")
-    add("--api_url", help="OpenAI-compatible endpoint: base URL or full URL")
-    add("--api_key_env", metavar="NAME", help="environment variable that holds the key")
-    add("--api_key_header", metavar="NAME", help="header for the bare key (Azure: api-key)")
-    add("--out", type=Path, required=True, help="CSV to write; the journal stands beside it")
-    add("--serve_model", type=Path, metavar="GGUF", help="a model on this machine judges; no --api_url")
-    add("--pairs", default="all", help="all, baseline, adjacent, or a list: L0_vs_P,L1_vs_P (default: all)")
-    add("--baseline", default="L0", help="level the others are compared with (default: L0)")
-    add("--levels", type=lambda text: text.split(","), help="levels in order: L0,L1,P (default: all, sorted)")
+    count, positive, amount = at_least(0), at_least(1), at_least(0, float)
+    add = parser.add_argument_group("what to judge").add_argument
+    add(
+        "--questions",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="JSON lines: question_id, turns, reference",
+    )
+    add(
+        "--runs_root",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="folder of run records, or one file of them",
+    )
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="CSV",
+        help="scores to write; the journal stands beside them",
+    )
+    add("--pairs", default="all", help="all (default), baseline, adjacent, or a list: L0_vs_P,L1_vs_P")
+    add("--baseline", default="L0", metavar="LEVEL", help="the others are compared with it (default: L0)")
+    add("--levels", type=lambda text: text.split(","), help="in order: L0,L1,P (default: all, sorted)")
     add("--repeats", choices=["first", "all"], default="first", help="the first answers, or all distinct")
     add("--single_order", action="store_true", help="one random order only: half the price, a lean stays in")
     add("--seed", type=int, default=0, help="for --single_order (default: 0)")
+    add = parser.add_argument_group("who judges").add_argument
+    add("--model", required=True, metavar="NAME", help="judge model to ask for; the column judge_model")
+    add("--api_url", metavar="URL", help="OpenAI-compatible endpoint: base URL or full URL")
+    add("--api_key_env", metavar="NAME", help="environment variable that holds the key")
+    add("--api_key_header", metavar="NAME", help="header for the bare key (Azure: api-key)")
+    add("--insecure", action="store_true", help="let the key travel over plain http to another machine")
+    add("--serve_model", type=Path, metavar="GGUF", help="a model on this machine judges; no --api_url")
+    add("--n_ctx", type=positive, metavar="N", help="its context in tokens (default: what the texts need)")
+    add("--n_gpu_layers", type=int, default=-1, metavar="N", help="its layers on the GPU (default: -1, all)")
+    add = parser.add_argument_group("how it is asked").add_argument
     add(
-        "--reasks",
-        type=at_least(0),
-        default=2,
-        help="times to ask again after an unparseable reply (default: 2)",
+        "--soft", action="store_true", help="log probabilities of one token: graded, free of the judge's lean"
     )
-    add(
-        "--soft",
-        action="store_true",
-        help="one token a call, and its log probabilities: graded preferences without the judge's lean",
-    )
-    add(
-        "--tie_margin",
-        type=share,
-        metavar="SHARE",
-        default=0.1,
-        help="with --soft: a preference this near to 0.5 is a Tie (default: 0.1)",
-    )
+    margin = "with --soft: a preference this near to 0.5 is a Tie (default: 0.1)"
+    add("--tie_margin", type=share, metavar="SHARE", default=0.1, help=margin)
     add("--structured_output", action="store_true", help="ask for JSON by schema, text where that is refused")
     add(
         "--max_tokens",
-        type=at_least(1),
+        type=positive,
         default=256,
-        help="cap of a reply; more if the judge thinks (default: 256)",
+        metavar="N",
+        help="of a reply; more if it thinks (default: 256)",
     )
-    add("--concurrency", type=at_least(1), default=4, help="requests in flight (default: 4)")
+    add("--reasks", type=count, default=2, metavar="N", help="after an unparseable reply (default: 2)")
+    add("--reparse", action="store_true", help="read the stored replies anew, ask nothing")
+    add = parser.add_argument_group("how much, and how long").add_argument
+    add("--dry_run", action="store_true", help="print the plan and stop")
+    add("--price_in", type=amount, metavar="MONEY", help="price of a million input tokens")
+    add("--price_out", type=amount, metavar="MONEY", help="price of a million output tokens")
+    add("--daily_limit", type=positive, metavar="N", help="at most N requests per UTC day, then exit code 3")
+    add("--concurrency", type=positive, default=4, metavar="N", help="requests in flight (default: 4)")
     add(
         "--timeout_s",
-        type=at_least(0, float),
+        type=at_least(0.001, float),
         default=120.0,
-        help="seconds to wait for a reply (default: 120)",
+        metavar="S",
+        help="to wait for a reply (default: 120)",
     )
     add(
-        "--daily_limit",
-        type=at_least(1),
+        "--max_attempts",
+        type=positive,
+        default=12,
         metavar="N",
-        help="at most N requests per UTC day, then exit code 3",
+        help="until a call is given up (default: 12)",
     )
-    add("--price_in", type=at_least(0, float), help="price of a million input tokens")
-    add("--price_out", type=at_least(0, float), help="price of a million output tokens")
-    add("--dry_run", action="store_true", help="print the plan and stop")
-    add("--reparse", action="store_true", help="read the stored replies anew, ask nothing")
-    add("--insecure", action="store_true", help="let the key travel over plain http to another machine")
-    add(
-        "--max_attempts", type=at_least(1), default=12, help="failures until a call is given up (default: 12)"
-    )
-    add("--backoff_s", type=at_least(0, float), default=0.5, help="first wait, then doubled (default: 0.5)")
+    add("--backoff_s", type=amount, default=0.5, metavar="S", help="first wait, then doubled (default: 0.5)")
     add(
         "--max_outage_s",
-        type=at_least(0, float),
+        type=amount,
         default=900.0,
+        metavar="S",
         help="stop after so long unanswered (default: 900)",
     )
-    add("--n_ctx", type=at_least(1), help="context of --serve_model in tokens (default: what the texts need)")
     add(
-        "--n_gpu_layers",
-        type=int,
-        default=-1,
-        help="layers of --serve_model on the GPU, -1 for all (default: -1)",
+        "--ask_args",
+        default="",
+        metavar="FLAGS",
+        help="further flags in one string, as older versions had them",
     )
-    add("--ask_args", default="", help="further flags in one string; each of them is a flag of its own now")
     return parser
 
 
