@@ -305,8 +305,7 @@ class Conductor:
                     write_prompts(made, loaded)
                     print(loaded.told(made, dataset["sample_size"]), file=sys.stderr)
                 except (UserError, OSError) as problem:
-                    print(f"error: {problem}", file=sys.stderr)
-                    raise UserError(f"no prompts from {dataset['source']}; the line above says why") from None
+                    raise UserError(f"no prompts from {dataset['source']}: {problem}") from None
             self.config |= {"prompts": [str(made)], "dataset": None}
             if not self.config["levels"]:
                 self.config["levels"] = levels_of(made)
@@ -353,8 +352,7 @@ class Conductor:
         try:
             found = summary.sum_up(self.folder)
         except (UserError, OSError, KeyError) as exc:
-            self.say(f"error: {exc}")
-            self.say("the summary could not be made; the line above says why")
+            self.say(f"error: the summary could not be made: {exc}")
             return False
         if found["mixed"]:
             self.say(f"the cycles differ in {', '.join(list(found['mixed'])[:3])}: see summary.md")

@@ -191,9 +191,10 @@ def summary_of(record: Json) -> dict[str, Any]:
 
 def name_from_here(folder: Path) -> str:
     """What finds an experiment from here: its ID, or its folder where that is not among the others."""
-    if folder.resolve().parent == Path(OUTPUT).resolve():
+    full = folder.resolve()
+    if full.parent == Path(OUTPUT).resolve():
         return folder.name
-    return str(folder)
+    return str(full.relative_to(Path.cwd()) if full.is_relative_to(Path.cwd()) else folder)
 
 
 def command_for(words: str, folder: Path) -> str:

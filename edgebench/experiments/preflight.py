@@ -21,7 +21,7 @@ from edgebench.errors import UserError
 from edgebench.gguf.cache import kv_type_problem
 from edgebench.gguf.facts import read_facts
 from edgebench.gguf.header import one_path_a_model
-from edgebench.prompts.sources import Wish, is_here, load, why_no_hub
+from edgebench.prompts.sources import Wish, hub_cache, is_here, load, why_no_hub
 from edgebench.prompts.tasks import wanted_tasks
 
 Json = Mapping[str, Any]
@@ -83,8 +83,8 @@ def of_prompts(config: Json) -> Iterator[Finding]:
     source = (config["dataset"] or {}).get("source")
     if source and not is_here(source):
         why = why_no_hub(source)
-        if why:
-            yield Finding("absent", f"dataset: {why}")
+        if why:  # what an earlier start has downloaded may be enough
+            yield Finding("doubtful" if hub_cache().is_dir() else "absent", f"dataset: {why}")
         return
     try:
         count = prompts_in(config)

@@ -424,6 +424,13 @@ def test_bad_prompts_and_an_unwritable_folder(flags: list[object], tmp_path: Pat
     assert done.returncode == 1 and done.stderr.startswith("error: cannot write")
 
 
+def test_a_cache_that_the_model_cannot_take_is_refused_when_planning(flags: list[object]) -> None:
+    out = Path(str(flags[flags.index("--out_jsonl") + 1]))
+    done = collect(*flags, "--kv_type", "q8_0")
+    assert done.returncode == 1 and done.stderr.count("cannot take a q8_0 cache") == 1, done.stderr
+    assert not out.exists()
+
+
 def test_a_prompt_beyond_the_context_fails_alone(flags: list[object], tmp_path: Path) -> None:
     with (tmp_path / "prompts.jsonl").open("a") as more:
         more.write(json.dumps({"question_id": 9, "L0": "word " * 400, "L1": "short", "L2": "short"}) + "\n")

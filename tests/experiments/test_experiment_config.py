@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgebench.errors import UserError
 from edgebench.experiments import config as experiment_config
-from edgebench.experiments import grid as write_experiments
+from edgebench.experiments import grid
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -173,11 +173,11 @@ def test_values_have_the_type_they_look_like(text: str, value: object) -> None:
 @pytest.mark.parametrize("name", ["new.yaml", "new.json"])
 @pytest.mark.parametrize("preset", experiment_config.PRESETS)
 def test_a_new_file_is_valid_and_says_what_the_preset_says(tmp_path: Path, preset: str, name: str) -> None:
-    write_experiments.write_new(preset, [], tmp_path / name)
+    grid.write_new(preset, [], tmp_path / name)
     made = effective(tmp_path / name)["config"]
     assert made | {"name": "", "models": []} == effective(None, preset)["config"] | {"name": "", "models": []}
     with pytest.raises(UserError):  # never over another file
-        write_experiments.write_new(None, [], tmp_path / name)
+        grid.write_new(None, [], tmp_path / name)
 
 
 def test_a_grid_is_the_golden_one(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_every_file_of_a_grid_is_valid_and_holds_its_values(tmp_path: Path, data
     drawn = {key: data.draw(st.lists(VARIED[key], min_size=1, max_size=3)) for key in keys}
     outdir = tmp_path / f"grid{len(list(tmp_path.iterdir()))}"
     vary = [f"{key}={','.join(map(json.dumps, values))}" for key, values in drawn.items()]
-    made = write_experiments.write_grid(base, vary, outdir, None)
+    made = grid.write_grid(base, vary, outdir, None)
     configs = [effective(path)["config"] for path in made]
     names = {key: experiment_config.full_key(key) for key in keys}
     for key, values in drawn.items():

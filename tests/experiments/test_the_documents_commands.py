@@ -22,6 +22,7 @@ def here(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The desk's folder, in which the commands are given; no hub answers."""
     monkeypatch.chdir(desk.root)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", "none")
     (desk.root / "set.txt").write_text("one\ntwo\nthree\nfour\n")
     (desk.root / "configs").mkdir()
     for name in ("test", "other"):
