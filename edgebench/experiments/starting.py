@@ -56,8 +56,10 @@ def check(chosen: Chosen, fresh: bool) -> None:
     """UserError for what keeps a configuration from being started; nothing is made."""
     folder = folder_of(chosen)
     is_there = (folder / "state.json").exists()
-    if is_there and fresh and look(folder)["status"] == "running":
-        raise UserError(f"{folder.name} is running; stop it first with: {command_for('stop', folder)}")
+    if is_there and fresh:
+        state = look_if_there(folder)  # one that cannot be read may be set aside
+        if state and (state["status"] == "running" or state["working"]):
+            raise UserError(f"{folder.name} is running; stop it first with: {command_for('stop', folder)}")
     if is_there and not fresh:
         check_unchanged(folder)
     else:

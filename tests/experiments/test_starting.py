@@ -113,6 +113,8 @@ def test_status_and_stop_speak_of_the_work_that_outlived_its_conductor(desk: Des
     text = desk("status").stdout
     assert f"process {orphan.pid} still works on" in text and "run_experiment.py stop " in text
     assert desk("results", "list").stdout.startswith("orphaned")
+    fresh = desk("run", "exp.yaml", "--fresh")
+    assert fresh.returncode == 1 and "stop it first" in fresh.stderr  # it would write into another's folder
     stopped: list[str] = []
     stopper = desk.start("stop")
     assert orphan.wait(WAIT_SECONDS) == -signal.SIGINT
