@@ -2,7 +2,7 @@
 """Time and peak memory of aggregate_to_excels.py, beside a plain pandas + openpyxl script.
 
 Makes run records (4 models × 5 levels × tasks × 3 repeats, with an answer text each) in a temporary folder,
-then runs both, one after the other, in processes of their own. The plain script reads the whole file with
+then runs both, one after the other, in processes of their own (on a busy machine compare the CPU seconds). The plain script reads the whole file with
 pandas.read_json and writes the same tidy columns with DataFrame.to_excel: four workbooks, one sheet per
 model, without statistics, formats or charts.
 
@@ -61,15 +61,17 @@ def make_runs(path: Path, count: int, text_length: int) -> None:
             out.write(json.dumps(record) + "\n")
 
 
-def measure(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak MiB of a command (the largest of its processes)."""
+def measure(command: list[str]) -> tuple[float, float, float]:
+    """Wall seconds, processor seconds and peak MiB of a command (the largest of its processes)."""
     code = "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:]).returncode; "
-    code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
+    code += "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
+    code += "print(used.ru_utime + used.ru_stime, used.ru_maxrss); sys.exit(code)"
     start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code, *command], stdout=subprocess.PIPE, text=True, check=True
     )
-    return time.monotonic() - start, int(done.stdout.split()[-1]) / 1024
+    processor, peak = done.stdout.split()[-2:]
+    return time.monotonic() - start, float(processor), int(peak) / 1024
 
 
 def main() -> int:
@@ -88,12 +90,16 @@ def main() -> int:
         make_runs(runs, args.runs, args.text)
         print(f"{args.runs:,} runs, {runs.stat().st_size / 2**20:,.0f} MiB", flush=True)
         ours = [sys.executable, str(ROOT / "aggregate_to_excels.py"), "--runs", str(runs), "--outdir", room]
-        seconds, peak = measure(ours)
-        print(f"aggregate_to_excels.py  {seconds:8.1f} s  peak {peak:7,.0f} MiB", flush=True)
+        wall, processor, peak = measure(ours)
+        print(
+            f"aggregate_to_excels.py  {wall:8.1f} s  CPU {processor:8.1f} s  peak {peak:7,.0f} MiB",
+            flush=True,
+        )
         if not args.skip_plain:
-            plain, plain_peak = measure([sys.executable, "-c", PLAIN, str(runs), room])
-            print(f"plain pandas + openpyxl {plain:8.1f} s  peak {plain_peak:7,.0f} MiB")
-            print(f"ours / plain: time {seconds / plain:.2f}, memory {peak / plain_peak:.2f}")
+            plain = measure([sys.executable, "-c", PLAIN, str(runs), room])
+            print("plain pandas + openpyxl {:8.1f} s  CPU {:8.1f} s  peak {:7,.0f} MiB".format(*plain))
+            ratios = [one / other for one, other in zip((wall, processor, peak), plain, strict=True)]
+            print("ours / plain: time {:.2f}, CPU {:.2f}, memory {:.2f}".format(*ratios))
     return 0
 
 

@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 
 from edgebench.analysis import campaign
-from edgebench.analysis.levels import Settings, analyze
 from edgebench.errors import UserError
 from edgebench.records.analysis import read_analysis
 from edgebench.records.flags import INVALID
@@ -246,6 +245,8 @@ def find_analysis(
     if not runs["kept"].any() and not scores.rows:
         levels = sorted(set(runs["level"]))
         return nothing_to_analyze(levels), [*remarks, "no run counts, so there is no mean"]
+    from edgebench.analysis.levels import Settings, analyze  # scipy takes a second, a given analysis none
+
     settings = Settings(
         runs=wanted.runs,
         scores=wanted.scores if scores.rows else None,

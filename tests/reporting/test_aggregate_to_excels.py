@@ -14,6 +14,7 @@ import openpyxl
 import pandas as pd
 import pytest
 
+import aggregate_to_excels
 from tests.fakes.made_workbooks import (
     BOOKS,
     FIXED,
@@ -173,7 +174,15 @@ def test_parquet_is_written_beside_the_workbooks(tmp_path: Path) -> None:
     ]
 
 
-def test_bad_input_is_one_line_of_error(tmp_path: Path) -> None:
+def test_bad_input_is_one_line_of_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(*arguments: object) -> str:
+        """The one line of error, without a process of its own."""
+        assert aggregate_to_excels.main([str(one) for one in arguments]) == 1
+        told = capsys.readouterr().err.splitlines()
+        errors = [line for line in told if line.startswith("error: ")]
+        assert len(errors) == 1 and "[Errno" not in errors[0]
+        return errors[0]
+
     good, empty, broken = GOLDEN / "runs.jsonl", tmp_path / "empty.jsonl", tmp_path / "broken.jsonl.gz"
     empty.write_text("\n\n")
     broken.write_bytes(gzip.compress(b'{"id": 1}\n' * 1000)[:-20])

@@ -20,23 +20,23 @@ COSTS = ("energy_joule", "latency_ms", "completion_tokens")
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return campaign(tmp_path_factory.mktemp("measured"))
+    return campaign(tmp_path_factory.mktemp("measured"), ("one", "two"), 10)
 
 
-def campaign(tmp_path: Path, **changes: Any) -> Study:
-    """Two models, ten tasks, three levels, two repeats; the judge has met L0 with both others."""
+def campaign(tmp_path: Path, models: tuple[str, ...] = ("one",), tasks: int = 2, **changes: Any) -> Study:
+    """Three levels, two repeats; the judge has met L0 with both others."""
     rows = [
         record(
             id=task, model_id=model, level=level, repeat=repeat, prompt_tokens=10 + 50 * k,
             completion_tokens=100 + 3 * task + 7 * k, latency_ms=1000.0 + 11 * task + 100 * k + repeat,
             energy_joule=5 + 0.3 * task + k + 0.01 * repeat, energy_uncertainty_joule=0.21, **changes,
         )
-        for model in ("one", "two") for task in range(10)
+        for model in models for task in range(tasks)
         for k, level in enumerate(("L0", "L1", "P")) for repeat in (1, 2)
     ]  # fmt: skip
     scores = [
         f"{task},w,{model},L0_vs_{level},{'BBAT'[task % 4].replace('T', 'Tie')},j,1\n"
-        for model in ("one", "two") for task in range(10) for level in ("L1", "P")
+        for model in models for task in range(tasks) for level in ("L1", "P")
     ]  # fmt: skip
     return study_of(tmp_path, rows, "".join(scores))
 

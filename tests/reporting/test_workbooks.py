@@ -6,7 +6,7 @@ import re
 import resource
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def silent(_: str) -> None:
     pass
 
 
-def models(tmp_path: Path, count: int, **changes: Any) -> Study:
+def models(tmp_path: Path, count: int, tasks: Sequence[int] = (81, 82), **changes: Any) -> Study:
     rows = [
         record(
             id=task,
@@ -37,16 +37,23 @@ def models(tmp_path: Path, count: int, **changes: Any) -> Study:
             **changes,
         )
         for model in range(count)
-        for task in (81, 82)
+        for task in tasks
         for k, level in enumerate(LEVELS)
     ]
     return study_of(tmp_path, rows, "".join(f"81,w,m{n:02d},L0_vs_P,A,j,1\n" for n in range(count)))
 
 
-@pytest.mark.parametrize("count", [1, 4, 40])
+@pytest.fixture(scope="module", params=[1, 4, 40])
+def of_many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Study]:
+    """(number of models, their study)"""
+    return request.param, models(tmp_path_factory.mktemp("many"), request.param, tasks=(81,))
+
+
 @pytest.mark.parametrize("value", ["latency_ms", "score"])
-def test_a_workbook_is_whole_for_one_model_and_for_forty(tmp_path: Path, count: int, value: str) -> None:
-    study = models(tmp_path, count)
+def test_a_workbook_is_whole_for_one_model_and_for_forty(
+    tmp_path: Path, of_many: tuple[int, Study], value: str
+) -> None:
+    count, study = of_many
     book = book_of(study, tmp_path / "book.xlsx", value)
     sheets = openpyxl.load_workbook(book)
     assert sheets.sheetnames[0] == "Summary" == sheets.active.title
