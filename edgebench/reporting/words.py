@@ -272,6 +272,8 @@ def advice_sentence(analysis: Row, top: str) -> str:
     unknown = dict.fromkeys(row["reason"] for row in analysis["cheapest"] if row["reason"])
     if unknown and analysis["win_rates"]:
         reasons = listed(map(printable, unknown), most=1)
+        if reasons.startswith("no level can be told from another"):
+            return f"{reasons[0].upper()}{reasons[1:]}, so none is recommended."
         return f"No level can be recommended: {reasons}."
     extra = [
         row["percent"]

@@ -134,6 +134,14 @@ def test_an_analysis_from_before_the_undecided_judges_is_read(analysis: dict[str
     assert words.answer(analysis)[1].startswith("The judge gives L3 ")
 
 
+def test_where_no_level_can_be_told_from_another_the_answer_says_so_once(analysis: dict[str, Any]) -> None:
+    reason = "no level can be told from another: chance alone could explain the win rates"
+    for row in analysis["cheapest"]:
+        row |= {"cheapest_level": None, "best_level": None, "statement": None, "reason": reason}
+    advice = words.answer(analysis)[2]
+    assert advice == f"N{reason[1:]}, so none is recommended."
+
+
 def test_a_graded_win_rate_is_told_beside_the_counted_one(analysis: dict[str, Any]) -> None:
     for row in analysis["win_rates"]:
         row |= {"graded_win_rate": 0.71, "graded_ci95": [0.62, 0.8], "graded_reason": None}
