@@ -5,7 +5,8 @@ of the workload) it tells whether drafting pays; against fixed drafts of the sam
 from the same folder, what the rule or the threshold alone changes. The original's files have no plain
 decoding: there the fixed drafts of the same settings are the only reference, batch by batch.
 
-The unit of every ratio is the prompt: requests of one prompt are summed first, since they repeat each other.
+The unit of a latency ratio is the prompt: requests of one prompt are summed first, since they repeat each
+other. Energy, and the original's files, know batches only: repeats of one measurement.
 Requests that one side lacks are left out with the reason, and the counts are checked to add up.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 
 from edgebench.records.account import Account, account, by_key, check_sum, grouped
 from edgebench.speculation.results import Answer, Result
-from edgebench.stats.ratios import Ratio, product_of_sums, ratio_of_sums
+from edgebench.stats.ratios import Ratio, product_of_sums, ratio_of_repeats, ratio_of_sums
 
 SAME_PROCESS = "plain, same process"
 DRAM_WRITE = "dram__bytes_write.sum"
@@ -246,7 +247,7 @@ def against_fixed_of_the_original(result: Result, results: Sequence[Result]) -> 
     return Comparison(
         f"fixed drafts in {other['file']}{session}",
         other,
-        latency=ratio_of_sums([(result.latency_s[batch], theirs[batch]) for batch in batches.used]),
+        latency=ratio_of_repeats([(result.latency_s[batch], theirs[batch]) for batch in batches.used]),
         unit="batches",
         used=len(batches.used),
         left_out=batches.reasons(),
@@ -267,7 +268,7 @@ def energy_ratio(result: Result, twin: Result | None) -> tuple[Ratio | None, str
     pairs = [(result.joules[batch], inside[batch]) for batch in both]
     if any(joule <= 0 for pair in pairs for joule in pair):
         return None, "no more than idle within its noise: a ratio of such energies means nothing"
-    return ratio_of_sums(pairs), None
+    return ratio_of_repeats(pairs), None
 
 
 # --- The columns of summary.csv ---
@@ -280,6 +281,7 @@ def columns_of(compared: Compared) -> dict[str, Any]:
         "reference": main.reference if main else None,
         **ratio_columns("latency_ratio", main.latency if main else None),
         "latency_ratio_units": f"{main.latency.units} {main.unit}" if main else None,
+        "latency_ratio_no_interval": main.latency.reason if main else None,
         "compared_requests": main.used if main else None,
         "requests_left_out": main.left_out if main else None,
         **ratio_columns("energy_ratio", compared.energy),

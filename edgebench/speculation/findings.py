@@ -5,9 +5,9 @@ Early exit: DRAM write reduction, tokens stopped, latency overhead, bandwidth sa
 determinism at temperature 0, acceptance rate by workload, the best configuration.
 
 A figure belongs to one treatment: a rule and a threshold of one drafter, in one folder. Its average is over
-workloads (requests, tokens, temperature, prompts, draft length), each counted once, with Student's t interval
-over them. Reductions are against fixed drafts of the same length without a threshold, as in the document;
-where a file has plain decoding, the reduction against that stands beside it.
+workloads (requests, tokens, temperature, prompts, draft length), each counted once, with its interval over
+them where there are enough. Reductions are against fixed drafts of the same length without a threshold, as in
+the document; where a file has plain decoding, the reduction against that stands beside it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from edgebench.records.account import Account, account, check_sum, grouped
 from edgebench.speculation.comparing import Compared, Comparison, compare_requests
 from edgebench.speculation.results import Result
 from edgebench.stats.correlation import pearson
-from edgebench.stats.intervals import mean_std, student_half_width
-from edgebench.stats.ratios import FEWEST_UNITS, Ratio
+from edgebench.stats.intervals import mean_interval, mean_std
+from edgebench.stats.ratios import Ratio, geometric_mean
 
 NO_FIXED = "without fixed drafts of its length in its folder"
 NO_PLAIN = "without plain decoding of its workload"
@@ -127,16 +127,15 @@ def average(
     values = [
         math.fsum(measure(one) or 0.0 for one in members) / len(members) for members in by_workload.values()
     ]
-    mean, std = mean_std(values)
-    half = student_half_width(std, len(values)) if std is not None and len(values) >= FEWEST_UNITS else None
+    low, high = mean_interval(values, "workloads").edges or (None, None)
     return Finding(
         name,
         treatment,
         reference,
         unit,
-        mean,
-        None if mean is None or half is None else mean - half,
-        None if mean is None or half is None else mean + half,
+        mean_std(values)[0],
+        low,
+        high,
         workloads=len(values),
         cells=len(known.used),
         note=known.reasons(),
@@ -459,21 +458,10 @@ def recommendations(compared: Sequence[Compared]) -> list[Recommendation]:
         by_workload = grouped(
             [one for one in cells if one.plain is not None and one.plain.latency.value is not None], unit_of
         )
-        logs = [
-            math.fsum(math.log(value_of(latency_of(one.plain))) for one in members) / len(members)
+        ratios = [
+            math.exp(math.fsum(math.log(value_of(latency_of(one.plain))) for one in members) / len(members))
             for members in by_workload.values()
         ]
-        if logs:
-            found.append(Recommendation(treatment, geometric_mean(logs)))
+        if ratios:
+            found.append(Recommendation(treatment, geometric_mean(ratios, "workloads")))
     return sorted(found, key=lambda one: value_of(one.latency))
-
-
-def geometric_mean(logs: Sequence[float]) -> Ratio:
-    """The geometric mean of ratios given by their logarithms, with Student's t interval over them."""
-    mean, std = mean_std(logs)
-    if mean is None:
-        return Ratio()
-    if std is None or len(logs) < FEWEST_UNITS:
-        return Ratio(math.exp(mean), units=len(logs))
-    half = student_half_width(std, len(logs))
-    return Ratio(math.exp(mean), math.exp(mean - half), math.exp(mean + half), len(logs))

@@ -30,6 +30,7 @@ from edgebench.speculation.findings import (
 )
 from edgebench.speculation.results import Result
 from edgebench.speculation.summary import Summary
+from edgebench.stats.intervals import FEWEST
 from edgebench.stats.ratios import Ratio
 
 NO_ENERGY = "no energy above idle known"
@@ -134,7 +135,11 @@ def results_table(compared: Sequence[Compared]) -> list[str]:
 def left_out_lines(compared: Sequence[Compared]) -> list[str]:
     """Which requests a ratio could not use, and why."""
     found = {one.result.name: one.main.left_out for one in compared if one.main and one.main.left_out}
-    return [f"Left out of {name}: {reasons}.\n" for name, reasons in found.items()]
+    lines = [f"Left out of {name}: {reasons}.\n" for name, reasons in found.items()]
+    missing = dict.fromkeys(
+        one.main.latency.reason for one in compared if one.main and one.main.latency.reason
+    )
+    return lines + [f"No interval: {reason}.\n" for reason in missing]
 
 
 def energy_table(compared: Sequence[Compared]) -> list[str]:
@@ -308,7 +313,10 @@ def markdown(summary: Summary) -> str:
     if summary.findings:
         lines += ["## What the sweep was made for", "", *findings_lines(summary.findings)]
         lines += bandwidth_table(summary.compared)
-        lines += ["Averages count every workload once; their intervals are over workloads.", ""]
+        lines += [
+            f"Averages count every workload once; their intervals are over workloads, from {FEWEST} on.",
+            "",
+        ]
     if summary.best:
         lines += ["## Best configuration by workload", "", *best_table(summary.best)]
         lines += [

@@ -74,6 +74,7 @@ OUR_COLUMNS = (
     "latency_ratio_low",
     "latency_ratio_high",
     "latency_ratio_units",
+    "latency_ratio_no_interval",
     "compared_requests",
     "requests_left_out",
     "energy_ratio",

@@ -7,6 +7,13 @@ from typing import Any
 
 from edgebench.stats.intervals import quantile
 
+NOISE = (1.0, 1.012, 0.991, 1.004, 0.985, 1.007, 0.998, 1.015, 0.989)
+
+
+def uneven(value: float, count: int = 9) -> list[float]:
+    """Latencies around a value: without a spread there is no interval."""
+    return [value * NOISE[place % len(NOISE)] for place in range(count)]
+
 
 def entry(batch: int, latencies_ms: Sequence[float], prompts: int, tokens: int = 1) -> dict[str, Any]:
     """One batch of requests over so many prompts, which come again in turn, across batches, too."""
