@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 """What did the longer prompt buy, and what did it cost? The statistics of a campaign, in one JSON file.
 
-Levels are compared within the same task: differences are taken task by task, intervals come from resampling
-tasks (never rows), and p values are adjusted over the family of tests. Reads run records of one or several
-boards and, if given, the judge's scores; what cannot be known is null with a reason.
+Levels are compared within the same task: differences are taken task by task, intervals are over tasks (never
+rows) and hold what they claim or are left out, and p values are adjusted over the family of tests. Reads
+run records of one or several boards and, if given, the judge's scores; what cannot be known is null with a
+reason.
 
 Output: analysis.json (ms, J, tokens, shares 0-1; same input, same bytes) and the answer as text on stdout.
 
 Example:
-    python companions/analyze_levels.py --runs results/runs_llamacpp.jsonl --scores
-    results/scores_mtbench.csv \\
-        --out results/analysis.json
+    python companions/analyze_levels.py --runs results/runs_llamacpp.jsonl \\
+        --scores results/scores_mtbench.csv --out results/analysis.json
 """
 
 import argparse
@@ -55,8 +55,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--margin", type=share, default=0.05, help="win rate one is ready to lose (default: 0.05)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (default: 0)")
-    parser.add_argument("--resamples", type=int, default=10_000, help="bootstrap samples (default: 10000)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="nothing is drawn any more: kept for old command lines"
+    )
+    parser.add_argument("--resamples", type=int, default=10_000, help="kept for old command lines, as --seed")
     parser.add_argument("--include_flagged", action="store_true", help="keep runs with errors or hard flags")
     parser.add_argument(
         "--allow_mixed", action="store_true", help="average over power modes, scopes, model files"
@@ -86,8 +88,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.runs and not args.scores:
         parser.error("give --runs, --scores or both")
-    if args.resamples < 100:
-        parser.error("--resamples must be at least 100: fewer give no 95 % interval")
     try:
         write_analysis(args)
     except UserError as exc:

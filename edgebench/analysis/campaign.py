@@ -1,31 +1,23 @@
-#!/usr/bin/env python3
-"""Gather the runs of a campaign, from one board or many, into one file, and decide which of them count.
+"""Read the runs of a campaign, from one board or many, once, and decide which of them count.
 
 Reads run records (JSON lines, .gz, globs) and the environment record beside each file
-(runs_llamacpp.env.jsonl beside runs_llamacpp.jsonl). Writes one JSON line per run, without the answers' texts
-and with board, power_mode, model_sha256, in_means and left_out (why no mean may hold it, or null) added. The
-first line says where everything came from: provenance (rows of what, name, value), inputs with their hashes,
-remarks, counts, the conditions of each model.
+(runs_llamacpp.env.jsonl beside runs_llamacpp.jsonl). Gives each run without the answer's text and with board,
+power_mode, model_sha256, answer_chars, in_means and left_out (why no mean may hold it, or null) added; then
+says where everything came from: provenance (rows of what, name, value), inputs with their hashes, remarks,
+counts, the conditions of each model.
 
 A run with an error or a hard flag did not measure what was asked: in_means is false. Of two records with one
 run_key on one board the last good one stays. Runs of one model on one board that differ in power scope,
 simulated power, power mode, quantization or model file are refused, unless --allow_mixed. Memory grows with
 the number of run_keys only, about 150 bytes each.
-
-Example:
-  python edgebench/__main__.py edgebench.analysis.campaign --runs 'boards/*/runs_llamacpp.jsonl.gz' \\
-      --out results/gathered.jsonl
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import os
 import re
 import sys
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import glob
@@ -112,12 +104,14 @@ def add_context(record: Mapping[str, Any], env: Mapping[str, Any]) -> dict[str, 
     modes = (one.get(name) for one in (facts, env) for name in ("power_mode_name", "power_mode"))
     flags = all_flags_of(record)
     why = why_left_out(record.get("error"), flags)
+    answer = record.get("output_text")
     return {
         **{name: record[name] for name in FIELDS if name in record},
         "flags": flags,
         "board": str(record.get("board") or facts.get("board") or facts.get("name") or ""),
         "power_mode": next((mode for mode in modes if mode), None),
         "model_sha256": model_sha256(env, str(record.get("model_id"))),
+        "answer_chars": len(answer.strip()) if isinstance(answer, str) else None,
         "in_means": why is None,
         "left_out": why,
     }
@@ -265,25 +259,6 @@ def env_inputs(campaign: Campaign, envs: Mapping[str, tuple[Path, Any]]) -> list
     return [{"path": str(path), "kind": "env", "sha256": fingerprint(path)["sha256"]} for path in files]
 
 
-def gather(wanted: Request, out_path: Path) -> None:
-    """Write the gathered file."""
-    campaign, body = Campaign(), out_path.with_name(f".{out_path.name}.{os.getpid()}.body")
-    part = out_path.with_name(f".{out_path.name}.{os.getpid()}.part")
-    out_path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with body.open("w", encoding="utf-8") as lines:
-            for run in stream_runs(expand(wanted.runs), wanted.env, campaign):
-                lines.write(json.dumps(run) + "\n")
-        mixed = check(wanted, campaign)
-        with part.open("w", encoding="utf-8") as out, body.open(encoding="utf-8") as lines:
-            out.write(json.dumps(head(wanted, campaign, mixed)) + "\n")
-            out.writelines(line for number, line in enumerate(lines) if number not in campaign.dropped)
-        part.replace(out_path)
-    finally:
-        body.unlink(missing_ok=True)
-        part.unlink(missing_ok=True)
-
-
 def check(wanted: Request, campaign: Campaign) -> list[str]:
     """What --allow_mixed lets stand in one mean, once all runs were read.
 
@@ -304,7 +279,7 @@ def check(wanted: Request, campaign: Campaign) -> list[str]:
 
 
 def head(wanted: Request, campaign: Campaign, mixed: Sequence[str]) -> dict[str, Any]:
-    """The first line of the gathered file."""
+    """What the runs together say of themselves, once all were read."""
     rows, remarks = campaign.provenance, [*campaign.remarks]
     models = []
     for (board, model), seen in sorted(campaign.conditions.items()):
@@ -326,31 +301,3 @@ def head(wanted: Request, campaign: Campaign, mixed: Sequence[str]) -> dict[str,
     counts = {"torn_lines": campaign.torn, "superseded": len(campaign.dropped)}
     counts["without_level_or_model"] = campaign.nameless
     return told | {"counts": counts, "records": campaign.lines - len(campaign.dropped)}
-
-
-def build_parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    option = parser.add_argument
-    option("--runs", nargs="+", required=True, metavar="FILE", help="run records (JSON lines, .gz; globs)")
-    option("--out", type=Path, required=True, metavar="FILE", help="the gathered file")
-    option("--env", nargs="*", type=Path, default=[], metavar="FILE", help="environment records elsewhere")
-    option("--allow_mixed", action="store_true", help="go on with mixed power scope, mode or model file")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 1 with one line of error."""
-    args = build_parser().parse_args(argv)
-    try:
-        gather(Request(args.runs, args.env, allow_mixed=args.allow_mixed), args.out)
-    except (GatherError, OSError, EOFError, zlib.error) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,26 +1,15 @@
-#!/usr/bin/env python3
 """Can the judge be trusted? Position bias, length effect and noise, from the scores and the judge's journal.
 
 Reads scores_mtbench.csv (one reconciled verdict per task, model and pair of levels), beside it the journal
-(one line per reply: both slot orders, repeats) and, for the answers' lengths where the journal has none, the
-run records. What needs a file that is not there is null with a reason.
-
-Output: one JSON file: position_bias, length_effect, judge_noise, judge_counts (shares 0-1, lengths in
-characters), and the cleaned verdicts (score of the left level: 1 won, 0.5 tie, 0 lost) that
-analysis/judgments.py reads.
-
-Example:
-    python edgebench/__main__.py edgebench.analysis.judge_trust --scores results/scores_mtbench.csv \\
-        --runs results/runs_llamacpp.jsonl \\
-        --out results/judge_check.json
+(one line per reply: both slot orders, repeats); lengths of the answers come from the runs where the journal
+has none. Gives position_bias, length_effect, judge_noise, judge_counts (shares 0-1, lengths in characters),
+and the cleaned verdicts (score of the left level: 1 won, 0.5 tie, 0 lost) for judgments.py. What needs a file
+that is not there is null with a reason.
 """
 
-import argparse
 import itertools
-import json
 import math
 import statistics
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,9 +19,8 @@ from typing import Any
 from edgebench.errors import UserError
 from edgebench.judging.graded import GradedPair, graded_pairs
 from edgebench.records import judgment
-from edgebench.records.jsonl import read_jsonl, sha256_of, write_whole
+from edgebench.records.jsonl import sha256_of
 from edgebench.records.judgment import SCORE_OF_SIDE, JournalLine
-from edgebench.records.run import task_of
 from edgebench.stats.intervals import wilson
 from edgebench.stats.significance import FOUND_P
 from edgebench.stats.slots import lean_of
@@ -215,7 +203,8 @@ def read_scores(path: Path) -> tuple[list[Verdict], dict[str, int]]:
     """
     scores = judgment.read_scores(path)
     counts = {"rows": scores.read, "duplicates": scores.duplicates}
-    counts["malformed"] = scores.malformed + scores.unknown_winners.total()
+    counts["unknown_winners"] = scores.unknown_winners.total()
+    counts["malformed"] = scores.malformed + counts["unknown_winners"]
     verdicts = [
         Verdict(row.model_id, row.judge_model, row.task_id, str(row.turn), row.left, row.right, row.score)
         for row in scores.rows
@@ -285,19 +274,6 @@ def reply_of(line: JournalLine) -> Reply:
         chars=chars,
         answers=answers,
     )
-
-
-def answer_lengths(paths: Sequence[Path]) -> Lengths:
-    """Characters of each answer by (model, task, turn, level): the first repeat's, as the judge takes it."""
-    lengths: dict[tuple[str, ...], int] = {}
-    for path in paths:
-        for _, record in read_jsonl(path):
-            text = record.get("output_text") if record else None
-            if record is None or not isinstance(text, str) or record.get("error"):
-                continue
-            place = (record.get("model_id"), task_of(record), record.get("turn") or 1, record.get("level"))
-            lengths.setdefault(tuple(map(str, place)), len(text.strip()))
-    return lengths
 
 
 def complete_verdict(
@@ -374,35 +350,20 @@ def slot_table(replies: Sequence[Reply]) -> list[dict[str, Any]]:
     ]
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--scores", type=Path, required=True, help="scores_mtbench.csv, plain or .gz")
-    parser.add_argument(
-        "--journal",
-        type=Path,
-        help="the judge's journal (default: <scores stem>.journal.jsonl beside the scores)",
-    )
-    parser.add_argument(
-        "--runs", type=Path, nargs="*", default=[], help="run records, for answer lengths the journal lacks"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    return parser
+def check_files(scores: Path, journal: Path | None = None, lengths: Lengths | None = None) -> dict[str, Any]:
+    """Read, check; a journal that was not asked for and is not there is no error. Raises JudgeCheckError.
 
-
-def check_files(scores: Path, journal: Path | None = None, runs: Sequence[Path] = ()) -> dict[str, Any]:
-    """Read, check; a journal that was not asked for and is not there is no error. Raises JudgeCheckError."""
+    lengths: of the answers, from the runs, where the journal has none.
+    """
     stem = scores.name.removesuffix(".gz").removesuffix(".csv")
     beside = journal or scores.with_name(f"{stem}.journal.jsonl")
     try:
         verdicts, counts = read_scores(scores)
         asked = journal or beside.exists()
         found = read_journal(beside, verdicts) if asked else Journal([], [], [], {})
-        lengths = answer_lengths(runs)
     except OSError as exc:
         raise JudgeCheckError(f"cannot read {exc.filename}: {exc.strerror}") from exc
-    tables = check(verdicts, found.current, found.every, lengths)
+    tables = check(verdicts, found.current, found.every, lengths or {})
     tables["graded"] = found.graded
     files = {"scores": scores} | ({"journal": beside} if asked else {})
     tables["inputs"] = [
@@ -410,25 +371,3 @@ def check_files(scores: Path, journal: Path | None = None, runs: Sequence[Path] 
     ]
     tables["judge_counts"] |= counts | found.counts | {"has_journal": bool(found.counts)}
     return {"schema_version": 1} | tables
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        checked = check_files(args.scores, args.journal, args.runs)
-        del checked["graded"]
-        text = json.dumps(checked, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        write_whole(args.out, text)
-    except OSError as exc:
-        print(f"error: cannot write {args.out}: {exc.strerror}; choose another --out", file=sys.stderr)
-        return 1
-    except UserError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from edgebench.judging.graded import GradedPair
 from edgebench.stats.bradley_terry import bradley_terry, connection, fit_choice, order_effect
@@ -167,7 +167,7 @@ def length_controlled(scores: Sequence[float], extra_length: Sequence[float]) ->
         return None
     theta, gamma = fit.coefficients
     half = 1.959964 * np.sqrt(fit.covariance[0, 0])
-    rate, low, high = (float(1 / (1 + np.exp(-logit))) for logit in (theta, theta - half, theta + half))
+    rate, low, high = map(float, special.expit([theta, theta - half, theta + half]))
     # Were all answers of one level longer, equal length was never seen: the fit reaches beyond the data.
     beyond = bool(difference.min() > 0 or difference.max() < 0)
     return {"rate": rate, "ci95": [low, high], "gamma": float(gamma), "extrapolated": beyond}

@@ -13,20 +13,19 @@ import itertools
 import json
 import math
 import re
-import tempfile
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
 from edgebench.analysis import judge_trust, judgments, split, value
 from edgebench.analysis.campaign import Request
-from edgebench.analysis.selection import select
+from edgebench.analysis.selection import Measured, Selection, select
 from edgebench.errors import UserError
 from edgebench.records.run import campaign_seconds
 from edgebench.stats.drift import Drift, cells_of_rates, drift_of
@@ -53,7 +52,6 @@ UNITS = {
 RATES = ("decode_tok_per_s", "tpot_ms")
 DRIFT_METRICS = ("latency_ms", "energy_joule", *RATES)
 NOISY_CV = 0.10  # pyperf's limit for an unstable benchmark: std at 10 % of the mean
-CELL = ["id", "turn", "level"]
 
 
 class LevelsError(UserError):
@@ -82,8 +80,29 @@ class Group:
     """The runs of one model on one board."""
 
     identity: Mapping[str, Any]  # board, power_scope, model_id
-    runs: pd.DataFrame  # CELL, repeat, t_s and the metrics
-    cells: pd.DataFrame  # mean over the repeats, one row per CELL
+    runs: Sequence[Measured]
+
+    def cells(self, metric: str) -> dict[tuple[str, str, str], list[float]]:
+        """What repeats of one prompt measured, by (task, turn, level), sorted; only runs that have it."""
+        found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+        for run in self.runs:
+            value = run.value(metric)
+            if value is not None:
+                found[run.cell].append(value)
+        return {cell: found[cell] for cell in sorted(found)}
+
+
+def mean(values: Sequence[float]) -> float:
+    """Of at least one value."""
+    return sum(values) / len(values)
+
+
+def by_task(cells: Mapping[tuple[str, str], float]) -> dict[str, float]:
+    """Means over the turns of each task, from values by (task, turn)."""
+    turns: dict[str, list[float]] = defaultdict(list)
+    for (task, _), number in cells.items():
+        turns[task].append(number)
+    return {task: mean(values) for task, values in turns.items()}
 
 
 # --- pure statistics ---
@@ -162,48 +181,56 @@ def page_trend(table: Floats) -> dict[str, Any]:
 # --- tables, one row per board, model, level and metric ---
 
 
-def grouped(table: pd.DataFrame, models: Sequence[Mapping[str, Any]]) -> list[Group]:
+def grouped(selection: Selection) -> list[Group]:
     """The runs by board and model."""
-    groups = []
-    for number, model in enumerate(models):
-        runs = table[table["group"] == number]
-        cells = runs.groupby(CELL, sort=True)[[*UNITS]].mean().reset_index()
-        identity = {name: model[name] for name in ("board", "power_scope", "model_id")}
-        groups.append(Group(identity, runs, cells))
-    return groups
+    names = ("board", "power_scope", "model_id")
+    return [
+        Group({name: model[name] for name in names}, runs)
+        for model, runs in zip(selection.facts["models"], selection.runs, strict=True)
+    ]
 
 
-def ordered_levels(table: pd.DataFrame, judged: Iterable[str], placebo: str | None) -> list[str]:
+def ordered_levels(groups: Sequence[Group], judged: Iterable[str], placebo: str | None) -> list[str]:
     """Levels by their mean prompt length within tasks; levels known from the scores alone follow by name."""
-    by_task = table.groupby(["level", "id"])["prompt_tokens"].mean()
-    length = by_task.groupby("level").mean().to_dict()
+    tokens: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for group in groups:
+        for run in group.runs:
+            of_task = tokens[run.level][run.id]
+            if run.prompt_tokens is not None:
+                of_task.append(run.prompt_tokens)
 
     def place(level: str) -> tuple[Any, ...]:
-        tokens = length.get(level, math.nan)
-        known = tokens == tokens
+        of_tasks = [mean(values) for values in tokens.get(level, {}).values() if values]
         natural = [
             (part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", level)
         ]
-        return (not known, tokens if known else 0.0, level == placebo, natural)
+        return (not of_tasks, mean(of_tasks) if of_tasks else 0.0, level == placebo, natural)
 
-    return sorted({*length, *judged}, key=place)
+    return sorted({*tokens, *judged}, key=place)
 
 
 def level_mean_rows(groups: Sequence[Group], levels: Sequence[str]) -> list[dict[str, Any]]:
     """Every metric of every level; a metric nobody measured is a row of nulls with a reason."""
     rows = []
-    for group, (metric, unit), level in itertools.product(groups, UNITS.items(), levels):
-        runs = group.runs.loc[group.runs["level"] == level, ["id", "turn", metric]].dropna()
-        row: dict[str, Any] = {**group.identity, "level": level, "metric": metric, "unit": unit}
-        cells = runs.groupby(["id", "turn"])[metric]
-        tasks = cells.mean().groupby("id").mean().tolist()
-        within, freedom = cells.var(), cells.count() - 1
-        pooled = math.sqrt((within.fillna(0) * freedom).sum() / freedom.sum()) if freedom.sum() else None
-        found = level_mean(tasks, runs[metric].tolist(), pooled)
-        if not tasks:
-            found["reason"] = found["p95_reason"] = f"no {metric} was measured at this level"
-        rows.append(row | found)
+    for group, (metric, unit) in itertools.product(groups, UNITS.items()):
+        cells = group.cells(metric)
+        for level in levels:
+            own = {(task, turn): values for (task, turn, at), values in cells.items() if at == level}
+            tasks = list(by_task({place: mean(values) for place, values in own.items()}).values())
+            runs = [value for values in own.values() for value in values]
+            found = level_mean(tasks, runs, pooled_std(list(own.values())))
+            if not tasks:
+                found["reason"] = found["p95_reason"] = f"no {metric} was measured at this level"
+            rows.append({**group.identity, "level": level, "metric": metric, "unit": unit, **found})
     return rows
+
+
+def pooled_std(cells: Sequence[Sequence[float]]) -> float | None:
+    """Standard deviation between the repeats of a cell, over all cells that have repeats."""
+    freedom = sum(len(values) - 1 for values in cells)
+    if not freedom:
+        return None
+    return math.sqrt(sum((value - mean(values)) ** 2 for values in cells for value in values) / freedom)
 
 
 def paired_rows(groups: Sequence[Group], settings: Settings, levels: Sequence[str]) -> list[dict[str, Any]]:
@@ -213,16 +240,22 @@ def paired_rows(groups: Sequence[Group], settings: Settings, levels: Sequence[st
         others = [level for level in levels if level != against]
         for metric, unit in UNITS.items():
             family = []
-            wides = [
-                group.cells.pivot(index=["id", "turn"], columns="level", values=metric) for group in groups
-            ]
-            for (group, wide), level in itertools.product(zip(groups, wides, strict=True), others):
-                both = wide.reindex(columns=[level, against]).dropna().groupby("id").mean()
-                row = {**group.identity, "level": level, "against": against, "metric": metric, "unit": unit}
-                row |= paired_difference(both[level].tolist(), both[against].tolist())
-                if not len(both):
-                    row["reason"] = row["percent_reason"] = f"no task has {metric} at both levels"
-                family.append(row)
+            for group in groups:
+                at_level: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
+                for (task, turn, level), values in group.cells(metric).items():
+                    at_level[level][task, turn] = mean(values)
+                base_cells = at_level[against]
+                for level in others:
+                    own = {place: value for place, value in at_level[level].items() if place in base_cells}
+                    base = by_task({place: base_cells[place] for place in own})
+                    row = {**group.identity, "level": level, "against": against, "metric": metric}
+                    row |= {
+                        "unit": unit,
+                        **paired_difference(list(by_task(own).values()), list(base.values())),
+                    }
+                    if not own:
+                        row["reason"] = row["percent_reason"] = f"no task has {metric} at both levels"
+                    family.append(row)
             rows += add_holm(family, "wilcoxon_p", f"{metric} against {against}, all models and levels")
     return rows
 
@@ -241,10 +274,15 @@ def trend_rows(groups: Sequence[Group], levels: Sequence[str]) -> list[dict[str,
     """Page's trend test of each metric over the ordered levels, in the tasks that have all of them."""
     rows = []
     for group, metric in itertools.product(groups, UNITS):
-        wide = group.cells.pivot_table(index="id", columns="level", values=metric)
-        table = wide.reindex(columns=list(levels)).dropna()
+        at_level: dict[str, dict[tuple[str, str], float]] = {level: {} for level in levels}
+        for (task, turn, level), values in group.cells(metric).items():
+            if level in at_level:
+                at_level[level][task, turn] = mean(values)
+        of_tasks = [by_task(cells) for cells in at_level.values()]
+        tasks = sorted(set.intersection(*map(set, of_tasks))) if of_tasks else []
+        table = np.array([[of_task[task] for of_task in of_tasks] for task in tasks], dtype=float)
         identity = {**group.identity, "judge_model": None, "metric": metric, "levels": list(levels)}
-        rows.append(identity | page_trend(table.to_numpy()))
+        rows.append(identity | page_trend(table.reshape(len(tasks), len(levels))))
     return rows
 
 
@@ -266,23 +304,23 @@ def quality_trend(by_task: Sequence[Mapping[str, Any]], levels: Sequence[str]) -
     return rows
 
 
-def known(column: pd.Series[float]) -> list[float | None]:
-    """The numbers of a column, None where there is none."""
-    return [None if math.isnan(number) else float(number) for number in column]
-
-
 def drift_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Drift over the campaign of latency, energy, decode rate and time per token."""
     rows = []
-    for group, metric in itertools.product(groups, DRIFT_METRICS):
-        stamps_s, latencies_ms = (known(group.runs[name]) for name in ("t_s", "latency_ms"))
-        timed = group.runs.assign(t_s=np.array(campaign_seconds(stamps_s, latencies_ms), dtype=float))
-        runs = timed.dropna(subset=[metric, "t_s"])
-        cells: list[Hashable] = list(zip(*(runs[name] for name in CELL), strict=True))
-        if metric in RATES:
-            cells = cells_of_rates(cells, runs["level"].tolist())
-        found = drift_of(runs["t_s"].tolist(), runs[metric].tolist(), cells)
-        rows.append({**group.identity, "metric": metric, **drift_row(found)})
+    for group in groups:
+        stamps_s, latencies_ms = [run.t_s for run in group.runs], [run.latency_ms for run in group.runs]
+        times_s = campaign_seconds(stamps_s, latencies_ms)
+        for metric in DRIFT_METRICS:
+            known = [
+                (time_s, value, run)
+                for time_s, run in zip(times_s, group.runs, strict=True)
+                if time_s is not None and (value := run.value(metric)) is not None
+            ]
+            cells: list[Hashable] = [run.cell for _, _, run in known]
+            if metric in RATES:
+                cells = cells_of_rates(cells, [run.level for _, _, run in known])
+            found = drift_of([time_s for time_s, _, _ in known], [value for _, value, _ in known], cells)
+            rows.append({**group.identity, "metric": metric, **drift_row(found)})
     return rows
 
 
@@ -305,15 +343,19 @@ def variation_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """How far repeats of one cell differ: cells whose std is 10 % of the mean or more are noisy."""
     rows = []
     for group, metric in itertools.product(groups, UNITS):
-        cells = group.runs.groupby(CELL)[metric].agg(["mean", "std", "count"])
-        cells = cells[(cells["count"] > 1) & (cells["mean"] != 0)]
-        cv = (cells["std"] / cells["mean"].abs()).sort_index()
+        cv: dict[tuple[str, str, str], float] = {}
+        for cell, values in group.cells(metric).items():
+            middle, std = mean_std(values)
+            if std is not None and middle:
+                cv[cell] = std / abs(middle)
         row: dict[str, Any] = {**group.identity, "metric": metric, "cells": len(cv)}
-        row |= {"cells_noisy": int((cv >= NOISY_CV).sum()), "cv_median": None, "cv_max": None, "worst": None}
-        if len(cv):
-            task, _, level = cv.idxmax()
-            row |= {"cv_median": cv.median(), "cv_max": cv.max(), "worst": {"id": task, "level": level}}
-        rows.append(row | {"reason": None if len(cv) else "no task and level was repeated"})
+        row |= {"cells_noisy": sum(one >= NOISY_CV for one in cv.values())}
+        row |= {"cv_median": None, "cv_max": None, "worst": None, "reason": "no task and level was repeated"}
+        if cv:
+            task, _, level = max(cv, key=lambda cell: cv[cell])
+            row |= {"cv_median": quantile(list(cv.values()), 0.5), "cv_max": max(cv.values())}
+            row |= {"worst": {"id": task, "level": level}, "reason": None}
+        rows.append(row)
     return rows
 
 
@@ -338,30 +380,20 @@ def as_json(analysis: Mapping[str, Any]) -> bytes:
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def read_runs(settings: Settings, room: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The clean table and the selection; empty ones without runs."""
-    table = room / "runs.csv"
-    if not settings.runs:
-        empty: dict[str, Any] = {"counts": {"records": 0, "used": 0}}
-        empty |= {name: [] for name in ("inputs", "mixed", "flags", "left_out", "models")}
-        return pd.DataFrame(columns=["group", *CELL, "repeat", "t_s", *UNITS, "decode_tok_per_s"]), empty
-    request = Request(settings.runs, settings.env, allow_mixed=settings.allow_mixed)
-    selection = select(request, table, settings.include_flagged)
-    # Only the empty cell is missing: "NA" and "null" are names like any other.
-    texts = dict.fromkeys((*CELL, "repeat"), str)
-    runs = pd.read_csv(table, dtype=texts, keep_default_na=False, na_values=[""])
-    decoded_ms = (runs["latency_ms"] - runs["ttft_ms"]) / (runs["completion_tokens"] - 1)
-    # Files that are older than the field, and those of other programs, have what it is made of.
-    runs["tpot_ms"] = runs["tpot_ms"].fillna(decoded_ms.where(runs["completion_tokens"] > 1))
-    return runs, selection
+def read_runs(settings: Settings) -> Selection:
+    """The runs that count; an empty selection without runs."""
+    if settings.runs:
+        request = Request(settings.runs, settings.env, allow_mixed=settings.allow_mixed)
+        return select(request, settings.include_flagged)
+    empty: dict[str, Any] = {"counts": {"records": 0, "used": 0}}
+    return Selection(facts=empty | {name: [] for name in ("inputs", "mixed", "flags", "left_out", "models")})
 
 
-def read_judge(settings: Settings, selection: Mapping[str, Any]) -> dict[str, Any]:
+def read_judge(settings: Settings, selection: Selection) -> dict[str, Any]:
     """What the check of the judge found, {} without scores."""
     if settings.scores is None:
         return {}
-    runs = [Path(row["path"]) for row in selection["inputs"] if row["kind"] == "runs"]
-    return judge_trust.check_files(settings.scores, settings.journal, runs)
+    return judge_trust.check_files(settings.scores, settings.journal, selection.answer_chars)
 
 
 # --- the analysis ---
@@ -416,39 +448,47 @@ def judgment_tables(settings: Settings, judge: Mapping[str, Any]) -> dict[str, A
     return tables | {"undecided_judges": undecided}
 
 
-def analyze(settings: Settings) -> dict[str, Any]:
+def analyze(settings: Settings, selection: Selection | None = None) -> dict[str, Any]:
     """The whole analysis.json, but for the answer in words. Raises UserError.
 
-    Baseline and placebo that were left open are filled in in `settings`.
+    Baseline and placebo that were left open are filled in in `settings`. Whoever has read the runs already
+    gives the selection of them; else they are read here, once.
     """
-    with tempfile.TemporaryDirectory() as room:
-        try:
-            table, selection = read_runs(settings, Path(room))
-        except OSError as exc:
-            raise LevelsError(f"{exc.filename or 'the runs'}: {exc.strerror or exc}") from exc
+    if selection is None:
+        selection = read_runs(settings)
+    facts = selection.facts
+    groups = grouped(selection)
     judge = read_judge(settings, selection)
     judged = {level for verdict in judge.get("verdicts", []) for level in (verdict["left"], verdict["right"])}
-    levels = ordered_levels(table, judged, settings.placebo)
+    levels = ordered_levels(groups, judged, settings.placebo)
     if not levels:
-        told = ", ".join(f"{count} {name}" for name, count in sorted(selection["counts"].items()) if count)
+        told = ", ".join(f"{count} {name}" for name, count in sorted(facts["counts"].items()) if count)
         raise LevelsError(f"no run and no verdict left to analyze ({told or 'no records'})")
     resolve_references(settings, levels)
-    measured = [level for level in levels if (table["level"] == level).any()]
-    groups = grouped(table, selection["models"])
+    ran = {run.level for group in groups for run in group.runs}
+    measured = [level for level in levels if level in ran]
     names = ("baseline", "placebo", "margin", "seed", "resamples", "include_flagged", "allow_mixed")
-    draft: dict[str, Any] = {"schema_version": 1}
-    draft |= {"settings": {name: getattr(settings, name) for name in names}}
-    draft |= {"levels": levels, **selection, **judgment_tables(settings, judge)}
-    draft |= {"interval_methods": dict(METHODS)}
-    draft["inputs"] = selection["inputs"] + judge.get("inputs", [])
-    draft |= {"level_means": level_mean_rows(groups, measured)}
-    draft |= {"paired": paired_rows(groups, settings, measured)}
-    draft |= {"trend": trend_rows(groups, [level for level in measured if level != settings.placebo])}
-    draft |= {"drift": drift_rows(groups), "variation": variation_rows(groups)}
-    draft |= {"cost_split": [], "cost_parts": [], "value": [], "cheapest": []}
+    draft: dict[str, Any] = {
+        "schema_version": 1,
+        "settings": {name: getattr(settings, name) for name in names},
+        "interval_methods": dict(METHODS),
+        "levels": levels,
+        **facts,
+        **judgment_tables(settings, judge),
+        "level_means": level_mean_rows(groups, measured),
+        "paired": paired_rows(groups, settings, measured),
+        "trend": trend_rows(groups, [level for level in measured if level != settings.placebo]),
+        "drift": drift_rows(groups),
+        "variation": variation_rows(groups),
+        "cost_split": [],
+        "cost_parts": [],
+        "value": [],
+        "cheapest": [],
+    }
+    draft["inputs"] = facts["inputs"] + judge.get("inputs", [])
     draft = plain(draft)
     if settings.runs:
-        draft |= plain(split.split(table, draft))
+        draft |= plain(split.split(selection.runs, draft))
     if settings.runs and settings.scores:
         weighed = value.weigh(judge["verdicts"], draft)
         ordered = [level for level in levels if level != settings.placebo]

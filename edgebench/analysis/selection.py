@@ -1,68 +1,83 @@
-#!/usr/bin/env python3
-"""Which runs count: reads run records of one or several boards and writes one clean table of those that do.
+"""Which runs count, as numbers for statistics: of one reading of the runs' files, in memory.
 
-campaign.py beside this room reads the files and decides: runs with an error or a hard flag are out,
-of two records with one run_key the last good one counts, and different experiments are not mixed. This room
-makes of that a table of numbers for statistics, and lists and counts what is left out. Memory stays the same
-for any number of runs, but for the list of those left out.
-
-Output: a table (CSV, one row per run that counts: ms, J, tokens; empty is missing) and a selection (JSON:
-inputs with hashes, models, counts, flags, runs left out). levels.py calls it first.
-
-Example:
-    python edgebench/__main__.py edgebench.analysis.selection --runs results/runs_llamacpp.jsonl \\
-        --table results/runs_table.csv \\
-        --out results/selection.json
+campaign.py decides: runs with an error or a hard flag are out, of two records with one run_key the last good
+one counts, and different experiments are not mixed. This room keeps what statistics need of each run that
+counts (ms, J, tokens; None is missing), and lists and counts what is left out.
 """
 
-import argparse
-import csv
-import json
+from __future__ import annotations
+
 import sys
-import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from edgebench.analysis import campaign
 from edgebench.analysis.campaign import Request
 from edgebench.errors import UserError
-from edgebench.records.jsonl import read_jsonl
 from edgebench.records.run import as_number, task_of
 
-NUMBERS = (
-    "prompt_tokens",
-    "completion_tokens",
-    "latency_ms",
-    "energy_joule",
-    "ttft_ms",
-    "energy_prefill_joule",
-    "energy_decode_joule",
-    "decode_tok_per_s",
-    "tpot_ms",
-)
 MAY_BE_NEGATIVE = {"energy_joule", "energy_prefill_joule", "energy_decode_joule"}  # net of idle, not clamped
-# t_s is the monotonic stamp: it begins anew at a reboot, see records/run.py: campaign_seconds.
-TABLE = ("group", "id", "turn", "level", "repeat", "t_s", *NUMBERS)
 FACTS = ("power_scope", "power_source", "power_mode", "quantization")
 Group = tuple[str, str]  # board ("" is unknown), model_id
+Lengths = dict[tuple[str, ...], int]  # characters of an answer by (model, task, turn, level)
 
 
 class SelectError(UserError):
     """Something the user can put right: a missing file, runs that must not be averaged together."""
 
 
-@dataclass
-class Seen:
-    """What is counted while the runs stream by."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What statistics need of one run."""
 
-    cells: dict[Group, Counter[tuple[str, str, str]]] = field(default_factory=dict)  # used runs by task...
-    flags: Counter[tuple[Group, str]] = field(default_factory=Counter)
-    left_out: list[dict[str, Any]] = field(default_factory=list)
-    used: int = 0
+    id: str  # the task
+    turn: str
+    level: str
+    repeat: str | None
+    t_s: float | None  # the monotonic stamp t0_s; it begins anew at a reboot (records/run: campaign_seconds)
+    prompt_tokens: float | None = None
+    completion_tokens: float | None = None
+    latency_ms: float | None = None
+    energy_joule: float | None = None
+    ttft_ms: float | None = None
+    energy_prefill_joule: float | None = None
+    energy_decode_joule: float | None = None
+    decode_tok_per_s: float | None = None
+    tpot_ms: float | None = None  # as recorded, else from latency, TTFT and tokens
+
+    @property
+    def cell(self) -> tuple[str, str, str]:
+        """Runs of one cell are repeats of one prompt."""
+        return self.id, self.turn, self.level
+
+    @property
+    def decode_ms(self) -> float | None:
+        """From the first token to the last."""
+        if self.latency_ms is None or self.ttft_ms is None:
+            return None
+        return self.latency_ms - self.ttft_ms
+
+    def value(self, metric: str) -> float | None:
+        """One of the numbers by its name."""
+        number: float | None = getattr(self, metric)
+        return number
+
+
+NUMBERS = tuple(
+    name for name in Measured.__dataclass_fields__ if name not in ("id", "turn", "level", "repeat", "t_s")
+)
+
+
+@dataclass
+class Selection:
+    """The runs that count by model, in the order of `models`, and what was read and left out."""
+
+    runs: list[list[Measured]] = field(default_factory=list)  # of each model
+    answer_chars: Lengths = field(default_factory=dict)  # of the first repeat, as the judge takes it
+    facts: dict[str, Any] = field(default_factory=dict)  # inputs, counts, mixed, flags, left_out, models
 
 
 # --- one run ---
@@ -74,127 +89,131 @@ def finite(value: Any, negative: bool) -> float | None:
     return number if number is not None and (negative or number >= 0) else None
 
 
-def table_row(run: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The row of TABLE, without the group."""
-    numbers = (finite(run.get(name), name in MAY_BE_NEGATIVE) for name in NUMBERS)
-    # Python 3.10's csv cannot write a NUL.
-    names = (str(name).replace("\0", "\\0") for name in (task_of(run), run.get("turn") or 1, run["level"]))
-    return (*names, run.get("repeat"), finite(run.get("t0_s"), negative=False), *numbers)
+def name_of(value: Any) -> str:
+    """A name that every output can hold: a lone surrogate and a NUL stand as their escapes."""
+    text = str(value).replace("\0", "\\0")
+    return sys.intern(text.encode("utf-8", "backslashreplace").decode())
 
 
-# --- files ---
+def measured(run: Mapping[str, Any]) -> Measured:
+    """A run as campaign.stream_runs gives it."""
+    numbers = {name: finite(run.get(name), name in MAY_BE_NEGATIVE) for name in NUMBERS}
+    if numbers["tpot_ms"] is None:
+        numbers["tpot_ms"] = time_per_token_ms(numbers)
+    repeat = run.get("repeat")
+    return Measured(
+        id=name_of(task_of(run)),
+        turn=name_of(run.get("turn") or 1),
+        level=name_of(run["level"]),
+        repeat=None if repeat is None else name_of(repeat),
+        t_s=finite(run.get("t0_s"), negative=False),
+        **numbers,
+    )
 
 
-def gather(request: Request, out: Path) -> None:
-    """Read the files and decide which runs count."""
-    try:
-        campaign.gather(request, out)
-    except (OSError, EOFError, zlib.error) as exc:
-        raise SelectError(str(exc)) from exc
+def time_per_token_ms(numbers: Mapping[str, float | None]) -> float | None:
+    """(latency - TTFT) / (tokens - 1), of files that are older than the field or of other programs."""
+    latency_ms, ttft_ms, tokens = (numbers[name] for name in ("latency_ms", "ttft_ms", "completion_tokens"))
+    if latency_ms is None or ttft_ms is None or tokens is None or tokens <= 1:
+        return None
+    return (latency_ms - ttft_ms) / (tokens - 1)
 
 
-def write_table(
-    path: Path, runs: Iterator[Mapping[str, Any]], place: Mapping[Group, int], every: bool
-) -> Seen:
-    """The clean table of the runs that count (or of every run), full precision, empty is missing; and what
-    was seen on the way.
-    """
-    seen = Seen(cells={group: Counter() for group in place})
-    # A lone surrogate in a name is no UTF-8: it is written as its escape.
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as out:
-        table = csv.writer(out)
-        table.writerow(TABLE)
-        for run in runs:
-            group, row = (run["board"], str(run["model_id"])), table_row(run)
-            seen.flags.update((group, flag) for flag in run["flags"])
-            if run["left_out"]:
-                named = {"board": group[0] or None, "model_id": group[1], "level": row[2], "id": row[0]}
-                repeat = None if row[3] is None else str(row[3])
-                seen.left_out.append(named | {"repeat": repeat, "why": run["left_out"]})
-            if every or not run["left_out"]:
-                seen.cells[group][row[0], row[1], row[2]] += 1
-                seen.used += 1
-                table.writerow((place[group], *row))
-    return seen
+# --- all runs ---
 
 
-# --- the selection ---
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One record that was read, whether it counts or not."""
+
+    group: Group
+    run: Measured
+    flags: tuple[str, ...]
+    left_out: str | None
 
 
-def model_row(facts: Mapping[str, Any], cells: Counter[tuple[str, str, str]]) -> dict[str, Any]:
-    """One board and model; the row's place is the `group` of the table."""
-    row: dict[str, Any] = {"board": facts["board"] or None, "model_id": facts["model_id"]}
-    row |= {name: "+".join(facts[name]) or None for name in (*FACTS, "model_sha256")}
-    row |= {"runs": cells.total(), "tasks": len({task for task, _, _ in cells})}
-    return row | {"simulated_power": "yes" in facts["simulated_power"], "repeats_max": max(cells.values())}
+class Selector:
+    """Takes the runs as they are read; whoever reads them for another end hands them on here."""
+
+    def __init__(self, include_flagged: bool = False) -> None:
+        self.include_flagged = include_flagged
+        self.lines: list[Line] = []
+        self.answer_chars: Lengths = {}
+
+    def add(self, run: Mapping[str, Any]) -> None:
+        """One run of campaign.stream_runs, in their order."""
+        row = measured(run)
+        model = str(run["model_id"])
+        self.lines.append(Line((run["board"], model), row, tuple(run["flags"]), run["left_out"]))
+        if run.get("answer_chars") is not None and not run.get("error"):
+            place = (model, row.id, row.turn, row.level)
+            self.answer_chars.setdefault(place, run["answer_chars"])
+
+    def selection(self, head: Mapping[str, Any], dropped: set[int]) -> Selection:
+        """What counts, once all is read; head and dropped are campaign.head's and Campaign's."""
+        models = [facts for facts in head["models"] if self.include_flagged or facts["in_means"]]
+        runs: dict[Group, list[Measured]] = {(facts["board"], facts["model_id"]): [] for facts in models}
+        flags: Counter[tuple[Group, str]] = Counter()
+        left_out = []
+        for number, line in enumerate(self.lines):
+            if number in dropped:
+                continue
+            flags.update((line.group, flag) for flag in line.flags)
+            if line.left_out:
+                named = {"board": line.group[0] or None, "model_id": line.group[1], "level": line.run.level}
+                left_out.append({**named, "id": line.run.id, "repeat": line.run.repeat, "why": line.left_out})
+            if self.include_flagged or not line.left_out:
+                runs[line.group].append(line.run)
+        facts = {
+            "inputs": head["inputs"],
+            "counts": counts_of(head, left_out, sum(map(len, runs.values()))),
+            "mixed": head["mixed"],
+            "flags": flag_rows(flags, head["hard_flags"]),
+            "left_out": sorted(left_out, key=lambda row: [str(value) for value in row.values()]),
+            "models": [model_row(facts, runs[facts["board"], facts["model_id"]]) for facts in models],
+        }
+        return Selection(list(runs.values()), self.answer_chars, facts)
 
 
-def selection(head: Mapping[str, Any], models: Sequence[Mapping[str, Any]], seen: Seen) -> dict[str, Any]:
-    """What was read, what counts and what does not."""
-    errors = sum(row["why"].startswith("error: ") for row in seen.left_out)
-    counts = {"records": sum(row.get("records", 0) for row in head["inputs"]), "used": seen.used}
-    counts |= {"errors": errors, "hard_flags": len(seen.left_out) - errors, **head["counts"]}
-    flags = [
+def counts_of(head: Mapping[str, Any], left_out: Sequence[Mapping[str, Any]], used: int) -> dict[str, int]:
+    """How many records were read, used, and left out for which reason."""
+    errors = sum(row["why"].startswith("error: ") for row in left_out)
+    counts = {"records": sum(row.get("records", 0) for row in head["inputs"]), "used": used}
+    return counts | {"errors": errors, "hard_flags": len(left_out) - errors, **head["counts"]}
+
+
+def flag_rows(flags: Counter[tuple[Group, str]], hard_flags: Sequence[str]) -> list[dict[str, Any]]:
+    """How many runs of each model have each flag."""
+    return [
         {
             "board": board or None,
             "model_id": model,
             "flag": flag,
-            "runs": n,
-            "hard": flag in head["hard_flags"],
+            "runs": runs,
+            "hard": flag in hard_flags,
         }
-        for ((board, model), flag), n in sorted(seen.flags.items())
+        for ((board, model), flag), runs in sorted(flags.items())
     ]
-    left_out = sorted(seen.left_out, key=lambda row: [str(value) for value in row.values()])
-    return {
-        "inputs": head["inputs"],
-        "counts": counts,
-        "mixed": head["mixed"],
-        "flags": flags,
-        "left_out": left_out,
-        "models": [model_row(facts, seen.cells[facts["board"], facts["model_id"]]) for facts in models],
-    }
 
 
-def select(request: Request, table: Path, include_flagged: bool = False) -> dict[str, Any]:
-    """Write the clean table and return the selection. Raises UserError, OSError."""
-    with tempfile.TemporaryDirectory() as room:
-        gathered = Path(room) / "gathered.jsonl"
-        gather(request, gathered)
-        lines = (record for _, record in read_jsonl(gathered) if record)
-        head = next(lines)
-        models = [facts for facts in head["models"] if include_flagged or facts["in_means"]]
-        place = {(facts["board"], facts["model_id"]): number for number, facts in enumerate(models)}
-        seen = write_table(table, lines, place, include_flagged)
-    return selection(head, models, seen)
+def model_row(facts: Mapping[str, Any], runs: Sequence[Measured]) -> dict[str, Any]:
+    """One board and model: its conditions, and how much of it was measured."""
+    row: dict[str, Any] = {"board": facts["board"] or None, "model_id": facts["model_id"]}
+    row |= {name: "+".join(facts[name]) or None for name in (*FACTS, "model_sha256")}
+    cells = Counter(run.cell for run in runs)
+    row |= {"runs": len(runs), "tasks": len({run.id for run in runs})}
+    return row | {"simulated_power": "yes" in facts["simulated_power"], "repeats_max": max(cells.values())}
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", nargs="+", required=True, help="run records: files, .gz files, globs")
-    parser.add_argument("--env", nargs="*", type=Path, default=[], help="environment records elsewhere")
-    parser.add_argument("--include_flagged", action="store_true", help="keep runs with errors or hard flags")
-    parser.add_argument("--allow_mixed", action="store_true", help="average over different conditions")
-    parser.add_argument("--table", type=Path, required=True, help="the table to write (CSV)")
-    parser.add_argument("--out", type=Path, required=True, help="the selection to write (JSON)")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+def select(request: Request, include_flagged: bool = False) -> Selection:
+    """Read the files once, and choose. Raises UserError."""
+    selector, seen = Selector(include_flagged), campaign.Campaign()
     try:
-        request = Request(args.runs, args.env, allow_mixed=args.allow_mixed)
-        chosen = select(request, args.table, args.include_flagged)
-        args.out.write_text(json.dumps(chosen, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    except UserError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
+        for run in campaign.stream_runs(campaign.expand(request.runs), request.env, seen):
+            selector.add(run)
     except OSError as exc:
-        print(f"error: {exc.filename or args.out}: {exc.strerror or exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        raise SelectError(f"{exc.filename or 'the runs'}: {exc.strerror or exc}") from exc
+    except (EOFError, zlib.error) as exc:
+        raise SelectError(str(exc)) from exc
+    head = campaign.head(request, seen, campaign.check(request, seen))
+    return selector.selection(head, seen.dropped)

@@ -10,14 +10,15 @@ prompt tokens, per_output_token * extra output tokens, and the rest that tokens 
 task share its words, so standard errors and intervals come from leaving out one task at a time (jackknife).
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from edgebench.analysis.selection import Measured
 from edgebench.stats.intervals import Interval, jackknife_interval
 
 Floats = NDArray[np.float64]
@@ -122,18 +123,21 @@ def leave_one_task_out(design: Floats, cost: Floats, task: NDArray[np.int64]) ->
 # --- rows ---
 
 
-def split_row(runs: pd.DataFrame, metric: str) -> tuple[dict[str, Any], CostFit | None]:
-    """The fit of one model as a row of cost_split."""
+def split_row(runs: Sequence[Measured], metric: str) -> tuple[dict[str, Any], CostFit | None]:
+    """The fit of one model as a row of cost_split; runs that have the metric and both token counts."""
+    tasks = sorted({run.id for run in runs})
     row: dict[str, Any] = {"metric": metric, "unit": METRICS[metric], "n_runs": len(runs), "reason": None}
-    row |= {"n_tasks": int(runs["id"].nunique()), "r_squared": None, "residual_std": None}
+    row |= {"n_tasks": len(tasks), "r_squared": None, "residual_std": None}
     row |= {"regressor_correlation": None}
     nothing = {"estimate": None, "se": None, "se_ols": None, "ci95": None}
-    if not len(runs):
+    if not runs:
         reason = f"no run has {metric} and both token counts"
         row["coefficients"] = {name: {**nothing, "reason": reason} for name in COEFFICIENTS}
         return row | {"reason": reason}, None
-    tokens, cost = runs[[*TOKENS]].to_numpy(float), runs[metric].to_numpy(float)
-    fit = fit_cost(tokens, cost, runs.groupby("id").ngroup().to_numpy())
+    tokens = np.array([[run.value(name) for name in TOKENS] for run in runs], dtype=float)
+    cost = np.array([run.value(metric) for run in runs], dtype=float)
+    place_of = {task: place for place, task in enumerate(tasks)}
+    fit = fit_cost(tokens, cost, np.array([place_of[run.id] for run in runs]))
     if len(varying(tokens)) == 3:
         row["regressor_correlation"] = float(np.corrcoef(tokens.T)[0, 1])
     if fit is None:
@@ -156,36 +160,50 @@ def split_row(runs: pd.DataFrame, metric: str) -> tuple[dict[str, Any], CostFit 
     return row | {"r_squared": fit.r_squared, "residual_std": fit.residual_std}, fit
 
 
-def paired_extra(runs: pd.DataFrame, level: str, against: str, names: Sequence[str]) -> pd.DataFrame:
-    """Level minus baseline of each column within tasks: one row per task that has both."""
-    cells = runs[runs["level"].isin([level, against])].groupby(["id", "turn", "level"])[[*names]].mean()
-    wide = cells.unstack("level")
-    extra = {
-        name: wide[name].get(level, float("nan")) - wide[name].get(against, float("nan")) for name in names
-    }
-    frame = pd.DataFrame(extra)
-    return frame.groupby("id").mean()
+Extra = dict[str, dict[str, float]]  # of each name by task: level minus baseline; tasks that lack it left out
 
 
-def part_row(extra: pd.DataFrame, metric: str, fit: CostFit, level: str, against: str) -> dict[str, Any]:
+def paired_extra(runs: Sequence[Measured], level: str, against: str, names: Sequence[str]) -> Extra:
+    """Level minus baseline of each name within the tasks that have both: over the turns, of cell means."""
+    found: Extra = {}
+    for name in names:
+        cells: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for run in runs:
+            number = run.value(name)
+            if run.level in (level, against) and number is not None:
+                cells[run.id, run.turn][run.level].append(number)
+        turns: dict[str, list[float]] = defaultdict(list)
+        for (task, _), at in cells.items():
+            if len(at) == 2:
+                turns[task].append(mean(at[level]) - mean(at[against]))
+        found[name] = {task: mean(gaps) for task, gaps in turns.items()}
+    return found
+
+
+def mean(values: Iterable[float]) -> float:
+    """Of at least one value."""
+    known = list(values)
+    return sum(known) / len(known)
+
+
+def part_row(extra: Extra, metric: str, fit: CostFit, level: str, against: str) -> dict[str, Any]:
     """One level's extra cost in its parts; extra: differences by task from `paired_extra`."""
     row: dict[str, Any] = {"level": level, "against": against, "metric": metric, "unit": METRICS[metric]}
-    known = extra.dropna(subset=[metric, *TOKENS])
+    known = sorted(extra[metric].keys() & extra[TOKENS[0]].keys() & extra[TOKENS[1]].keys())
     names = ("extra", "prompt_part", "answer_part", "unexplained", "prompt_share", "answer_share")
     row |= dict.fromkeys((*names, "prompt_part_ci95", "answer_part_ci95", "prompt_share_ci95"))
     row |= {f"{name}_extra": None for name in ("prompt_tokens", "output_tokens")}
     row |= {f"measured_{name}_extra": None for name in ("prefill", "decode")} | {"sentence": None}
-    if not len(known):
+    if not known:
         return row | {"n_tasks": 0, "reason": f"no task was run at {level} and at {against}"}
-    mean = known.mean()
-    row |= {"n_tasks": len(known), "extra": mean[metric], "reason": None}
-    row |= {"prompt_tokens_extra": mean[TOKENS[0]], "output_tokens_extra": mean[TOKENS[1]]}
+    cost, prompt, output = (mean(extra[name][task] for task in known) for name in (metric, *TOKENS))
+    row |= {"n_tasks": len(known), "extra": cost, "reason": None}
+    row |= {"prompt_tokens_extra": prompt, "output_tokens_extra": output}
     for name, phase in zip(("prefill", "decode"), PHASES[metric], strict=True):
-        both = extra[phase].dropna()
-        row[f"measured_{name}_extra"] = both.mean() if len(both) else None
+        row[f"measured_{name}_extra"] = mean(extra[phase].values()) if extra[phase] else None
     rates = [0.0 if c is None else c for c in fit.coefficients]
-    row["prompt_part"], row["answer_part"] = rates[1] * mean[TOKENS[0]], rates[2] * mean[TOKENS[1]]
-    row["unexplained"] = mean[metric] - row["prompt_part"] - row["answer_part"]
+    row["prompt_part"], row["answer_part"] = rates[1] * prompt, rates[2] * output
+    row["unexplained"] = cost - row["prompt_part"] - row["answer_part"]
     total = row["prompt_part"] + row["answer_part"]
     if row["prompt_part"] * row["answer_part"] >= 0 and total != 0:
         row |= {"prompt_share": row["prompt_part"] / total, "answer_share": row["answer_part"] / total}
@@ -195,18 +213,19 @@ def part_row(extra: pd.DataFrame, metric: str, fit: CostFit, level: str, against
 
 
 def parts_without_each(
-    runs: pd.DataFrame, metric: str, extra: pd.DataFrame, left_out: Floats
+    tasks: Sequence[str], metric: str, extra: Extra, left_out: Floats
 ) -> list[tuple[float, float]]:
     """Prompt part and answer part of one level without each task in turn, the model fitted without it, too.
 
-    [] where one task alone has both levels.
+    left_out: of each of the tasks. [] where one task alone has both levels.
     """
     # A task that lacks one of the two levels still helps the fit, and has no difference.
-    tokens = extra.dropna(subset=[metric, *TOKENS])[[*TOKENS]].reindex(sorted(runs["id"].unique()))
-    has = tokens.notna().all(axis=1).to_numpy(float)
+    wanted = [extra[name] for name in (metric, *TOKENS)]
+    has = np.array([all(task in of_task for of_task in wanted) for task in tasks], dtype=float)
     if has.sum() < 2:
         return []
-    known = tokens.fillna(0).to_numpy(float)
+    pairs = zip(tasks, has, strict=True)
+    known = np.array([[extra[name][task] if both else 0.0 for name in TOKENS] for task, both in pairs])
     means = (known.sum(axis=0) - known) / (has.sum() - has)[:, None]
     return [(float(prompt), float(answer)) for prompt, answer in left_out[:, 1:] * means]
 
@@ -227,16 +246,17 @@ def part_intervals(row: Mapping[str, Any], left_out: Sequence[tuple[float, float
 
 
 def part_rows(
-    runs: pd.DataFrame, metric: str, fit: CostFit, draft: Mapping[str, Any]
+    runs: Sequence[Measured], metric: str, fit: CostFit, draft: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """The parts of every level that was run, with their intervals."""
-    ran, base = set(runs["level"]), draft["settings"]["baseline"]
+    ran, base = {run.level for run in runs}, draft["settings"]["baseline"]
+    tasks = sorted({run.id for run in runs})
     names = [metric, *TOKENS, *PHASES[metric]]
     rows = []
     for level in (level for level in draft["levels"] if level in ran and level != base):
         extra = paired_extra(runs, level, base, names)
         row = part_row(extra, metric, fit, level, base)
-        left_out = [] if fit.left_out is None else parts_without_each(runs, metric, extra, fit.left_out)
+        left_out = [] if fit.left_out is None else parts_without_each(tasks, metric, extra, fit.left_out)
         if left_out:
             row |= part_intervals(row, left_out)
         else:
@@ -277,15 +297,14 @@ def sentence(row: Mapping[str, Any]) -> str:
     return text
 
 
-def split(table: pd.DataFrame, draft: Mapping[str, Any]) -> dict[str, Any]:
-    """cost_split and cost_parts of every model on its board."""
+def split(runs_of_models: Sequence[Sequence[Measured]], draft: Mapping[str, Any]) -> dict[str, Any]:
+    """cost_split and cost_parts of every model on its board; the runs stand in the order of the models."""
     fits: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []
-    table["decode_ms"] = table["latency_ms"] - table["ttft_ms"]
-    for number, model in enumerate(draft["models"]):
+    for all_runs, model in zip(runs_of_models, draft["models"], strict=True):
         identity = {name: model[name] for name in ("board", "power_scope", "model_id")}
         for metric in METRICS:
-            runs = table[table["group"] == number].dropna(subset=[metric, *TOKENS])
+            runs = [run for run in all_runs if None not in map(run.value, (metric, *TOKENS))]
             row, fit = split_row(runs, metric)
             fits.append(identity | row)
             if fit:

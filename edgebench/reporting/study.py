@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from edgebench.analysis import campaign
+from edgebench.analysis.selection import Selection, Selector
 from edgebench.errors import UserError
 from edgebench.records.analysis import read_analysis
 from edgebench.records.flags import INVALID
@@ -87,16 +88,15 @@ class Study:
 def read_study(wanted: Wanted, command: str = "") -> Study:
     """Everything the workbooks show; `command` is what was typed. Raises UserError."""
     pd.set_option("mode.string_storage", "python")  # pyarrow's strings cannot hold a lone surrogate
-    pd.set_option("mode.string_storage", "python")  # pyarrow's strings cannot hold a lone surrogate
     try:
-        runs, facts = read_runs(wanted)
+        runs, facts, selection = read_runs(wanted)
         scores = scores_of(wanted.scores)
     except UNREADABLE as problem:
         where = getattr(problem, "filename", None) or ", ".join(map(str, wanted.runs))
         raise UserError(f"cannot read {where}: {reason_of(problem)}; check --runs and --scores") from None
     runs = in_order(runs)
     verdicts = in_order(verdict_rows(scores))
-    analysis, said = find_analysis(wanted, facts, runs, scores)
+    analysis, said = find_analysis(wanted, facts, runs, scores, selection)
     remarks = [*facts["remarks"], *without_scores(wanted.scores, scores), *scores.remarks, *said]
     made = {"command line": command, **{name: version(name) for name in ("pandas", "openpyxl")}}
     provenance = [*facts["provenance"], *(["aggregation", *fact] for fact in made.items())]
@@ -113,16 +113,20 @@ def runs_again(wanted: Wanted, study: Study) -> Iterator[dict[str, Any]]:
 # --- Runs ---
 
 
-def read_runs(wanted: Wanted) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Every run, of one that was repeated the last good one; and the facts that campaign.head tells.
+def read_runs(wanted: Wanted) -> tuple[pd.DataFrame, dict[str, Any], Selection | None]:
+    """Every run, of one that was repeated the last good one; the facts that campaign.head tells; and what the
+    analysis needs of the runs that count, unless it is there already: the files are read once.
 
     Raises UserError, where there is no run and where runs must not stand in one mean, and UNREADABLE.
     """
     seen = campaign.Campaign()
+    selector = None if wanted.analysis else Selector(wanted.include_flagged)
     parts: list[pd.DataFrame] = []
     rows: list[list[Any]] = []
     for run in campaign.stream_runs(campaign.expand(wanted.runs), (), seen):
         rows.append(run_row(run))
+        if selector:
+            selector.add(run)
         if len(rows) == SLICE:
             parts.append(run_frame(rows))
             rows = []
@@ -137,7 +141,8 @@ def read_runs(wanted: Wanted) -> tuple[pd.DataFrame, dict[str, Any]]:
     as_text = int(frame.pop("text_numbers").sum())
     if as_text:
         facts["remarks"].append(f"{as_text:,} numbers are written as text, and were read as numbers")
-    return frame, {**facts, "dropped": seen.dropped}
+    selection = selector.selection(facts, seen.dropped) if selector else None
+    return frame, {**facts, "dropped": seen.dropped}, selection
 
 
 def run_row(run: Mapping[str, Any]) -> list[Any]:
@@ -229,7 +234,11 @@ def verdict_rows(scores: Scores) -> pd.DataFrame:
 
 
 def find_analysis(
-    wanted: Wanted, facts: Mapping[str, Any], runs: pd.DataFrame, scores: Scores
+    wanted: Wanted,
+    facts: Mapping[str, Any],
+    runs: pd.DataFrame,
+    scores: Scores,
+    selection: Selection | None,
 ) -> tuple[Mapping[str, Any], list[str]]:
     """The analysis of these runs and scores, and what is to be said of the file that was given."""
     remarks: list[str] = []
@@ -254,7 +263,7 @@ def find_analysis(
         include_flagged=wanted.include_flagged,
         allow_mixed=wanted.allow_mixed,
     )
-    analysis = analyze(settings)
+    analysis = analyze(settings, selection)
     return {**analysis, **in_words(analysis)}, remarks
 
 

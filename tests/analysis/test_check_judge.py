@@ -5,32 +5,24 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgebench.analysis import judge_trust as check_judge
+from edgebench.analysis.campaign import Request
+from edgebench.analysis.selection import select
+from edgebench.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = ROOT.parent / "shared" / "data" / "judge" / "stats_cases.json"
 SIDE = {"model_1": "left", "model_2": "right", "tie": "tie"}
 
 
-def check(folder: Path, *arguments: Any) -> dict[str, Any]:
-    out = folder / "check.json"
-    command = [
-        sys.executable,
-        ROOT / "edgebench/analysis/judge_trust.py",
-        "--scores",
-        folder / "scores.csv",
-        "--out",
-        out,
-    ]
-    subprocess.run([*map(str, command), *map(str, arguments)], check=True, capture_output=True)
-    return dict(json.loads(out.read_text()))
+def check(folder: Path, runs: Path | None = None) -> dict[str, Any]:
+    lengths = select(Request([str(runs)])).answer_chars if runs else None
+    return check_judge.check_files(folder / "scores.csv", lengths=lengths)
 
 
 def line(task: Any, order: str, side: str | None, **more: Any) -> dict[str, Any]:
@@ -207,7 +199,7 @@ def test_lengths_come_from_the_runs_where_the_journal_has_none(tmp_path: Path) -
     ]
     with gzip.open(tmp_path / "runs.jsonl.gz", "wt") as out:
         out.writelines(json.dumps(run) + "\n" for run in runs)
-    result = check(tmp_path, "--runs", tmp_path / "runs.jsonl.gz")
+    result = check(tmp_path, tmp_path / "runs.jsonl.gz")
     assert [verdict["extra_chars"] for verdict in result["verdicts"]] == [5, -5]
     assert result["length_effect"][0]["longer_share"] == 1.0
 
@@ -217,6 +209,7 @@ def test_odd_rows_are_counted_never_scored(tmp_path: Path) -> None:
     with (tmp_path / "scores.csv").open("a") as out:
         out.write("1,w,m,P_vs_L0,A,j,1\n5,w,m,L0,A,j,1\n")  # the first pair again, sides swapped
     result = check(tmp_path)
+    assert result["judge_counts"]["unknown_winners"] == 2
     assert result["judge_counts"]["malformed"] == 3 and result["judge_counts"]["duplicates"] == 1
     assert [(v["task"], v["left"], v["score"]) for v in result["verdicts"]] == [
         ("1", "P", 1.0),
@@ -231,13 +224,5 @@ def test_a_wrong_or_missing_scores_file_is_a_clear_error(
     path = tmp_path / "scores.csv"
     if content:
         path.write_text(content)
-    command = [
-        sys.executable,
-        ROOT / "edgebench/analysis/judge_trust.py",
-        "--scores",
-        path,
-        "--out",
-        tmp_path / "o.json",
-    ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and needle in done.stderr
+    with pytest.raises(UserError, match=needle):
+        check(tmp_path)

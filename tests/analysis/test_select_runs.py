@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from edgebench.analysis import selection
+from edgebench.analysis.campaign import Request
+from edgebench.analysis.selection import Measured
+from edgebench.errors import UserError
 
 
 def record(level: str = "L0", **changes: Any) -> dict[str, Any]:
@@ -26,17 +26,13 @@ def write(path: Path, *records: dict[str, Any]) -> Path:
     return path
 
 
-def ask(folder: Path, *arguments: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "edgebench/analysis/selection.py", *arguments]
-    command += ["--table", folder / "table.csv", "--out", folder / "selection.json"]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-
-
-def select(folder: Path, *arguments: Any) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    done = ask(folder, *arguments)
-    assert done.returncode == 0, done.stderr
-    with (folder / "table.csv").open(newline="") as lines:
-        return list(csv.DictReader(lines)), json.loads((folder / "selection.json").read_text())
+def select(
+    *runs: Path, include_flagged: bool = False, allow_mixed: bool = False
+) -> tuple[list[Measured], dict[str, Any]]:
+    """The runs that count, model after model, and the facts."""
+    request = Request([str(path) for path in runs], allow_mixed=allow_mixed)
+    chosen = selection.select(request, include_flagged)
+    return [run for of_model in chosen.runs for run in of_model], chosen.facts
 
 
 def test_a_minimal_record_counts_under_any_name_of_its_task(tmp_path: Path) -> None:
@@ -44,9 +40,9 @@ def test_a_minimal_record_counts_under_any_name_of_its_task(tmp_path: Path) -> N
     for each, name in zip(records, ("id", "question_id", "task_id"), strict=True):
         if name != "id":
             del each["id"]
-    rows, selection = select(tmp_path, "--runs", write(tmp_path / "runs.jsonl", *records))
-    assert [row["id"] for row in rows] == ["7", "7", "7"]
-    assert selection["models"][0]["board"] is None and selection["models"][0]["repeats_max"] == 3
+    rows, facts = select(write(tmp_path / "runs.jsonl", *records))
+    assert [row.id for row in rows] == ["7", "7", "7"]
+    assert facts["models"][0]["board"] is None and facts["models"][0]["repeats_max"] == 3
 
 
 def test_errors_and_hard_flags_are_left_out_listed_and_counted(tmp_path: Path) -> None:
@@ -59,33 +55,34 @@ def test_errors_and_hard_flags_are_left_out_listed_and_counted(tmp_path: Path) -
         {"model_id": "gemma", "level": "L0"},
     ]
     path = write(tmp_path / "runs.jsonl", *runs)
-    rows, selection = select(tmp_path, "--runs", path)
-    assert [row["level"] for row in rows] == ["L0", "L3"]
-    assert {row["level"]: row["why"] for row in selection["left_out"]} == {
+    rows, facts = select(path)
+    assert [row.level for row in rows] == ["L0", "L3"]
+    assert {row["level"]: row["why"] for row in facts["left_out"]} == {
         "L1": "error: took too long",
         "L2": "flag: warm_cache",
         "P": "flag: prompt_not_evaluated",
     }
-    counts = selection["counts"]
+    counts = facts["counts"]
     assert (counts["records"], counts["used"], counts["errors"], counts["hard_flags"]) == (6, 2, 1, 2)
     assert counts["without_level_or_model"] == 1
-    kept, _ = select(tmp_path, "--runs", path, "--include_flagged")
+    kept, _ = select(path, include_flagged=True)
     assert len(kept) == 5
 
 
 def test_a_number_that_is_none_is_empty_never_zero(tmp_path: Path) -> None:
     odd = [float("nan"), float("inf"), -3.0, "12", True, None]
     records = [record(id=place, latency_ms=value, energy_joule=value) for place, value in enumerate(odd)]
-    rows, _ = select(tmp_path, "--runs", write(tmp_path / "runs.jsonl", *records))
-    assert [row["latency_ms"] for row in rows] == ["", "", "", "12.0", "", ""]  # a number as text is read
-    assert [row["energy_joule"] for row in rows] == [
-        "",
-        "",
-        "-3.0",
-        "12.0",
-        "",
-        "",
-    ]  # net energy may be negative
+    rows, _ = select(write(tmp_path / "runs.jsonl", *records))
+    assert [row.latency_ms for row in rows] == [
+        None,
+        None,
+        None,
+        12.0,
+        None,
+        None,
+    ]  # a number as text is read
+    joules = [None, None, -3.0, 12.0, None, None]  # net energy may be negative
+    assert [row.energy_joule for row in rows] == joules
 
 
 def test_of_two_records_with_one_key_the_last_good_one_counts(tmp_path: Path) -> None:
@@ -96,22 +93,22 @@ def test_of_two_records_with_one_key_the_last_good_one_counts(tmp_path: Path) ->
         record(run_key="b", latency_ms=4.0),
         record(run_key="b", latency_ms=5.0),
     ]
-    rows, selection = select(tmp_path, "--runs", write(tmp_path / "runs.jsonl", *runs))
-    assert [row["latency_ms"] for row in rows] == ["2.0", "5.0"]
-    assert selection["counts"]["superseded"] == 3 and selection["left_out"] == []
+    rows, facts = select(write(tmp_path / "runs.jsonl", *runs))
+    assert [row.latency_ms for row in rows] == [2.0, 5.0]
+    assert facts["counts"]["superseded"] == 3 and facts["left_out"] == []
 
 
 def test_boards_become_groups_and_equal_keys_on_two_boards_are_two_runs(tmp_path: Path) -> None:
     for board in ("nano", "agx"):
         write(tmp_path / board / "runs_llamacpp.jsonl", record(run_key="a", env_id=board, power_scope=board))
         write(tmp_path / board / "runs_llamacpp.env.jsonl", {"env_id": board, "board": f"Orin {board}"})
-    rows, selection = select(tmp_path, "--runs", tmp_path / "*" / "*.jsonl")
-    assert [(model["board"], model["power_scope"]) for model in selection["models"]] == [
+    rows, facts = select(tmp_path / "*" / "*.jsonl")
+    assert [(model["board"], model["power_scope"]) for model in facts["models"]] == [
         ("Orin agx", "agx"),
         ("Orin nano", "nano"),
     ]
-    assert [row["group"] for row in rows] == ["0", "1"]
-    assert [row["kind"] for row in selection["inputs"]] == ["runs", "env", "runs", "env"]
+    assert len(rows) == 2
+    assert [row["kind"] for row in facts["inputs"]] == ["runs", "env", "runs", "env"]
 
 
 @pytest.mark.parametrize(
@@ -132,11 +129,11 @@ def test_different_experiments_are_not_averaged_unless_told(
         for name, mode in (("e", "MAXN"), ("other", "15W"))
     ]
     write(tmp_path / "runs.env.jsonl", *envs)
-    done = ask(tmp_path, "--runs", path)
-    assert done.returncode == 1 and done.stderr.startswith("error: ")
-    assert words in done.stderr and "--allow_mixed" in done.stderr
-    _, selection = select(tmp_path, "--runs", path, "--allow_mixed")
-    assert words in selection["mixed"][0]
+    with pytest.raises(UserError) as problem:
+        select(path)
+    assert words in str(problem.value) and "--allow_mixed" in str(problem.value)
+    _, facts = select(path, allow_mixed=True)
+    assert words in facts["mixed"][0]
 
 
 def test_the_environment_may_hold_its_facts_under_board(tmp_path: Path) -> None:
@@ -145,29 +142,30 @@ def test_the_environment_may_hold_its_facts_under_board(tmp_path: Path) -> None:
     models = {"gemma": {"sha256": "a" * 64}}
     envs = [{"env_id": "e", "board": facts, "models": models}, {"env_id": "f", "board": facts, "models": {}}]
     write(tmp_path / "runs.env.jsonl", *envs)
-    (model,) = select(tmp_path, "--runs", path)[1]["models"]
+    (model,) = select(path)[1]["models"]
     assert (model["board"], model["power_mode"], model["model_sha256"]) == ("Orin", "MAXN", "a" * 64)
     envs[1]["models"] = {"gemma": {"sha256": "b" * 64}}
     write(tmp_path / "runs.env.jsonl", *envs)
-    assert "model file aaaaaaaaaaaa and bbbbbbbbbbbb" in ask(tmp_path, "--runs", path).stderr
+    with pytest.raises(UserError, match="model file aaaaaaaaaaaa and bbbbbbbbbbbb"):
+        select(path)
 
 
 def test_a_failed_run_under_other_conditions_mixes_nothing(tmp_path: Path) -> None:
     runs = [record(power_scope="board"), record(power_scope="module", error={"message": "x"})]
-    assert ask(tmp_path, "--runs", write(tmp_path / "runs.jsonl", *runs)).returncode == 0
+    assert len(select(write(tmp_path / "runs.jsonl", *runs))[0]) == 1
 
 
 def test_gz_and_a_torn_last_line_are_read(tmp_path: Path) -> None:
     text = json.dumps(record()) + "\n" + json.dumps(record("L1"))[:30]
     (tmp_path / "runs.jsonl.gz").write_bytes(gzip.compress(text.encode()))
-    rows, selection = select(tmp_path, "--runs", tmp_path / "runs.jsonl.gz")
-    assert len(rows) == 1 and selection["counts"]["torn_lines"] == 1
+    rows, facts = select(tmp_path / "runs.jsonl.gz")
+    assert len(rows) == 1 and facts["counts"]["torn_lines"] == 1
 
 
 def test_files_that_are_not_there_or_cut_off_are_a_clear_error(tmp_path: Path) -> None:
-    done = ask(tmp_path, "--runs", tmp_path / "no*.jsonl")
-    assert done.returncode == 1 and "no run records at" in done.stderr
+    with pytest.raises(UserError, match="no run records at"):
+        select(tmp_path / "no*.jsonl")
     whole = gzip.compress(json.dumps(record()).encode() * 50)
     (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
-    done = ask(tmp_path, "--runs", tmp_path / "cut.jsonl.gz")
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    with pytest.raises(UserError):
+        select(tmp_path / "cut.jsonl.gz")

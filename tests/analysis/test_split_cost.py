@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 np = pytest.importorskip("numpy")
-pd = pytest.importorskip("pandas")
 pytest.importorskip("scipy")
 
 from edgebench.analysis import split as split_cost  # noqa: E402
+from edgebench.analysis.selection import Measured  # noqa: E402
 
 TRUE = np.array([1.0, 0.002, 0.02])
 DRAFT = {"settings": {"baseline": "L0", "seed": 0, "resamples": 400}, "levels": ["L0", "L3"]}
@@ -33,20 +33,20 @@ def made(rng: Any, tasks: int, task_spread: float, noise: float) -> tuple[Any, A
 
 
 def rows_of(tokens: Any, cost: Any, task: Any, levels: Any) -> Any:
-    frame = {
-        "group": 0,
-        "id": [f"t{number:02d}" for number in task],
-        "turn": "1",
-        "level": levels,
-        "energy_joule": cost,
-    }
-    frame |= {
-        "prompt_tokens": tokens[:, 0],
-        "completion_tokens": tokens[:, 1],
-        "latency_ms": np.nan,
-        "ttft_ms": np.nan,
-    }
-    return pd.DataFrame(frame | {"energy_prefill_joule": np.nan, "energy_decode_joule": np.nan})
+    levels = [levels] * len(task) if isinstance(levels, str) else levels
+    return [
+        Measured(
+            id=f"t{number:02d}",
+            turn="1",
+            level=str(level),
+            repeat=None,
+            t_s=None,
+            prompt_tokens=float(pair[0]),
+            completion_tokens=float(pair[1]),
+            energy_joule=float(joule),
+        )
+        for number, level, pair, joule in zip(task, levels, tokens, cost, strict=True)
+    ]
 
 
 def test_least_squares_of_a_case_small_enough_to_do_by_hand() -> None:
@@ -81,7 +81,7 @@ def test_parts_add_up_and_shares_are_those_of_the_known_coefficients() -> None:
     tokens, task = tokens[keep], task[keep]
     cost = TRUE[0] + tokens @ TRUE[1:] + rng.normal(0, 0.05, len(tokens))
     levels = np.tile(["L0"] * 3 + ["L3"] * 3, 12)
-    tables = split_cost.split(rows_of(tokens, cost, task, levels), DRAFT | {"models": [MODEL]})
+    tables = split_cost.split([rows_of(tokens, cost, task, levels)], DRAFT | {"models": [MODEL]})
     (part,) = tables["cost_parts"]
     assert part["extra"] == pytest.approx(
         part["prompt_part"] + part["answer_part"] + part["unexplained"], abs=1e-9
@@ -98,7 +98,7 @@ def test_equal_answers_leave_the_prompt_alone_to_pay() -> None:
     tokens = np.array([[40, 64], [500, 64]] * 6, float)
     cost = 1 + 0.01 * tokens[:, 0] + np.tile([0.01, -0.02, 0.005, 0.0], 3)
     frame = rows_of(tokens, cost, np.repeat(range(6), 2), ["L0", "L3"] * 6)
-    tables = split_cost.split(frame, DRAFT | {"models": [MODEL]})
+    tables = split_cost.split([frame], DRAFT | {"models": [MODEL]})
     energy = tables["cost_split"][0]["coefficients"]
     assert energy["per_output_token"]["estimate"] is None
     assert energy["per_output_token"]["reason"] == "completion_tokens is the same in all runs"
@@ -123,7 +123,7 @@ def test_a_shorter_answer_has_no_share_but_a_sentence() -> None:
     )
     cost = 1 + tokens @ np.array([0.004, 0.02]) + rng.normal(0, 0.01, 16)
     frame = rows_of(tokens, cost, np.repeat(range(8), 2), ["L0", "L3"] * 8)
-    (part,) = split_cost.split(frame, DRAFT | {"models": [MODEL]})["cost_parts"]
+    (part,) = split_cost.split([frame], DRAFT | {"models": [MODEL]})["cost_parts"]
     assert part["prompt_share"] is None and part["reason"]
     assert part["sentence"].startswith("at L3: ") and "less for the shorter answer" in part["sentence"]
 
@@ -132,5 +132,5 @@ def test_tokens_that_move_together_are_refused_or_remarked() -> None:
     tokens = np.array([[n, 2 * n] for n in range(10, 22)], float)
     assert split_cost.fit_cost(tokens, tokens[:, 0], np.arange(12)) is None
     frame = rows_of(tokens, tokens[:, 0], np.repeat(range(6), 2), ["L0", "L3"] * 6)
-    row = split_cost.split(frame, DRAFT | {"models": [MODEL]})["cost_split"][0]
+    row = split_cost.split([frame], DRAFT | {"models": [MODEL]})["cost_split"][0]
     assert row["reason"] and row["coefficients"]["per_run"]["estimate"] is None
