@@ -238,7 +238,7 @@ def draw_where_the_time_goes(model: Mapping[str, Any], prompt: int, output: int,
     for total, parts in totals.items():
         whole, unit = sum(parts.values()), "ms" if total == TOTALS[0] else "J"
         names.append(f"{LABELS[total].split(' [')[0]}: {plain_number(whole)} {unit}")
-        for name, value in parts.items():
+        for name, value in ((name, value) for name, value in parts.items() if value):
             share = 100 * value / whole if whole else 0.0
             bars.barh(len(names), share, color=COLOURS[name.split(":")[0]], height=0.7)
             bars.text(
@@ -258,7 +258,7 @@ def draw_where_the_time_goes(model: Mapping[str, Any], prompt: int, output: int,
     bars.spines[["top", "right"]].set_visible(False)
     bars.set_title(f"{model['model']}: {prompt:,} tokens in, {output:,} out", fontsize=10)
     draw_over_outputs(model, prompt, output, curve)
-    if model["simulated_power"]:
+    if model["simulated_power"] and TOTALS[1] in totals:
         figure.suptitle("energies are of simulated power, not of a measurement", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     save(figure, path)
