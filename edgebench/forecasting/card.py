@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgebench.forecasting.cautions import cautions
+from edgebench.forecasting.quantities import OWN_LEVEL_TOKENS
 
 TEXT = {
     "prefill_ms": "time to the first token [ms]",
@@ -39,6 +40,8 @@ def meaning(column: str) -> str:
 
     >>> meaning("per_tile_of_128"), meaning("minus_ramp_0.5_s")
     ('per further tile of 128 tokens', 'not drawn yet in the first 0.5 s')
+    >>> meaning("own_level_faster_6")
+    'prompts of 321 to 384 tokens faster, by'
     """
     for beginning, words in (
         ("per_tile_of_", "per further tile of {} tokens"),
@@ -46,6 +49,9 @@ def meaning(column: str) -> str:
     ):
         if column.startswith(beginning):
             return words.format(column.removeprefix(beginning))
+    if own := re.fullmatch(r"own_level_(slower|faster)_([0-9]+)", column):
+        last = OWN_LEVEL_TOKENS * int(own[2])
+        return f"prompts of {last - OWN_LEVEL_TOKENS + 1} to {last} tokens {own[1]}, by"
     if ramp := re.fullmatch(r"minus_ramp_([0-9.e-]+)_s", column):
         return f"not drawn yet in the first {ramp[1]} s"
     return MEANING.get(column, column)

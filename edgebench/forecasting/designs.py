@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebench.forecasting.quantities import LLAMA_CPP
+from edgebench.forecasting.quantities import LLAMA_CPP, OWN_LEVEL_TOKENS
 
 Floats = NDArray[np.float64]
 
@@ -50,6 +50,10 @@ STAIRCASES = (
 MICRO_BATCH = 512
 MICRO_BATCH_STAIRCASES = ((), (64,), (128,), (256,))
 RAMPS_S = tuple((tau, prefill) for tau in (0.0, 0.25, 0.5, 1.0, 2.0) for prefill in (0.25, 1.0))
+# Libraries switch kernels at some lengths: a tile of prompts may have a level of its own, pulled towards none.
+OWN_LEVEL = "own_level_"
+OWN_LEVEL_ROWS_LEAST, OWN_LEVEL_TILES = 3, (4, 24)  # rows of a tile that has one; how many tiles
+LENGTHS_A_TILE = 3  # in the mean; fewer are a grid, and a level would be one length's noise
 # Two time constants of the power's rise in a prefill: clocks, then the sensors' averaging and the heat.
 PREFILL_RAMPS_S = ((0.1, 0.5), (0.1, 1.0), (0.2, 1.0), (0.25, 2.0), (0.5, 2.0))
 
@@ -99,6 +103,10 @@ def prefill_design(x: Floats, options: Options) -> tuple[Floats, list[str]]:
     for pad in options.get("pads", ()):
         columns.append(further_tiles(prompt, pad))
         names.append(f"per_tile_of_{pad:g}")
+    for tile in options.get("own_level", ()):
+        inside = (np.ceil(prompt / OWN_LEVEL_TOKENS) == tile).astype(float)
+        columns += [inside, -inside]  # both ways, because coefficients are never below zero
+        names += [f"{OWN_LEVEL}slower_{tile:g}", f"{OWN_LEVEL}faster_{tile:g}"]
     return np.column_stack([*columns, band_tokens(np.zeros_like(prompt), prompt)]), names
 
 
@@ -158,11 +166,29 @@ def prefill_options(lengths: Floats, engine: str | None) -> list[dict[str, Any]]
         # Multiples of a tile tell nothing of it: a staircase that no length shows must not be believed.
         return [pads for pads in staircases if all((lengths % pad).any() for pad in pads)]
 
+    own = own_level_tiles(lengths)
     if engine == LLAMA_CPP:
-        own = [{"micro_batch": MICRO_BATCH, "pads": list(pads)} for pads in shown(MICRO_BATCH_STAIRCASES)]
-        return [*own, *({"pads": list(pads)} for pads in shown(STAIRCASES[:4]))]
+        batched: list[dict[str, Any]] = [
+            {"micro_batch": MICRO_BATCH, "pads": list(pads)} for pads in shown(MICRO_BATCH_STAIRCASES)
+        ]
+        batched += [{"pads": list(pads)} for pads in shown(STAIRCASES[:4])]
+        return batched + ([{**batched[0], "own_level": own}] if own else [])
     stairs = shown(STAIRCASES)
-    return [{"pads": list(pads)} for pads in stairs] + [{"pad": pads[0]} for pads in stairs if len(pads) == 1]
+    options: list[dict[str, Any]] = [{"pads": list(pads)} for pads in stairs]
+    options += [{"pad": pads[0]} for pads in stairs if len(pads) == 1]
+    if own:
+        options += [{"pads": list(pads), "own_level": own} for pads in stairs if len(pads) >= 2]
+    return options
+
+
+def own_level_tiles(lengths: Floats) -> list[float]:
+    """Tiles of prompts (n,) with enough rows for a level of their own; none where lengths are a grid."""
+    tiles, rows = np.unique(np.ceil(lengths / OWN_LEVEL_TOKENS), return_counts=True)
+    tiles = tiles[rows >= OWN_LEVEL_ROWS_LEAST]
+    few, many = OWN_LEVEL_TILES
+    if not few <= len(tiles) <= many or len(np.unique(lengths)) <= LENGTHS_A_TILE * len(tiles):
+        return []
+    return [float(tile) for tile in tiles]
 
 
 def tokens_of(target: str, x: Floats) -> Floats:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from edgebench.errors import UserError
 from edgebench.forecasting import intervals, regressors, solve
 from edgebench.forecasting.apply import apply_spec, predict_parts, predict_quantities
-from edgebench.forecasting.designs import BANDS, DESIGNS, EDGES, design_options, tokens_of
+from edgebench.forecasting.designs import BANDS, DESIGNS, EDGES, OWN_LEVEL, design_options, tokens_of
 from edgebench.forecasting.model_file import KIND, SCHEMA_VERSION
 from edgebench.forecasting.quantities import (
     ANALYTIC,
@@ -117,7 +117,8 @@ def fit_analytic(task: Task) -> tuple[dict[str, Any], Floats]:
                 columns = np.column_stack([task.base[first], -tokens, columns])
                 names = ["base", "minus_per_token", *names]
             kinds.append({"options": options, "names": names})
-            designs.append(solve.Design(columns, named=len(names), free=2 * lean))
+            pulled = tuple(place for place, name in enumerate(names) if name.startswith(OWN_LEVEL))
+            designs.append(solve.Design(columns, named=len(names), free=2 * lean, pulled=pulled))
     problem = solve.Problem(
         designs=designs,
         place=place,

@@ -29,6 +29,7 @@ OPTIONS = {  # name -> least, most; of a list, of each
     "pad": (1, 1 << 16),
     "pads": (1, 1 << 16),
     "micro_batch": (1, 1 << 20),
+    "own_level": (1, 1 << 20),
     "tau_s": (0, 3600),
     "prefill_tau_s": (1e-3, 3600),
     "ramps_s": (1e-3, 3600),

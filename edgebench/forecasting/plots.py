@@ -193,7 +193,9 @@ def part_of(column: str) -> str:
     >>> part_of("constant"), part_of("per_tile_of_128"), part_of("per_context_token")
     ('start', 'tiles', 'attention')
     """
-    return PART_OF.get(column, "tiles" if "tile" in column or "micro_batch" in column else column)
+    return PART_OF.get(
+        column, "tiles" if any(word in column for word in ("tile", "micro_batch", "own_level")) else column
+    )
 
 
 def spent_on(model: Mapping[str, Any], prompt: int, output: int) -> dict[str, dict[str, float]]:

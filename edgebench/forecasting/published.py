@@ -280,7 +280,9 @@ def designs_of_others(rows: Sequence[dict[str, Any]], models: Sequence[str]) -> 
     options: list[dict[str, Any]] = []
     for name, one in samples.items():
         lengths = np.array([prompt for prompt, _ in one["counts"]], float)
-        options = prefill_options(lengths, one["engine"])
+        # Levels of their own are of these lengths, no other model's.
+        every = prefill_options(lengths, one["engine"])
+        options = [option for option in every if "own_level" not in option]
         errors[name] = [held_out_mape(one, hold_out, option) for option in options]
     found = []
     for name, one in samples.items():
@@ -400,6 +402,8 @@ def told(options: Mapping[str, Any]) -> str:
     pads = options.get("pads") or ([options["pad"]] if options.get("pad") else [])
     if pads:
         parts.append(f"tiles of {' and '.join(f'{pad:g}' for pad in pads)}")
+    if options.get("own_level"):
+        parts.append("levels of their own")
     return ", ".join(parts) or "a slope alone"
 
 

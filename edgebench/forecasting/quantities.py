@@ -19,3 +19,4 @@ METHODS = (CHOSEN, SHRUNK, "two_parameter", "simple_scaling", "median_ratio", "t
 
 LLAMA_CPP = "llama.cpp"  # an engine whose way to compute a prompt is known
 UNKNOWN_INPUT = 1  # stands for prompts whose length a table does not tell
+OWN_LEVEL_TOKENS = 64  # prompts in tiles of so many tokens may have a level of their own

@@ -41,6 +41,7 @@ class Design:
     columns: Floats
     named: int
     free: int
+    pulled: tuple[int, ...] = ()  # columns drawn towards zero as if one more row had asked for it
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def cross_solve(
     penalty: Floats,
     strengths: Sequence[float],
     weight: Floats | None = None,
+    pulled: Sequence[int] = (),
 ) -> list[tuple[Floats, Floats, Floats]]:
     """Per strength of the penalty: coefficients (k,) on all rows, those (folds, k) without each fold, and
     held-out predictions (n,). `fold` (n,) numbers the folds from 0 without a gap.
@@ -140,6 +142,11 @@ def cross_solve(
     products = np.concatenate([every - own if folds > 1 else own, every[None]])
     asked = np.zeros((size + 1, size + 1))
     asked[:size, :size] = (penalty / scale).T @ (penalty / scale)
+    # The typical share of a column where it is not zero: one row's worth of pull.
+    for place in pulled:
+        there = weighted[:, place] != 0
+        share = float(np.median(np.abs(weighted[there, place]))) if there.any() else 1.0
+        products[:, place, place] += (share / scale[place]) ** 2
     results = []
     for strength in strengths:
         solved = solve_products(products + strength * len(y) * asked) / scale
@@ -155,7 +162,7 @@ def try_all(problem: Problem, designs: Sequence[int], weight: Floats | None = No
         design = problem.designs[number]
         columns = design.columns[problem.place]
         penalty = penalty_rows(columns, design, problem.y, problem.tokens[problem.place], problem.bands)
-        found = cross_solve(columns, problem.y, problem.fold, penalty, SMOOTHINGS, weight)
+        found = cross_solve(columns, problem.y, problem.fold, penalty, SMOOTHINGS, weight, design.pulled)
         tried += [Choice(number, s, *one) for s, one in zip(SMOOTHINGS, found, strict=True)]
     return tried
 
