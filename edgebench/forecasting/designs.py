@@ -50,7 +50,7 @@ STAIRCASES = (
 MICRO_BATCH = 512
 MICRO_BATCH_STAIRCASES = ((), (64,), (128,), (256,))
 RAMPS_S = tuple((tau, prefill) for tau in (0.0, 0.25, 0.5, 1.0, 2.0) for prefill in (0.25, 1.0))
-# Libraries switch kernels at some lengths: a tile of prompts may have a level of its own, pulled towards none.
+# Libraries switch kernels at some lengths: tiles of prompts may have levels of their own, drawn to none.
 OWN_LEVEL = "own_level_"
 OWN_LEVEL_ROWS_LEAST, OWN_LEVEL_TILES = 3, (4, 24)  # rows of a tile that has one; how many tiles
 LENGTHS_A_TILE = 3  # in the mean; fewer are a grid, and a level would be one length's noise
