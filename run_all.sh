@@ -246,11 +246,12 @@ demo() {
     local demo_models=() source=auto out=results/demo
     # A model of this size loses itself in the study's tasks: these it answers to an end.
     local prompts=(data/demo/prompts.csv) questions=data/demo/questionset.jsonl.txt length=128 judge=SmolLM2-135M-Instruct
-    local pairs=L0_vs_L3,L3_vs_P # what information buys, and what length alone does: a reply takes seconds
+    local pairs=L0_vs_L3,L3_vs_P # what information buys, and what length alone does: a reply takes a second
+    local way=(--soft)           # so small a judge says A whatever it is shown; how surely it does tells more
     find_demo_models "$1"
     case "${demo_models[0]}" in
         */demo-*)
-            out=results/demo_tiny length=64 judge=demo-judge pairs=baseline
+            out=results/demo_tiny length=64 judge=demo-judge pairs=baseline way=()
             prompts=(data/writing_prompts_hierarchical.csv data/roleplay_prompts_hierarchical.csv --ids 1 2 11)
             questions=data/questionset.jsonl.txt
             ;;
@@ -264,7 +265,7 @@ demo() {
     # shellcheck disable=SC2086 # COLLECT_ARGS is a list of flags
     step "$PY" run_llamacpp_collect.py --models "${demo_models[@]}" --prompts "${prompts[@]}" --repeats 2 --max_tokens "$length" --idle_seconds 3 --source "$source" --allow_cpu --power_trace "$out/power_trace.csv" ${COLLECT_ARGS:-} --out_jsonl "$out/runs_llamacpp.jsonl" >"$out/check.txt"
     need "$out/runs_llamacpp.jsonl"
-    step "$PY" judge_pairs.py --questions "$questions" --runs_root "$out" --serve_model "${demo_models[0]}" --model "$judge" --pairs "$pairs" --out "$out/scores_mtbench.csv" >"$out/judge.txt"
+    step "$PY" judge_pairs.py --questions "$questions" --runs_root "$out" --serve_model "${demo_models[0]}" --model "$judge" "${way[@]}" --pairs "$pairs" --out "$out/scores_mtbench.csv" >"$out/judge.txt"
     conclude "$out"
 }
 
