@@ -35,7 +35,8 @@ OPENING_MARKS, CLOSING_MARKS = r"[\"'“”„«‹「『《〈(\[]*\s*", r"\s*[
 # English: searched, and every doubt in the sentence counts against the claim
 
 ADVERBS = (
-    r"(?:(?:is|was|does|did|has|provide[sd]?|gives?|gave|offer(?:s|ed)|comes? out|an?|the|much|far|also|still"
+    r"(?:(?:is|was|does|did|has|provide[sd]?|gives?|gave|offer(?:s|ed)|comes? out|(?-i:an?)|the|much|far"
+    r"|also|still"
     r"|clear(?:ly)?|slight(?:ly)?|significantly|substantially|considerably|marginally|obviously|definitely"
     r"|notably|noticeably|markedly|decidedly|somewhat|generally|vastly|strongly|certainly|arguably|ultimately"
     r"|undoubtedly|easily|objectively|truly|simply|a bit|a little|by far|as|overall)\s+){0,6}"
@@ -44,9 +45,11 @@ VERBS = (
     r"(?:is|was|does|did|has|provide[sd]?|gives?|gave|offer(?:s|ed)|comes? out|wins|won|outperforms?"
     r"|loses|lost)\b"
 )
-# Behind "better": the end, the opponent, a reason or a noun for the whole answer; "better structure" is none.
+# Behind "better": the end, the opponent, a reason or a noun for the whole answer; not "better structure".
 WHOLLY = (
-    r"(?=\s*(?:$|[.,;:!)(\n—–]|(?:than|overall|because|since|as|due|here|by|over)\b(?! or\b)"
+    r"(?=\s*(?:$|[.,;:!)(\n—–]|than (?!or\b)(?:the (?:other|first|second)|(?:the )?(?:assistant|answer"
+    r"|response"
+    r"|option|model)\b|\(?[AB]\b|it\b|that\b)|(?:overall|because|since|as|due|here|by|over)\b(?! or\b)"
     r"|(?:answer|response|choice|option|one|job)\b(?!\s+(?:at|of|on|with)\b)"
     r"|to (?:\(?[AB]\b|the other|answer|response|assistant|option|model)"
     r"|for (?:this|these|its|several|the (?:following|user|question|task|prompt|most))\b"
@@ -90,7 +93,8 @@ CLAIMS = [
     ),
     *subjects(
         r"(?:^\W*|[,;:]\s*|\b(?:I|we)\b[^.,;:]{0,25}?\b|\b(?:so|therefore|thus|hence)\s+(?:I\s+)?)"
-        r"(?:prefer|choose|pick|select|favou?r|go with|vote for|went with|chose|picked|selected)\s+SUBJECT"
+        r"(?:prefer|choose|pick|select|favou?r|go with|vote(?: for)?|went with|chose|picked"
+        r"|selected)\s+SUBJECT"
         r"(?=\s*(?:$|[.,;:!)\n]|(?:over|because|since|as|due|here|overall|instead|in this|to be|for)\b))"
     ),
     *subjects(
@@ -123,7 +127,9 @@ DOUBTED = re.compile(
     r"(?:\bnot|n['’]t) (?:true|the case|think|believe|say|agree|clear|sure|convinced|obvious|mean|find|see)\b"
     r"|\b(?:wrong|incorrect|false|mistak\w+|if|unless|whether|might|could|may|would|seem\w*|appear\w*"
     r"|some (?:people|readers|users|judges|may)|others?|initially|at first|first (?:glance|sight)|thought"
-    r"|claims?|claimed|says|said|suppos\w+|assum\w+|imagine|hypothe\w+|disagree|doubt\w*|deny|denies"
+    r"|claims?|claimed|says?|said|think|believe|tied?|draw|told|heard|read|suppos\w+|assum\w+|imagine"
+    r"|hypothe\w+|disagree|doubt\w*"
+    r"|deny|denies"
     r"|argue[sd]?"
     r"|hard to|difficult to|impossible|cannot|before|previously|expected|asks?|asked|instruct\w+"
     r"|criteri\w+)\b",
@@ -148,6 +154,16 @@ ONE_CRITERION_BEFORE = re.compile(
     re.I,
 )
 CONCLUDES = re.compile(r"\b(?:therefore|thus|hence|overall|conclusion|ultimately|so|verdict|final)\b", re.I)
+# What may stand before a letter that names a side; "Plan B" and "Vitamin A" name none.
+BEFORE_LETTER = re.compile(
+    rf"{NOUN}s?|that|think|believe|say|find|so|therefore|thus|hence|overall|ultimately|consequently|but|and"
+    r"|however|while|whereas|because|since|as|although|though|i|we|conclude|judge|clearly|is|was|to|for|of"
+    r"|than"
+    r"|prefer|choose|pick|select|favou?r|chose|picked|selected|with|in|conclusion|summary|case|opinion"
+    r"|finally"
+    r"|still|actually|here|now|then|yet|also",
+    re.I,
+)
 OWN_CHOICE = re.compile(
     r"\bI(?:['’]d| would| will|['’]ll| must| have to| had to)?(?: (?:say|argue|think|believe|conclude"
     r"|judge|find))?(?: that)?\b",
@@ -173,7 +189,7 @@ def english_claims(sentence: str) -> set[str]:
     """
     if NOT_ENGLISH.search(sentence) or re.search(rf"[{HAN}{KANA}{HANGUL}{CYRILLIC}]", sentence):
         return set()
-    sentence = OWN_CHOICE.sub("I", sentence)
+    sentence = OWN_CHOICE.sub("I", re.sub(r"[\"'“”‘’]([AB])[\"'“”‘’]", r"\1", sentence))
     if (tied := TIED.search(sentence)) and not DOUBTED.search(sentence[: tied.start()]):
         return set() if re.search(r"(?:\bnot|n['’]t)\W*\Z", sentence[: tied.start()], re.I) else {"Tie"}
     return {
@@ -194,8 +210,10 @@ def is_doubted(sentence: str, found: re.Match[str]) -> bool:
     """Whether the rest of its sentence denies a claim, makes it depend on something or narrows it."""
     before, after = sentence[: found.start()], sentence[found.end() :]
     clause = re.split(r"[,;:]|\b(?:but|however|while|whereas|although|though|so)\b", before, flags=re.I)[-1]
+    word = re.search(r"(\w+)\s+\(?\Z", sentence[: found.start("s")]) if found["s"] else None
     return bool(
-        DENIED.search(clause + found[0])
+        (word and not BEFORE_LETTER.fullmatch(word[1]))
+        or DENIED.search(clause + found[0])
         or DOUBTED.search(before)
         or ONE_CRITERION_BEFORE.search(before)
         or CONDITION.search(after)
@@ -362,7 +380,7 @@ JAPANESE = Grammar(
     worse=(
         rf"SUBJECT\s*(?:の回答)?\s*(?:が|は)\s*、?\s*OTHER\s*(?:の回答)?(?:より(?:も)?|に|に比べて?)\s*"
         rf"(?:明らかに|やや|少し|わずかに)?"
-        rf"(?:劣り|劣って(?:い|お)り?|劣る|及びません|及ばない|悪い|良くない|負けて(?:い|お)り?)(?:ます"
+        rf"(?:劣り|劣って(?:い|お)り?|劣る|及びません|及ばない|悪い|負けて(?:い|お)り?)(?:ます"
         rf"|る)?{JA_END}",
     ),
     ties=(

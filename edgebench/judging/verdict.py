@@ -51,7 +51,8 @@ BRACKETED = re.compile(
 ANCHOR = (
     r"(?:\b(?:verdict|winner|decision|judge?ment|conclusion|result|choice|prefer(?:ence|red)|final|overall"
     r"|(?<!correct )(?<!right )(?<!true )answer|better|pick|vote)\b"
-    rf"|(?<![{HAN}{KANA}])(?:最终|最終|最后|最後|我的|综合|綜合|总体|整体|评判|评审|評価|総合|私の|の|的な?"
+    rf"|(?<![{HAN}{KANA}])(?:最终|最終|最后|最後|我的|综合|綜合|总体|整体|评判|评审|判断|評価|総合|私の|の"
+    rf"|的な?"
     rf"|因此|所以|故|判定|评估|裁判){{0,4}}"
     r"(?:判断|判斷|判定|裁决|裁決|裁定|结论|結論|结果|結果|判决|判決|胜者|勝者|获胜者|獲勝者|赢家|优胜者"
     r"|胜出者|选择|選擇|選択|答案|答え|胜方|勝ち"
@@ -94,13 +95,21 @@ PRAISED = (
     r"\s*,?\s+(?:(?:because|since|as|for|due|by|over|wins?|won|with|overall|here|in (?:my|this|favou?r"
     r"|terms of quality)"
     r"|weil|da|denn|car|parce|porque|ya que|потому|так как)\b"
-    r"|(?:is|was|has|gives?|gave|offers?|provide[sd]?)\s+(?:an?\s|the\s|\w+ly\s|much\s|far\s|also\s"
+    r"|(?:is|was|has|gives?|gave|offers?|provide[sd]?)\s+(?:(?-i:an?)\s|the\s|\w+ly\s|much\s|far\s|also\s"
     r"|a bit\s){0,4}"
-    r"(?:better|superior|stronger|preferred|preferable|best|(?:overall )?winner|more|clearer|correct|right"
-    r"|most|good|great"
-    r"|answer|response|one)\b(?! (?:errors?|mistakes?|problems?|issues?|flaws?|verbose|wordy|padding"
-    r"|repetitive|than or)\b)"
+    r"(?:better|superior|stronger|preferred|preferable|best|(?:overall )?winner|clearer|correct"
+    r"|more (?:helpful|accurate|complete|correct|useful|informative|comprehensive|concise|detailed|convincing"
+    r"|factual|thorough|relevant|precise|clear))\b(?! (?:at|than or)\b)"
     r"|(?:much |slightly |clearly )?(?:better|superior|stronger)\b)"
+)
+# Before an anchor: what is announced is the loser, what the question asks for, or what somebody says.
+NOT_A_VERDICT = re.compile(
+    r"\b(?:worse|worst|weaker|weakest|inferior|losing|poorer|less \w+|(?:in)?correct|right|wrong|true"
+    r"|expected"
+    r"|reference|question|both|each|says?|said|states?|claims?|told|asks?|not|n['’]t|schlechtere|pire|peor"
+    r"|худший)\b"
+    r"|[差劣]的?|正确|參考|参考|题目|不|并非|標準|标准",
+    re.I,
 )
 NEGATED = (
     r"(?:not|no|never|isn['’]t|worse|inferior|weaker|loses|lost|less|fails?|lacks?|nicht|kein|schlechter"
@@ -115,6 +124,14 @@ BOUND = re.compile(
     rf"|\s*(?:因为|因為|由于)|{PRAISED})",
     re.I,
 )
+# What a judge may say before a label that is all it says.
+OWN_WORDS = re.compile(
+    r"^(?:it['’]s|it is|this is|(?:definitely|clearly|probably|going with)"
+    r"|i(?:['’]d| would|['’]ll)? (?:pick|choose|prefer|select|vote(?: for)?|go with|say|return)"
+    r"|i(?:['’]m| am) (?:going with|choosing|picking)) ",
+    re.I,
+)
+OPENED = re.compile(r"\W*(?:A|B|Tie)\b\W*?\n[ \t]*\n")
 REASON = "|".join(grammar.reasons for grammar in GRAMMARS)
 CRITERION_LINE = re.compile(
     rf"^[^\w\n]*(?:\d+\W+)?(?:{CRITERION}|事实性?|準確性|准确性|有用性|有帮助性|结构|結構|简洁性?|簡潔性?"
@@ -188,9 +205,9 @@ def whole_label(text: str) -> str | None:
     ('Tie', 'B', 'B', None)
     """
     bare = re.sub(r"^\W+|(?<![+-])\W+$|\s\W+$", "", text)
-    bare = re.sub(r"^(?:it['’]s|it is|this is|i (?:pick|choose|prefer|vote for)) ", "", bare, flags=re.I)
+    bare = OWN_WORDS.sub("", bare)
     bare = re.sub(r"(?:です|だ|입니다|이다)$", "", bare)
-    found = None if re.search(r"\b[AB][+-]", text) else re.fullmatch(LABEL, bare, re.I)
+    found = None if re.search(r"\b[AB][+-]|\?", text) else re.fullmatch(LABEL, bare, re.I)
     return named(found) if found else None
 
 
@@ -246,6 +263,8 @@ def anchored_label(text: str) -> str | None:
     ranked: dict[int, list[tuple[str | None, int]]] = {1: [], 2: [], 3: []}
     for found in ANCHORED.finditer(text):
         after, side = text[found.end() :], found["side"]
+        if NOT_A_VERDICT.search(re.split(r"[.!?;:。\n]", text[: found.start()])[-1]):
+            continue
         if UNBINDS.match(after) or ((side or found["mark"]) in ("A", "B") and not BOUND.match(after)):
             continue
         if side in ("a", "b") and not re.match(r"\W*(?:\n|$)", after):
@@ -292,6 +311,7 @@ def marked_label(text: str) -> str | None:
 def lone_line(text: str) -> str | None:
     """The label alone on the last or the first line, or the one that opens the reply ("A: it is ...").
 
+
     A label that ends with a colon heads a part of the reply and decides nothing. One with a noun on the first
     line ("Answer A") may be such a heading without its colon: prose must claim the same.
     """
@@ -318,43 +338,52 @@ def lone_line(text: str) -> str | None:
 def opening_label(text: str) -> str | None:
     """The label that opens a reply with its reason ("B, because ..."), if the reason speaks for it."""
     opening = re.match(
-        rf"\W*(?:{NOUN} )?([ABb]|(?i:{TIE}))\s*(?:[–—(:]|-\s|\.\s|, (?:because|since|as|weil|car|porque)\b)"
-        rf"(.*)",
+        rf"\W*(?P<noun>{NOUN} )?(?P<label>[ABb]|(?i:{TIE}))\s*"
+        r"(?:[–—(:](?![ \t]*\n)|-\s|\.\s|, (?P<because>because|since|as|by (?:a|far)|weil|car|porque)\b)"
+        r"(?P<rest>.*)",
         text,
         re.S,
     )
-    if not opening or re.search(r"\b[AB]\s*[:(]|\b[AB]\s*=(?!\s*[AB])|^\W*[AB]\b[).]", opening[2], re.M):
+    others = rf"\b[AB]\s*[:(]|\b[AB]\s*=(?!\s*[AB])|^\W*[AB]\b[).]|^\W*(?:{NOUN} )?[AB]\s*[–—-]"
+    if not opening or re.search(others, opening["rest"], re.M):
         return None
-    side = opening[1].upper() if len(opening[1]) == 1 else "Tie"
+    side = opening["label"].upper() if len(opening["label"]) == 1 else "Tie"
     if side == "Tie":
         return side
-    reason = re.split(r"[.!?。\n]", opening[2].strip(), maxsplit=1)[0]
+    if opening["noun"] and not opening["because"] and claimed_side(text) != side:
+        return AMBIGUOUS  # the head of a part, perhaps
+    reason = re.split(r"[.!?。\n]", opening["rest"].strip(), maxsplit=1)[0]
     lost = (
         rf"\W*(?:it |this |the answer |{NOUN} )?(?:is |was |has |does |ist |est |es )?"
-        rf"(?:\w+ly )?{NEGATED}(?!\w)|[^.]*\bthan (?:{NOUN} )?{side}\b"
+        rf"(?:\w+ly )?(?:{NEGATED}|wrong|incorrect|bad|poor|false|incomplete|out)(?!\w)|[^.]*\bthan "
+        rf"(?:{NOUN} )?{side}\b"
     )
     foreign = NOT_ENGLISH.search(reason) or re.search(r"[^\W\d_A-Za-z\u00c0-\u024f]", reason)
     doubtful = re.match(lost, reason, re.I) or (foreign and not re.match(REASON, reason, re.I))
-    return AMBIGUOUS if doubtful or claimed_side(opening[2]) == OTHER_SIDE[side] else side
+    return AMBIGUOUS if doubtful or claimed_side(opening["rest"]) == OTHER_SIDE[side] else side
 
 
 def parse_verdict(raw: str | None, was_cut: bool = False) -> str | None:
     """A, B or Tie as the judge's reply states it, by slot; None where it states none. There is no default.
 
     was_cut: the token limit ended the reply. Its last sentence may have gone on otherwise ("Verdict: A is
-    wrong"), so that it says nothing unless it is all that there is.
+    wrong"), so that it says nothing unless it is all that there is; and a label on a line of its own may head
+    a part of it, unless it opens the reply and an empty line follows.
     """
     text = clean_reply(raw or "")
-    if was_cut and not whole_label(text):
-        text = finished_part(text)
     found = whole_label(text) or ("Tie" if re.fullmatch(r"neither\W*", text, re.I) else None)
+    opened = OPENED.match(text) if was_cut else None
     if not found:
+        text = finished_part(text) if was_cut else text
         found, outside = json_verdict(text)
         spoken = stated_side(outside) if found in OTHER_SIDE and outside.strip() else None
         if found in OTHER_SIDE and spoken == OTHER_SIDE[str(found)]:
             return None  # JSON that is quoted, perhaps
     if not found:
-        found = stated_side(text) or claimed_side(without_quotes(text))
+        found = stated_side(text, was_cut) or claimed_side(without_quotes(text))
+        if opened:
+            label = whole_label(opened[0])
+            found = label if found in (None, label) else AMBIGUOUS
     return None if found == AMBIGUOUS else found
 
 
@@ -375,7 +404,7 @@ def without_quotes(text: str) -> str:
     return CRITERION_LINE.sub("", said) if said.strip() else text
 
 
-def stated_side(text: str) -> str | None:
+def stated_side(text: str, was_cut: bool = False) -> str | None:
     """The side that a text states as its verdict: behind an anchor, in marks, or alone on a line."""
     said = without_quotes(text)
-    return anchored_label(said) or marked_label(said) or lone_line(said)
+    return anchored_label(said) or marked_label(said) or (None if was_cut else lone_line(said))
