@@ -1,7 +1,6 @@
 """The rules that keep functions short and the README true. The shape of the house: test_architecture.py."""
 
 import ast
-import dataclasses
 import re
 import shlex
 import subprocess
@@ -58,13 +57,6 @@ def test_readme_commands_are_real(command: str) -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=name)
 def test_readme_names_every_script(script: Path) -> None:
     assert script.name in README
-
-
-def test_readme_lists_the_fields_of_the_run_record() -> None:
-    from edgebench.records.run import RunRecord
-
-    documented = set(re.findall(r"`([a-z0-9_]+)`", README[README.index("## The run record") :]))
-    assert {field.name for field in dataclasses.fields(RunRecord)} <= documented
 
 
 def test_shell_scripts_parse() -> None:
