@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.errors import UserError
+from edgebench.records.account import grouped
 from edgebench.records.jsonl import read_jsonl, reason_of
 from edgebench.shell.progress import say
 from edgebench.shell.text import mean_std_text
@@ -284,12 +285,17 @@ def record(line: Line, limit_gb_s: float | None) -> dict[str, str]:
 
 def paired(first: Line, second: Line, name: str) -> list[float]:
     """ln(first / second) for each round that has both."""
-    by_round = {run.get("round"): run[name] for run in second.runs if run.get(name)}
-    return [
-        math.log(run[name] / by_round[run["round"]])
-        for run in first.runs
-        if run.get(name) and run.get("round") in by_round and run.get("round") is not None
-    ]
+    ours, theirs = logs_by_round(first, name), logs_by_round(second, name)
+    return [log - theirs[number] for number, log in ours.items() if number in theirs]
+
+
+def logs_by_round(line: Line, name: str) -> dict[int, float]:
+    """Mean ln of a figure by round: of several campaigns in one table a round may have several runs."""
+    known = [run for run in line.runs if run.get(name) and run.get("round") is not None]
+    return {
+        number: math.fsum(math.log(run[name]) for run in runs) / len(runs)
+        for number, runs in grouped(known, lambda run: int(run["round"])).items()
+    }
 
 
 def interval(logs: Sequence[float]) -> tuple[float, float, float] | None:

@@ -141,7 +141,11 @@ def from_pilot(config: Json, records: Sequence[Json], runs_each_cycle: int) -> d
 
 def overhead_s(config: Json, records: Sequence[Json], runs: int) -> float:
     """Loading, idle baselines, and pauses in seconds."""
-    loads = {one["model_id"]: (one.get("load_ms") or 0) / 1000 for one in records}
+    # Two quantizations of one model have the same model_id, and are loaded one after the other.
+    loads = {
+        (one["model_id"], one.get("quantization"), one.get("model_sha256")): (one.get("load_ms") or 0) / 1000
+        for one in records
+    }
     per_model = runs / config["cycles"] / len(loads)
     power = config["power"]
     measures = any(one.get("idle_mw") is not None for one in records)

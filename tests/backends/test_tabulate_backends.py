@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgebench.backends.table import COLUMNS, Wanted, interval, read_rows, tabulate
+from edgebench.backends.table import COLUMNS, Line, Wanted, interval, paired, read_rows, tabulate
 from edgebench.errors import UserError
 from edgebench.shell.text import mean_std_text
 
@@ -251,3 +251,14 @@ def test_the_interval_is_students() -> None:
 @given(st.floats(1e-6, 1e6))
 def test_figures_keep_their_value(value: float) -> None:
     assert float(mean_std_text(value)) == pytest.approx(value, rel=0.006)
+
+
+def test_several_runs_of_one_round_are_averaged_and_none_is_dropped() -> None:
+    """Of two campaigns in one table; the last run of a round stood for all."""
+
+    def line(*runs: tuple[int | None, float]) -> Line:
+        return Line("e", "m", [{"round": number, "decode_tok_per_s": value} for number, value in runs])
+
+    first, second = line((1, 20.0), (2, 30.0), (None, 9.0)), line((1, 10.0), (1, 40.0), (2, 30.0), (3, 1.0))
+    assert paired(first, second, "decode_tok_per_s") == pytest.approx([0.0, 0.0])
+    assert paired(second, first, "decode_tok_per_s") == pytest.approx([0.0, 0.0])

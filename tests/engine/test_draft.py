@@ -19,6 +19,7 @@ pytest.importorskip("llama_cpp", reason="the engine, llama-cpp-python, is not in
 pytest.importorskip("gguf", reason="gguf, which writes the tiny models, is not installed")
 
 from edgebench.engine import draft as drafting
+from edgebench.engine import draft_rules
 from edgebench.engine.protocol import (
     REFUSED,
     DraftGeneration,
@@ -160,7 +161,7 @@ def test_the_first_token_waits_for_no_draft() -> None:
         confirm=lambda count: None,
     )
     request = drafting.DraftRequest([1] * 4, 4)
-    done = drafting.decode(target, drafter, drafting.FixedLength(2), request, 0.0)  # type: ignore[arg-type]
+    done = drafting.decode(target, drafter, draft_rules.FixedLength(2), request, 0.0)  # type: ignore[arg-type]
     assert log == ["feed 4 for 1", "draft", "feed 3 for 3"]
     assert done.token_ids == (2, 2, 2, 2) and done.accepted == 2
 
@@ -217,16 +218,16 @@ def test_a_draft_with_another_end_of_text_is_refused(
     ("length", "options"), [(2, [2, 4]), (5, [2, 5, 8]), (10, [5, 8, 10]), (15, [7, 8, 15]), (1, [1, 2])]
 )
 def test_the_published_rule(length: int, options: list[int]) -> None:
-    rule = drafting.PublishedRule(length)
+    rule = draft_rules.PublishedRule(length)
     assert rule.options == options and rule.choose(0) == options[min(1, len(options) - 1)]
     for accepted, expected in ((1.0, options[-1]), (0.0, options[0])):
         for _ in range(40):
-            rule.learn(drafting.Step(10, 10, 10, int(10 * accepted), 0, 0))
+            rule.learn(draft_rules.Step(10, 10, 10, int(10 * accepted), 0, 0))
         assert rule.choose(0) == expected
 
 
 def world(
-    rule: drafting.CostRule,
+    rule: draft_rules.CostRule,
     share: float,
     draft_ms: float,
     row_ms: float,
@@ -242,7 +243,7 @@ def world(
         length = rule.choose(1)
         accepted = next((j for j in range(length) if draw.random() >= share), length)
         noise = draw.uniform(0.9, 1.1) * (1.8 if slow_every and said // slow_every % 2 else 1.0)
-        step = drafting.Step(length, length, min(accepted + 1, length), accepted, 0, 0)
+        step = draft_rules.Step(length, length, min(accepted + 1, length), accepted, 0, 0)
         step.draft_ms, step.verify_ms = noise * length * draft_ms, noise * (10 + row_ms * length)
         rule.learn(step)
         spent_ms += step.draft_ms + step.verify_ms
@@ -261,7 +262,7 @@ def ideal_ms(length: int, share: float, draft_ms: float, row_ms: float) -> float
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.8, 0.95, 0.99])
 @pytest.mark.parametrize(("draft_ms", "row_ms"), [(1.0, 0.1), (2.0, 1.0), (0.2, 8.0)])
 def test_the_cost_rule_comes_near_the_best_length(share: float, draft_ms: float, row_ms: float) -> None:
-    rule = drafting.CostRule(10)
+    rule = draft_rules.CostRule(10)
     world(rule, share, draft_ms, row_ms, 1000)
     took_ms = world(rule, share, draft_ms, row_ms, 2000, lengths := Counter())
     best_ms = min(ideal_ms(length, share, draft_ms, row_ms) for length in range(11))
@@ -270,7 +271,7 @@ def test_the_cost_rule_comes_near_the_best_length(share: float, draft_ms: float,
 
 
 def test_the_cost_rule_stops_drafting_and_takes_it_up_again() -> None:
-    rule = drafting.CostRule(10)
+    rule = draft_rules.CostRule(10)
     lost = world(rule, 0.02, 2.0, 1.0, 2000) / (2000 * 10.0)
     assert rule.length == 0 and lost < 1.05
     world(rule, 0.95, 2.0, 1.0, 3000)
@@ -279,7 +280,7 @@ def test_the_cost_rule_stops_drafting_and_takes_it_up_again() -> None:
 
 @pytest.mark.parametrize("share", [0.3, 0.8, 0.95])
 def test_the_cost_rule_does_not_stay_with_costs_of_a_slower_or_faster_time(share: float) -> None:
-    took_ms = world(drafting.CostRule(10), share, 1.2, 2.5, 3000, slow_every=100)
+    took_ms = world(draft_rules.CostRule(10), share, 1.2, 2.5, 3000, slow_every=100)
     best_ms = min(ideal_ms(length, share, 1.2, 2.5) for length in range(11))
     assert took_ms / 3000 < 1.07 * 1.4 * best_ms  # 1.4: half of the tokens take 1.8 times as long
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgebench.errors import UserError
+from edgebench.experiments import costs
 from edgebench.experiments import summary as summarize_cycles
 from edgebench.experiments.folder import runs_in
 from edgebench.stats.intervals import student_quantile
@@ -184,3 +185,13 @@ def test_a_run_that_every_cycle_repeats_is_counted_in_every_cycle() -> None:
         {"method": "exact", "confidence": "high", "runs": 2},
         {"method": "rough", "confidence": "low", "runs": 1},
     ]
+
+
+def test_two_quantizations_of_one_model_are_loaded_twice() -> None:
+    """They have the same model_id."""
+    config = {"cycles": 1, "power": {"idle_every": 15, "idle_seconds": 10}, "cool_down": {"seconds": 0, "run": "0"}}
+    records = [
+        {"model_id": "m", "quantization": kind, "load_ms": 2000.0, "idle_mw": None}
+        for kind in ("Q8_0", "Q4_1")
+    ]
+    assert costs.overhead_s(config, records, runs=10) == pytest.approx(4.0)
