@@ -24,6 +24,7 @@ from typing import Any
 from edgebench.errors import UserError
 from edgebench.records.jsonl import exclusive, write_whole
 from edgebench.shell.launch import room_command
+from edgebench.shell.text import counted
 from edgebench.speculation.cell import Beside, CellFailed, run_cell
 from edgebench.speculation.checks import (
     PromptsKey,
@@ -137,7 +138,7 @@ def run_cells(sweep: Sweep, pace: Pace) -> int:
         if number == len(todo) or todo[number].grid != cell.grid:
             sweep.master(f"{cell.grid} is through, {failed} failed so far")
     if failed:
-        sweep.say(f"{failed} cells failed, see experiment.log; the same command does them again")
+        sweep.say(f"{counted(failed, 'cell')} failed, see experiment.log; the same command does them again")
     sweep.master(f"END {len(todo) - failed} done, {failed} failed")
     return 1 if failed else 0
 
@@ -182,7 +183,8 @@ def time_cell(sweep: Sweep, cell: PlannedCell, label: str) -> Document:
 
     def show(what: str) -> None:
         if sys.stderr.isatty() and not settings.quiet:
-            text = f"{label} {what}, {duration(time.monotonic() - begin_s)}"
+            number, _, name = label.partition(" ")
+            text = f"{number} {what}, {duration(time.monotonic() - begin_s)}  {Path(name).name}"
             print(f"\r\033[K{text[:79]}", end="", file=sys.stderr, flush=True)
 
     with Scale.beside(settings.power, trace) as scale:

@@ -189,7 +189,11 @@ def test_a_run_that_every_cycle_repeats_is_counted_in_every_cycle() -> None:
 
 def test_two_quantizations_of_one_model_are_loaded_twice() -> None:
     """They have the same model_id."""
-    config = {"cycles": 1, "power": {"idle_every": 15, "idle_seconds": 10}, "cool_down": {"seconds": 0, "run": "0"}}
+    config = {
+        "cycles": 1,
+        "power": {"idle_every": 15, "idle_seconds": 10},
+        "cool_down": {"seconds": 0, "run": "0"},
+    }
     records = [
         {"model_id": "m", "quantization": kind, "load_ms": 2000.0, "idle_mw": None}
         for kind in ("Q8_0", "Q4_1")

@@ -195,7 +195,7 @@ def failing_at(adaptive: str, failure: EngineFailure) -> Callable[[FakeEngine], 
 def test_a_failed_cell_says_why_and_the_rest_goes_on(bench: Bench, small_grid: Path) -> None:
     bench.engine.play = staticmethod(failing_at("cost", EngineFailure(ENGINE_CRASH, "was killed by SIGKILL")))
     assert bench.run("--grid", small_grid, *QUICK) == 1
-    assert "1 cells failed" in bench.said
+    assert "1 cell failed" in bench.said
     assert "_adaptive1: FAILED was killed by SIGKILL" in bench.log("small")
     assert len(bench.results()) == 2
     bench.engine.play = FakeEngine.play
