@@ -12,6 +12,8 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 
+from edgebench.shell.text import fixed
+
 DIGITS = 3  # significant ones of a figure whose uncertainty nobody knows
 UNCERTAINTY_DIGITS = 2
 MOST_DIGITS = 7  # of the largest figure of a column, whatever the smallest asks for
@@ -78,10 +80,9 @@ def at_places(value: float | None, places: int, sign: bool = False, dash: str = 
     >>> at_places(8.0, 1), at_places(-0.04, 1), at_places(0.25, 1, sign=True), at_places(None, 1)
     ('8.0', '0.0', '+0.2', '-')
     """
-    if value is None:
-        return dash
-    text = f"{value:+.{places}f}" if sign else f"{value:.{places}f}"
-    return text[1:] if text[0] in "+-" and not text.strip("+-0.") else text
+    text = fixed(value, places, dash)
+    is_above_zero = value is not None and value > 0 and text.strip("0.") != ""
+    return f"+{text}" if sign and is_above_zero else text
 
 
 def in_column(

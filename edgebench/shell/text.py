@@ -9,7 +9,7 @@ import datetime
 import io
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 WIDTH = 80  # columns of a terminal that every table fits in
@@ -43,22 +43,6 @@ def fixed(value: float | None, places: int, dash: str = "-") -> str:
         return dash
     text = f"{value:.{places}f}"
     return text.removeprefix("-") if not text.strip("-0.") else text
-
-
-def typeset(value: float | None, sign: bool = False) -> str:
-    """Three significant digits, zeros kept, with a real minus sign; for documents.
-
-    >>> typeset(13.0), typeset(-0.0421, sign=True), typeset(1234.5), typeset(None)
-    ('13.0', '−0.0421', '1234', '–')
-    """
-    if value is None:
-        return DASH
-    if abs(value) < 1e-12:  # what a sum of rounding errors leaves of zero
-        return "0"
-    text = f"{value:+#.3g}" if abs(value) < 99.95 else f"{value:+.0f}"
-    if "e" in text:
-        text = f"{value:+.1e}"
-    return (text if sign else text.removeprefix("+")).replace("-", "−").removesuffix(".")
 
 
 def percent(value: float | None, dash: str = "-") -> str:
@@ -133,15 +117,6 @@ def mean_std_text(mean: float | None, std: float | None = None) -> str:
     size = abs(mean)
     places = 0 if size >= 10_000 else 2 if size >= 1 or not size else 3 - math.floor(math.log10(size))
     return f"{mean:.{places}f}" + (f" ± {std:.{places}f}" if std is not None else "")
-
-
-def interval(edges: Sequence[float] | None, show: Callable[[float], str] = typeset, dash: str = DASH) -> str:
-    """An interval: "0.40 to 0.60".
-
-    >>> interval([0.4, 0.6]), interval(None)
-    ('0.400 to 0.600', '–')
-    """
-    return dash if edges is None else " to ".join(show(edge) for edge in edges)
 
 
 # --- Words ---

@@ -17,7 +17,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 def test_nothing_is_minus_zero(value: float) -> None:
     for places in (0, 1, 2, 3):
         assert text.fixed(value, places) == text.fixed(0.0, places)
-    for shown in (text.number(value), text.typeset(value), text.percent(value)):
+    for shown in (text.number(value), text.percent(value)):
         assert shown.strip("-−0.% ") or not shown.startswith(("-", "−")), shown
 
 
@@ -38,7 +38,7 @@ def test_missing_is_a_dash_everywhere() -> None:
     shown = [text.number(None), text.fixed(None, 2), text.percent(None), text.p_value(None)]
     shown += [text.mean_half_width(None, None), text.mean_std_text(None)]
     assert set(shown) == {"-"}
-    assert {text.typeset(None), text.interval(None), text.number(None, dash="–")} == {"–"}
+    assert text.number(None, dash=text.DASH) == "–"
 
 
 def test_a_table_holds_its_columns_together() -> None:
