@@ -2,9 +2,9 @@
 """Time and peak memory of aggregate_to_excels.py, beside a plain pandas + openpyxl script.
 
 Makes run records (4 models × 5 levels × tasks × 3 repeats, with an answer text each) in a temporary folder,
-then runs both, one after the other, in processes of their own (on a busy machine compare the CPU seconds). The plain script reads the whole file with
-pandas.read_json and writes the same tidy columns with DataFrame.to_excel: four workbooks, one sheet per
-model, without statistics, formats or charts.
+then runs both, one after the other, in processes of their own; on a busy machine compare the CPU seconds. The
+plain script reads the whole file with pandas.read_json and writes the same tidy columns with
+DataFrame.to_excel: four workbooks, one sheet per model, without statistics, formats or charts.
 
 Example:
   python tests/bench_aggregate.py --runs 100000

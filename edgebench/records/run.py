@@ -192,6 +192,8 @@ def as_number(value: Any) -> float | None:
     >>> as_number("ERROR"), as_number(True), as_number(float("nan")), as_number("inf"), as_number(10**400)
     (None, None, None, None, None)
     """
+    if type(value) is float:  # nearly always; a million runs have ten million numbers
+        return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:

@@ -317,7 +317,9 @@ class Book:
                 text = clean_text("\n".join(told), self.cleaned)
                 cell.comment = Comment(text, "edgebench", width=280, height=40 + 20 * (len(text) // 38 + 1))
 
-    def widths(self, sheet: Any, columns: Sequence[Column], frame: pd.DataFrame, row: int) -> None:
+    def widths(
+        self, sheet: Any, columns: Sequence[Column], frame: pd.DataFrame, row: int, widest: float = WIDEST
+    ) -> None:
         """Columns as wide as the words of their header and their values; the header as high as it must be."""
         lines = 1
         for number, column in enumerate(columns, 1):
@@ -334,7 +336,7 @@ class Book:
             dimension = sheet.column_dimensions[get_column_letter(number)]
             # As wide as the widest table above or below it needs.
             before = dimension.width if dimension.customWidth else NARROWEST
-            width = min(max(longest + 2.5, before), WIDEST)
+            width = min(max(longest + 2.5, before), WIDEST if number == 1 else widest)
             dimension.width = width
             lines = max(lines, math.ceil(1.25 * len(column.label) / width))
         sheet.row_dimensions[row].height = 16 * lines + 2

@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 from openpyxl.utils import get_column_letter
+from openpyxl.worksheet.hyperlink import Hyperlink
 from openpyxl.worksheet.pagebreak import Break
 
 from edgebench.errors import UserError
@@ -60,6 +61,7 @@ CHART_ROWS = 20  # that a chart lies over
 TEXT_WIDTH = 110.0  # characters of a line of text on Summary
 FROZEN_MOST = 12  # rows above a header that may stay in sight: more would leave no room for the table
 ROW_HEIGHT = 15.0  # points
+WIDEST_HERE = 24.0  # characters of a column on Summary, but for the first: its tables share their columns
 
 
 def write_all(study: Study, outdir: Path, tell: Callable[[str], None]) -> list[Path]:
@@ -152,7 +154,7 @@ class Front:
         for frame, columns in [(table[1], table[2]) for table in reversed(self.more)] + [
             (self.frame, self.shown)
         ]:
-            self.book.widths(self.sheet, columns, frame, 1)
+            self.book.widths(self.sheet, columns, frame, 1, WIDEST_HERE)
         self.sheet.row_dimensions[1].height = None
         width, count = 0.0, 0
         while width < TEXT_WIDTH and count < max(len(self.shown), 8):
@@ -289,7 +291,8 @@ class Front:
         self.table(frame, [tables.text_column("model_id"), Column("sheet", "Sheet")])
         for number, (_, title) in enumerate(models):
             cell = self.sheet.cell(first + number, 2)
-            cell.hyperlink = f"#'{title.replace(chr(39), chr(39) * 2)}'!A1"
+            place = title.replace("'", "''")
+            cell.hyperlink = Hyperlink(ref=cell.coordinate, location=f"'{place}'!A1")
             cell.font = LINK
         for heading, frame, columns in self.more:
             self.text(heading, HEADING)
