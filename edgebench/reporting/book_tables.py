@@ -7,6 +7,7 @@ what is shown is as precise as the uncertainty. Every mean, win rate and interva
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -301,7 +302,7 @@ def cost_summary(study: Study, name: str) -> tuple[pd.DataFrame, list[Column]]:
             )
             others = [one for one in (*BESIDE.get(name, ()), *SUMMED) if one != name and one in VALUES]
             for other in others:
-                row |= beside_cells(other, means.get((model, board, level, other), {}))
+                row[f"{other} mean"] = means.get((model, board, level, other), {}).get("mean")
             row["win_rate"] = wins.get((model, level), {}).get("win_rate")
             rows.append(row)
     columns = cost_columns(study, name, base, rows)
@@ -319,8 +320,6 @@ def cost_cells(mean: Row, difference: Row) -> dict[str, Any]:
         "std": mean.get("std"),
         "ci95_low": low,
         "ci95_high": high,
-        "p50": mean.get("p50"),
-        "p95": mean.get("p95"),
         "mean_difference": difference.get("mean_difference"),
         "difference_low": low_change,
         "difference_high": high_change,
@@ -328,14 +327,6 @@ def cost_cells(mean: Row, difference: Row) -> dict[str, Any]:
         "p_holm": difference.get("p_holm"),
         "reason": mean.get("reason") or difference.get("reason"),
     }
-
-
-def beside_cells(name: str, mean: Row) -> dict[str, Any]:
-    """The cells of a value that stands beside the workbook's own."""
-    cells = {f"{name} mean": mean.get("mean")}
-    if name in BESIDE["latency_ms"]:
-        cells |= {f"{name} {what}": mean.get(what) for what in ("p50", "p95")}
-    return cells
 
 
 def cost_columns(study: Study, name: str, base: str | None, rows: Sequence[Row]) -> list[Column]:
@@ -353,8 +344,6 @@ def cost_columns(study: Study, name: str, base: str | None, rows: Sequence[Row])
         Column("std", value.header("std"), "Of single runs (n - 1).", shown),
         Column("ci95_low", f"Mean, 95 % from{unit}", over, shown),
         Column("ci95_high", f"Mean, 95 % to{unit}", over, shown),
-        Column("p50", value.header("median"), "Of single runs.", shown),
-        Column("p95", value.header("95th percentile"), "Of single runs.", shown),
         Column("mean_difference", f"Change to {base}{unit}", "Mean difference within tasks.", changed),
         Column("difference_low", f"Change, 95 % from{unit}", over, changed),
         Column("difference_high", f"Change, 95 % to{unit}", over, changed),
@@ -364,11 +353,8 @@ def cost_columns(study: Study, name: str, base: str | None, rows: Sequence[Row])
     others = [one for one in (*BESIDE.get(name, ()), *SUMMED) if one != name]
     for other in others:
         told = labelled(study, other)
-        for what, words in (("mean", "mean"), ("p50", "median"), ("p95", "95th percentile")):
-            column = f"{other} {what}"
-            values = [row.get(column) for row in rows]
-            decimals = number_format(places_of(values))
-            columns.append(Column(column, told.header(words), told.meaning, decimals))
+        decimals = number_format(places_of([row[f"{other} mean"] for row in rows]))
+        columns.append(Column(f"{other} mean", told.header("mean"), told.meaning, decimals))
     columns.append(win_column(study.analysis))
     columns.append(text_column("reason"))
     return with_content(study, rows, columns, always=("mean",))
@@ -495,6 +481,29 @@ def strength_table(study: Study) -> tuple[pd.DataFrame, list[Column]]:
     formats = {"beta": number_format(2), "se": number_format(2), "elo": number_format(0)}
     columns = [replace(text_column(one), number_format=formats.get(one, "General")) for one in names]
     return as_frame(rows, kept := with_content(study, rows, columns)), kept
+
+
+WAITED = ("ttft_ms", "tpot_ms", "latency_ms")
+QUANTILES = {"p50": "median", "p95": "95th percentile"}
+
+
+def waiting_table(study: Study) -> tuple[pd.DataFrame, list[Column]]:
+    """Median and 95th percentile of single runs: of the waits that a user notices."""
+    means = means_of(study.analysis)
+    rows = []
+    for model, board, level in dict.fromkeys(place[:3] for place in means):
+        row: dict[str, Any] = {"model_id": model, "board": board, "level": level}
+        for name, what in itertools.product(WAITED, QUANTILES):
+            row[f"{name} {what}"] = means.get((model, board, level, name), {}).get(what)
+        rows.append(row)
+    columns = [text_column(one) for one in ("model_id", "board", "level")]
+    for name, (what, words) in itertools.product(WAITED, QUANTILES.items()):
+        decimals = number_format(places_of([row[f"{name} {what}"] for row in rows]))
+        told = labelled(study, name)
+        meaning = f"Of single runs. {told.meaning}"
+        columns.append(Column(f"{name} {what}", told.header(words), meaning, decimals))
+    kept = with_content(study, rows, columns)
+    return as_frame(rows if any(" p" in column.name for column in kept) else [], kept), kept
 
 
 LEAN = {

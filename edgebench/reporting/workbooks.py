@@ -306,7 +306,14 @@ class Front:
                 ("Bradley-Terry strengths", tables.strength_table(self.study)),
                 ("The judge's lean, taken out of graded win rates", tables.lean_table(self.study)),
             ]
-        return [("Differences within the same task", tables.paired_table(self.study, self.value))]
+        more = [("Differences within the same task", tables.paired_table(self.study, self.value))]
+        if self.value == "latency_ms":
+            waits = (
+                "Waiting times: median and 95th percentile of single runs",
+                tables.waiting_table(self.study),
+            )
+            more.insert(0, waits)
+        return more
 
 
 def alarms(study: Study) -> list[str]:

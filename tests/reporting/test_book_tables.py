@@ -242,6 +242,6 @@ def test_median_and_95th_percentile_of_ttft_stand_where_the_analysis_has_them(tm
     known = {"p50": 41.0, "p95": 55.0}
     means = [row | known if row["metric"] == "ttft_ms" else row for row in study.analysis["level_means"]]
     study = replace(study, analysis={**study.analysis, "level_means": means})
-    frame, columns = book_tables.summary(study, "latency_ms")
+    frame, columns = book_tables.waiting_table(study)
     assert set(frame["ttft_ms p50"]) == {41.0} and set(frame["ttft_ms p95"]) == {55.0}
     assert "Time to first token, 95th percentile [ms]" in [column.label for column in columns]
