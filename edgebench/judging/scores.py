@@ -117,6 +117,11 @@ def lacking_lines(
     parts = {"still to be asked": waiting, "given up": given_up, "unparseable (--reasks)": unread}
     shares = [f"{count} of them {what}" for what, count in parts.items() if count]
     lines = [f"no verdict: {counted(len(lacking), 'call')}, {', '.join(shares)}"]
+    cut = {line.key for line in journal.lines if line.finish_reason == "length" and not line.winner_side}
+    cut_off = sum(game.key in cut for game in lacking)
+    if cut_off:
+        what = "reply was" if cut_off == 1 else "replies were"
+        lines.append(f"{cut_off} unparseable {what} cut at the token limit: raise --max_tokens")
     if waiting or given_up:
         lines.append(f"go on with: python {' '.join(map(shell_word, command))}")
     return lines

@@ -32,6 +32,7 @@ from edgebench.judging.games import SCHEMA, plan_comparisons
 from edgebench.judging.pool import Prices
 from edgebench.records.judgment import SCORE_COLUMNS, JournalLine, read_journal, read_scores
 from tests.fakes.judge_stub import FAULTS, JudgeStub
+from tests.fakes.scripted_endpoint import ScriptedEndpoint, ok
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -704,6 +705,14 @@ def test_an_unparseable_reply_is_asked_again_then_counted_never_a_tie(desk: Desk
         assert desk.judge(stub).returncode == 1 and stub.requests == 6  # nothing left to ask
         desk.judge(stub, "--reasks", "3")
         assert stub.requests == 8
+
+
+def test_replies_cut_before_their_verdict_name_the_flag(desk: Desk) -> None:
+    desk.fill(tasks=1, levels=("L0", "P"))
+    with ScriptedEndpoint(lambda n, body: ok("A and B are about", finish="length")) as endpoint:
+        done = desk.judge(None, "--api_url", endpoint.url, "--reasks", "0")
+    assert done.returncode == 1 and "2 of them unparseable (--reasks)" in done.stderr
+    assert "2 unparseable replies were cut at the token limit: raise --max_tokens" in done.stderr
 
 
 def test_reparse_asks_nothing(desk: Desk) -> None:
