@@ -65,40 +65,9 @@ def first_unreadable(path: Path) -> str | None:
         for number, line in enumerate(lines, 1):
             bare = line.strip(BYTE_ORDER_MARK + b" \t\r\n")
             if bare and not is_object(line):
-                return f"line {number} is {what_is(bare)}"
+                is_torn = bare.startswith(b"{") and bare != b"{" and not GLUED.search(bare)
+                return f"line {number} {'is half a record' if is_torn else what_bytes_are(bare)}"
     return None
-
-
-def what_is(line: bytes) -> str:
-    """What a line is that is no JSON object, and the command that mends it.
-
-    >>> what_is(b'{"a": 1}{"a": 2}{"a": 3}')
-    '3 records glued together; jq -c . FILE puts each on a line of its own'
-    >>> what_is(b'[{"a": 1}, {"a": 2}]')
-    "a JSON array; jq -c '.[]' FILE writes one record a line"
-    >>> what_is(b'{"a": 1, "b'), what_is(b'task,L0'), what_is(b"\\xff\\xfe{")
-    ('half a record', 'no JSON', 'no UTF-8 text')
-    """
-    try:
-        text = line.decode("utf-8-sig").strip()
-    except UnicodeDecodeError:
-        return "no UTF-8 text"
-    if text.startswith("["):
-        return "a JSON array; jq -c '.[]' FILE writes one record a line"
-    if text == "{":
-        return "the beginning of a record over several lines; jq -c . FILE writes one record a line"
-    glued, rest = 0, text
-    try:
-        while rest.startswith("{"):
-            _, end = json.JSONDecoder().raw_decode(rest)
-            glued, rest = glued + 1, rest[end:].lstrip(", \t")
-    except (ValueError, RecursionError):
-        pass
-    if glued > 1:
-        return f"{glued} records glued together; jq -c . FILE puts each on a line of its own"
-    if glued:
-        return "a record with something behind it"
-    return "half a record" if text.startswith("{") else "no JSON"
 
 
 def records_in(path: Path) -> list[dict[str, Any]]:
@@ -117,6 +86,7 @@ OTHER_FILES = (
     (b"<", "is a page of HTML or XML"),
 )
 LOOKED_AT_BYTE = 1 << 20
+GLUED = re.compile(rb"\}\s*\{\s*\"")  # one object after another
 
 
 def what_it_is(path: Path) -> str:
@@ -126,8 +96,11 @@ def what_it_is(path: Path) -> str:
     """
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         start = file.read(LOOKED_AT_BYTE).removeprefix(BYTE_ORDER_MARK).lstrip()
-    if not start:
-        return "is empty"
+    return what_bytes_are(start) if start else "is empty"
+
+
+def what_bytes_are(start: bytes) -> str:
+    """What begins so, as the end of a sentence."""
     for beginning, what in OTHER_FILES:
         if start.startswith(beginning):
             return what
@@ -143,7 +116,7 @@ def what_it_is(path: Path) -> str:
 def what_objects(start: bytes) -> str:
     """What a file that begins with an object is, if not a record a line."""
     first = start.partition(b"\n")[0].rstrip()
-    if re.search(rb"\}\s*\{\s*\"", first) and not is_object(first):
+    if GLUED.search(first) and not is_object(first):
         return "holds its records glued together in one line: jq -c . FILE > runs.jsonl parts them"
     if first == b"{" or not is_object(first):
         return "holds its records over several lines each: jq -c . FILE > runs.jsonl makes a line of each"

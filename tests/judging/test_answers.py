@@ -84,13 +84,16 @@ def test_an_earlier_good_run_stands_where_the_later_one_failed(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        ('{"id": 1, "level": "L0"}{"id": 2}{"id": 3}\n', "3 records glued together; jq -c . FILE"),
-        ('[{"id": 1}, {"id": 2}]\n', "a JSON array; jq -c '.[]' FILE"),
-        ('[\n {"id": 1}\n]\n', "a JSON array"),
-        ('{\n "id": 1\n}\n', "the beginning of a record over several lines; jq -c . FILE"),
-        ('{"id": 1, "lev', "half a record"),
-        ("id,level\n81,L0\n", "no JSON"),
-        (b"\xff\xfe\x00", "no UTF-8 text"),
+        (
+            '{"id": 1, "level": "L0"}{"id": 2}{"id": 3}\n',
+            "holds its records glued together in one line: jq -c",
+        ),
+        ('[{"id": 1}, {"id": 2}]\n', "is one JSON array"),
+        ('[\n {"id": 1}\n]\n', "is one JSON array"),
+        ('{\n "id": 1\n}\n', "holds its records over several lines each: jq -c ."),
+        ('{"id": 1, "lev', "is half a record"),
+        ("id,level\n81,L0\n", "looks like a CSV"),
+        (b"\xff\xfe\x00", "is UTF-16"),
     ],
 )
 def test_what_a_refused_file_is_stands_in_the_message(
@@ -100,10 +103,10 @@ def test_what_a_refused_file_is_stands_in_the_message(
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     left_out: Counter[str] = Counter()
     assert texts(path, left_out) == {}
-    assert f"unreadable lines (r.jsonl: line 1 is {what}" in next(iter(left_out))
+    assert f"unreadable lines (r.jsonl: line 1 {what}" in next(iter(left_out))
     with pytest.raises(UserError, match="no question with question_id and turns") as refused:
         load_questions(path)
-    assert f"line 1 is {what}" in str(refused.value)
+    assert f"line 1 {what}" in str(refused.value)
 
 
 def test_glued_records_of_the_field_are_named() -> None:
