@@ -330,7 +330,7 @@ def times(ratio: float, ci95: Sequence[float] | None, places: int) -> str:
 
 
 def ratio_places(rows: Sequence[Row]) -> int:
-    """The decimals of one line's ratios: the usual uncertainty shows its first digit; without one, two."""
+    """The decimals of the ratios: the usual uncertainty shows its first digit; without one, two."""
     halves = [half for row in rows if (half := half_of(row["ratio_ci95"]))]
     return places_for(statistics.median(halves), 1) if halves else 2
 
@@ -365,9 +365,8 @@ def verdicts(analysis: Row) -> list[dict[str, Any]]:
         cases.setdefault(case_name(analysis, row), []).append(row)
     if len(cases) > CASES_ONE_BY_ONE:
         return verdicts_over_models(analysis, rows, what)
-    lines = []
+    lines, places = [], ratio_places(rows)
     for name, own in cases.items():
-        places = ratio_places(own)
         told = [times(row["ratio"], row["ratio_ci95"], places) for row in own]
         levels = [printable(row["level"]) for row in own]
         levels[0] += " costs"
