@@ -23,51 +23,237 @@ class Settings(TypedDict, total=False):
     baseline: str
     placebo: str | None
     seed: int
-    resamples: int
-    margin: float
+    resamples: int  # of older versions; nothing is drawn any more
+    margin: float  # win rate one is ready to lose for a cheaper level
+    include_flagged: bool
+    allow_mixed: bool
 
 
 class Caveat(TypedDict):
     """Something the reader must know before believing a number."""
 
-    code: str
+    key: str
     severity: str
     text: str
+
+
+class Model(TypedDict, total=False):
+    """One model on one board: its conditions, and how much of it was measured."""
+
+    board: str | None
+    power_scope: str | None
+    model_id: str
+    model_sha256: str | None
+    power_mode: str | None
+    power_source: str | None
+    quantization: str | None
+    repeats_max: int
+    runs: int
+    simulated_power: bool
+    tasks: int
 
 
 class LevelMean(TypedDict, total=False):
     """One metric at one level: the mean over task means, with its interval over tasks."""
 
+    board: str | None
+    power_scope: str | None
     model_id: str
-    board: str
     level: str
     metric: str
+    unit: str
+    ci95: list[float] | None
+    mean: float | None
     n_runs: int
     n_tasks: int
-    mean: float | None
-    std: float | None
-    std_tasks: float | None
-    std_within: float | None
-    ci95: list[float] | None
+    p50: float | None  # median of single runs
+    p95: float | None  # of 20 runs and more
+    p95_reason: str | None
     reason: str | None
+    std: float | None  # of single runs
+    std_tasks: float | None  # of task means
+    std_within: float | None  # between repeats of one prompt, pooled
 
 
 class PairedRow(TypedDict, total=False):
     """One metric at two levels of the same tasks."""
 
+    board: str | None
+    power_scope: str | None
     model_id: str
-    board: str
     level: str
     against: str
     metric: str
-    n_tasks: int
-    mean_difference: float | None
+    unit: str
     ci95: list[float] | None
+    holm_family: str | None
+    holm_tests: int | None
+    mean_difference: float | None
+    n_tasks: int
+    p_holm: float | None
     percent: float | None
     percent_ci95: list[float] | None
-    wilcoxon_p: float | None
-    sign_p: float | None
+    percent_reason: str | None  # why percent_ci95 is missing
     reason: str | None
+    sign_p: float | None
+    wilcoxon_p: float | None
+
+
+class CostSplit(TypedDict, total=False):
+    """What a prompt token and an answer token cost: estimate, se, se_ols, ci95, reason by name."""
+
+    board: str | None
+    power_scope: str | None
+    model_id: str
+    metric: str
+    unit: str
+    coefficients: dict[str, dict[str, Any]]
+    n_runs: int
+    n_tasks: int
+    r_squared: float | None
+    reason: str | None
+    regressor_correlation: float | None
+    residual_std: float | None
+
+
+class CostPart(TypedDict, total=False):
+    """Whose part the extra cost of a level is, against the baseline."""
+
+    board: str | None
+    power_scope: str | None
+    model_id: str
+    level: str
+    against: str
+    metric: str
+    unit: str
+    answer_part: float | None
+    answer_part_ci95: list[float] | None
+    answer_share: float | None
+    ci95_reason: str | None  # why the parts have no interval
+    extra: float | None
+    measured_decode_extra: float | None
+    measured_prefill_extra: float | None
+    n_tasks: int
+    output_tokens_extra: float | None
+    prompt_part: float | None
+    prompt_part_ci95: list[float] | None
+    prompt_share: float | None
+    prompt_share_ci95: list[float] | None
+    prompt_tokens_extra: float | None
+    reason: str | None
+    sentence: str | None
+    unexplained: float | None
+
+
+class ValueRow(TypedDict, total=False):
+    """Quality and cost of one level."""
+
+    board: str | None
+    power_scope: str | None
+    model_id: str
+    judge_model: str
+    level: str
+    cost_mean: float | None
+    cost_metric: str
+    cost_unit: str
+    gain_per_extra_cost: float | None
+    on_front: bool
+    on_model_front: bool
+    quality: float | None
+    quality_against: str
+    quality_ci95: list[float] | None
+    quality_per_cost: float | None
+    reason: str | None
+
+
+class CheapestRow(TypedDict, total=False):
+    """The level to take, and what shows it."""
+
+    board: str | None
+    power_scope: str | None
+    model_id: str
+    judge_model: str
+    best_level: str | None  # the highest win rate; null where no level can be told from another
+    best_not_told_from: list[str]
+    best_told_from: list[str]  # levels the leading one is better than beyond chance
+    cheapest_level: str | None
+    cost_mean: float | None
+    cost_metric: str
+    cost_unit: str
+    difference_ci95: list[float] | None
+    difference_from_best: float | None
+    margin: float  # of the win rate
+    not_considered: list[dict[str, str]]  # level and reason, of each that is no choice
+    reason: str | None
+    saving_percent: float | None
+    shown: bool
+    statement: str | None
+
+
+class TrendRow(TypedDict, total=False):
+    """Page's trend of one metric over the ordered levels."""
+
+    board: str | None
+    power_scope: str | None
+    model_id: str
+    judge_model: str | None  # of the metric quality
+    metric: str
+    levels: list[str]
+    n_tasks: int
+    p: float | None
+    page_l: float | None
+    reason: str | None
+    spearman: float | None
+
+
+class DriftRow(TypedDict, total=False):
+    """Change of one metric over the campaign (stats/drift.py); ci95 is of the slope per hour."""
+
+    board: str | None
+    power_scope: str | None
+    model_id: str
+    metric: str
+    change_ci95: list[float] | None
+    change_percent: float | None  # from the first to the last of the repeated runs
+    ci95: list[float] | None
+    hours: float | None
+    n_runs: int
+    notable: bool  # more than noise explains, and enough to matter
+    p: float | None
+    reason: str | None
+    slope_percent_per_hour: float | None
+
+
+class VariationRow(TypedDict, total=False):
+    """How far repeats of one prompt differ: std over mean of the cells."""
+
+    board: str | None
+    power_scope: str | None
+    model_id: str
+    metric: str
+    cells: int
+    cells_noisy: int
+    cv_max: float | None
+    cv_median: float | None
+    reason: str | None
+    worst: dict[str, str] | None
+
+
+class PositionBias(TypedDict, total=False):
+    """Whether a judge favours a slot; model_id null: over all models."""
+
+    model_id: str | None
+    judge_model: str
+    biased: bool
+    consistency: float | None
+    first_first: int
+    first_slot_score: float | None
+    mcnemar_p: float | None
+    pairs: int
+    partial_first: int
+    partial_second: int
+    reason: str | None
+    second_second: int
 
 
 class WinRate(TypedDict, total=False):
@@ -95,6 +281,18 @@ class WinRate(TypedDict, total=False):
     graded_win_rate: float | None  # mean over tasks of the preference, 0 to 1
     graded_ci95: list[float] | None
     graded_reason: str | None
+    decisive_share: float | None
+    decisive_wilson95: list[float] | None
+    holm_family: str | None
+    holm_tests: int | None
+    length_controlled_ci95: list[float] | None
+    length_controlled_win_rate: float | None
+    length_extrapolated: bool | None
+    length_gamma: float | None
+    win_rate_averaged: float | None
+    win_rate_averaged_ci95: list[float] | None
+    win_rate_averaged_se: float | None
+    win_rate_se: float | None
 
 
 class TakenOutLean(TypedDict, total=False):
@@ -118,16 +316,36 @@ class Verdict(TypedDict):
 
 
 class Analysis(TypedDict, total=False):
-    """The whole file; further lists are rows as their room describes them."""
+    """The whole file; the lists that have no type here are rows as their room describes them."""
 
     schema_version: int
     settings: Settings
-    models: list[dict[str, Any]]
+    interval_methods: dict[str, str]  # how each kind of interval is made, in words
+    inputs: list[dict[str, Any]]
+    counts: dict[str, int]
+    mixed: list[str]  # what --allow_mixed let stand in one mean
+    flags: list[dict[str, Any]]
+    left_out: list[dict[str, Any]]
+    models: list[Model]
     levels: list[str]
     level_means: list[LevelMean]
     paired: list[PairedRow]
+    trend: list[TrendRow]
+    drift: list[DriftRow]
+    variation: list[VariationRow]
+    cost_split: list[CostSplit]
+    cost_parts: list[CostPart]
     win_rates: list[WinRate]
+    bradley_terry: list[dict[str, Any]]
+    bradley_terry_fits: list[dict[str, Any]]
+    position_bias: list[PositionBias]
+    length_effect: list[dict[str, Any]]
+    judge_noise: list[dict[str, Any]]
+    judge_counts: dict[str, Any]
+    undecided_judges: list[str]
     graded_leans: list[TakenOutLean]
+    value: list[ValueRow]
+    cheapest: list[CheapestRow]
     answer: list[str]
     verdicts: list[Verdict]
     caveats: list[Caveat]

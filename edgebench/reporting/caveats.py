@@ -10,6 +10,7 @@ from typing import Any
 
 from edgebench.reporting.cases import Row, case_name, is_simulated, judges, listed
 from edgebench.shell.text import counted, duration, p_value, percent, printable
+from edgebench.stats.intervals import FEWEST
 
 FEW_REPEATS = 3
 FEW_TASKS = 10
@@ -71,7 +72,8 @@ def sample_caveats(analysis: Row) -> Iterator[Caveat]:
         yield "few_repeats", "note", text
     tasks = min((model["tasks"] for model in models), default=FEW_TASKS)
     if tasks < FEW_TASKS:
-        yield "few_tasks", "high", f"{counted(tasks, 'task')}: intervals are wide, tests are weak"
+        known = "intervals are wide" if tasks >= FEWEST else "too few for intervals of means"
+        yield "few_tasks", "high", f"{counted(tasks, 'task')}: {known}, tests are weak"
     for key, word, code in (("errors", "an error", "errors"), ("hard_flags", "a hard flag", "flagged_runs")):
         if counts.get(key):
             kept = "kept" if analysis["settings"]["include_flagged"] else "left out of every mean"

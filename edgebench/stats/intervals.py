@@ -94,7 +94,7 @@ def mean_interval(values: Sequence[float], what: str = "tasks") -> Interval:
     >>> mean_interval([4.9, 5.0, 5.2, 4.8, 5.1, 5.3, 4.7, 5.0]).edges  # doctest: +ELLIPSIS
     [4.83..., 5.16...]
     >>> mean_interval([4.9, 5.0, 5.2]).reason
-    '3 tasks: no interval of a mean holds what it claims below 8'
+    '3 tasks: too few for an interval of a mean (8 at least)'
     """
     n = len(values)
     if n < FEWEST:
@@ -115,7 +115,7 @@ def mean_interval(values: Sequence[float], what: str = "tasks") -> Interval:
 def too_few(n: int, what: str) -> Interval:
     """No interval: so few values of `what`."""
     count = f"{n} {what}" if n != 1 else f"1 {what.removesuffix('s')}"
-    return Interval(reason=f"{count}: no interval of a mean holds what it claims below {FEWEST}")
+    return Interval(reason=f"{count}: too few for an interval of a mean ({FEWEST} at least)")
 
 
 @dataclass(frozen=True)

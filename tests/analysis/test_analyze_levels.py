@@ -91,7 +91,7 @@ def test_means_and_differences_by_hand(tmp_path: Path) -> None:
     assert base["std_tasks"] == pytest.approx(np.std([200, 400, 900], ddof=1))
     assert base["std_within"] == pytest.approx(np.std([100, 300], ddof=1))
     assert base["ci95"] is None
-    assert base["reason"] == "3 tasks: no interval of a mean holds what it claims below 8"
+    assert base["reason"] == "3 tasks: too few for an interval of a mean (8 at least)"
     assert base["p50"] == 350.0 and base["p95"] is None and "needs 20 runs" in base["p95_reason"]
     row = find(result["paired"], metric="latency_ms", level="L1", against="L0")
     assert (row["n_tasks"], row["mean_difference"]) == (2, 75.0)  # ((250 - 200) + (500 - 400)) / 2
