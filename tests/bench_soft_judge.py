@@ -10,8 +10,8 @@ win only if they agree. Both ways use the same two calls a task.
 
 Each way has its own truth: by probability the mean of its graded preference, counted the mean score of its
 words, both of a judge that does not lean and is steady. bias: mean estimate less that truth. half width: of
-the 95 % interval (Student's t over tasks). calls: how many it takes until that interval leaves 1/2 out, from
-the mean estimate and the spread over tasks; "never" where the estimate is on the wrong side, or at 1/2.
+the 95 % interval over tasks, as the analysis makes it. calls: how many it takes until a normal interval leaves
+1/2 out, from the mean estimate and the spread over tasks; "never" where the estimate is on the wrong side.
 A real judge's truth is not known; what can be shown is what both ways say of the same calls.
 """
 
@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from edgebench.judging.graded import graded_pairs
 from edgebench.judging.scores import reconcile
 from edgebench.records.judgment import read_journal
-from edgebench.stats.intervals import mean_std, student_half_width
+from edgebench.stats.intervals import graded_interval, mean_std, win_rate_interval
 from edgebench.stats.preference import Chances, preference_of
 
 STUDIES = 400
@@ -76,7 +76,7 @@ def made_judge(args: argparse.Namespace) -> None:
         f" {'calls to leave 1/2':>19}"
     )
     for lean in args.leans:
-        estimates: dict[int, list[tuple[float, float]]] = defaultdict(list)
+        estimates: dict[int, list[tuple[float, float, float, float]]] = defaultdict(list)
         for _ in range(STUDIES):
             noise = draw.normal(0.0, args.noise, (args.tasks, 2))
             scores = [
@@ -85,11 +85,12 @@ def made_judge(args: argparse.Namespace) -> None:
             ]
             for way, column in enumerate(zip(*scores, strict=True)):
                 mean, std = mean_std(column)
-                estimates[way].append((mean or 0.0, std or 0.0))
+                low, high = (graded_interval, win_rate_interval)[way](column).edges or (0.0, 1.0)
+                estimates[way].append((mean or 0.0, std or 0.0, low, high))
         for way, name in enumerate(("by probability", "counted")):
-            means, stds = (np.array(column) for column in zip(*estimates[way], strict=True))
-            half = np.array([student_half_width(std, args.tasks) for std in stds])
-            covered = np.mean(np.abs(means - truth[way]) <= half)
+            means, stds, lows, highs = (np.array(column) for column in zip(*estimates[way], strict=True))
+            half = (highs - lows) / 2
+            covered = np.mean((lows <= truth[way]) & (truth[way] <= highs))
             needed = calls_needed(float(np.mean(means)), float(np.mean(stds)), truth[way])
             bias = float(np.mean(means)) - truth[way]
             print(f"{lean:5.1f}  {name:<14} {bias:+7.3f} {np.mean(half):11.3f} {covered:13.1%} {needed:>19}")
@@ -115,14 +116,15 @@ def real_judge(path: Path) -> None:
             f", lean {lean.lean_log_odds_mean:+.2f} in log odds (sd {lean.lean_log_odds_std or 0:.2f})",
             end="",
         )
-    print(f"\n{'model':<28} {'pair':<10} {'n':>3}   by probability   counted")
+    print(f"\n{'model':<28} {'pair':<10} {'n':>3}   {'by probability':<22}  counted")
     for (model, pair), scores in sorted(by_pair.items()):
         cells = []
-        for column in zip(*scores, strict=True):
-            mean, std = mean_std(column)
-            half = student_half_width(std, len(column)) if std is not None else math.nan
-            cells.append(f"{mean:.3f} ± {half:.3f}")
-        print(f"{model[:28]:<28} {pair:<10} {len(scores):3}   {cells[0]}    {cells[1]}")
+        for interval, column in zip(
+            (graded_interval, win_rate_interval), zip(*scores, strict=True), strict=True
+        ):
+            low, high = interval(column).edges or (math.nan, math.nan)
+            cells.append(f"{sum(column) / len(column):.3f} [{low:.3f}, {high:.3f}]")
+        print(f"{model[:28]:<28} {pair:<10} {len(scores):3}   {cells[0]}   {cells[1]}")
 
 
 def main() -> None:

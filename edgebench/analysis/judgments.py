@@ -19,7 +19,7 @@ from scipy import special, stats
 
 from edgebench.judging.graded import GradedPair
 from edgebench.stats.bradley_terry import bradley_terry, connection, fit_choice, order_effect
-from edgebench.stats.intervals import mean_std, wilson, win_rate_interval
+from edgebench.stats.intervals import graded_interval, mean_std, wilson, win_rate_interval
 from edgebench.stats.preference import taken_out
 from edgebench.stats.significance import sign_test
 
@@ -199,14 +199,14 @@ def graded_columns(
         if {pair.left_level, pair.right_level} == {level, against}:
             shares[pair.task_id].append(pair.share if pair.left_level == level else 1 - pair.share)
     scores = [fmean(shares[task]) for task in sorted(shares)]
-    rate = win_rate(scores)
+    interval = graded_interval(scores)
     lacking = len(set(tasks) - shares.keys())
     reason = f"{lacking} of {len(set(tasks))} tasks have no probabilities in both orders" if lacking else None
     return {
         "graded_n_tasks": len(scores),
-        "graded_win_rate": rate["rate"],
-        "graded_ci95": rate["ci95"],
-        "graded_reason": rate["reason"] if rate["reason"] and scores else reason,
+        "graded_win_rate": fmean(scores) if scores else None,
+        "graded_ci95": interval.edges,
+        "graded_reason": interval.reason if interval.reason and scores else reason,
     }
 
 

@@ -31,6 +31,7 @@ from edgebench.records.run import campaign_seconds
 from edgebench.stats.drift import Drift, cells_of_rates, drift_of
 from edgebench.stats.intervals import (
     FEWEST_FOR_P95,
+    GRADED_METHOD,
     METHODS,
     mean_interval,
     mean_std,
@@ -485,6 +486,8 @@ def analyze(settings: Settings, selection: Selection | None = None) -> dict[str,
         "value": [],
         "cheapest": [],
     }
+    if "graded_leans" in draft:
+        draft["interval_methods"]["graded"] = GRADED_METHOD
     draft["inputs"] = facts["inputs"] + judge.get("inputs", [])
     draft = plain(draft)
     if settings.runs:

@@ -56,6 +56,7 @@ INTERVALS = {  # of analysis.json's interval_methods
     "win_rate": "win rates",
     "share": "shares",
     "part": "parts of a cost and costs of a token",
+    "graded": "graded win rates",
 }
 
 

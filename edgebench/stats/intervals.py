@@ -5,6 +5,7 @@ Every interval of the suite is made here, at 95 %:
   mean_interval      of a mean over tasks (or what else is independent of each other)
   ratio_interval     of one sum over another, and jackknife_interval of any other statistic over tasks
   win_rate_interval  of a win rate with ties, from 0 to 1; wilson of a plain share
+  graded_interval    of a mean of graded preferences, from 0 to 1
 
 The percentile bootstrap is not among them: where 95 % are claimed it covers 49 % at 2 tasks, 76 % at 3, 84
 % at 5 and 90 % at 10, and 80 % of a skewed quantity at 10. tests/bench_coverage.py counts what these cover,
@@ -34,6 +35,9 @@ METHODS = {  # how each interval is made, in words for text, page and workbooks
     "share": "Wilson's score interval",
     "part": f"over tasks: jackknife, with the same intervals of a mean, {FEWEST} tasks or more",
 }
+
+# Of graded win rates, where there are any.
+GRADED_METHOD = f"over tasks: that of a mean with {FEWEST} tasks or more, that of a win rate with fewer"
 
 
 @dataclass(frozen=True)
@@ -254,6 +258,23 @@ def win_rate_interval(scores: Sequence[float]) -> Interval:
     if sign_test(ahead, behind) >= ALPHA:
         edges = [min(edges[0], 0.5), max(edges[1], 0.5)]
     return Interval([max(0.0, edges[0]), min(1.0, edges[1])])
+
+
+def graded_interval(shares: Sequence[float]) -> Interval:
+    """The 95 % interval of the mean of graded preferences, each from 0 to 1.
+
+    They are no wins and losses, but values with a spread of their own: their mean's interval, cut at 0 and 1,
+    where there are values enough for it. Of fewer the one of a win rate, which holds whatever the spread.
+
+    >>> graded_interval([0.55, 0.6, 0.5, 0.58, 0.62, 0.57, 0.53, 0.61]).edges  # doctest: +ELLIPSIS
+    [0.53..., 0.60...]
+    >>> [round(edge, 2) for edge in graded_interval([0.55, 0.6, 0.5]).edges]
+    [0.22, 0.83]
+    """
+    found = mean_interval(shares)
+    if found.edges is None:
+        return win_rate_interval(shares)
+    return Interval([max(0.0, found.edges[0]), min(1.0, found.edges[1])])
 
 
 def difference_interval(differences: Sequence[float]) -> Interval:
