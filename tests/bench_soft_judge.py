@@ -10,8 +10,8 @@ win only if they agree. Both ways use the same two calls a task.
 
 Each way has its own truth: by probability the mean of its graded preference, counted the mean score of its
 words, both of a judge that does not lean and is steady. bias: mean estimate less that truth. half width: of
-the 95 % interval over tasks, as the analysis makes it. calls: how many it takes until a normal interval leaves
-1/2 out, from the mean estimate and the spread over tasks; "never" where the estimate is on the wrong side.
+the 95 % interval over tasks, as the analysis makes it. calls: how many it takes until a normal interval
+leaves 1/2 out, from the mean estimate and the spread over tasks; "never": the estimate is on the wrong side.
 A real judge's truth is not known; what can be shown is what both ways say of the same calls.
 """
 

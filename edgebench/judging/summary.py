@@ -108,7 +108,8 @@ def about_preferences(graded: Graded, margin: float) -> list[str]:
     if mass < LITTLE_MASS:
         lines += [
             f"warning: A, B and Tie together held {mass:.1%} of the judge's probability",
-            "  (median): it did not mean to answer with one of them. Better ask another judge.",
+            "  (median): it did not mean to answer with one of them.",
+            "  Better ask another judge.",
         ]
     bounded = sum(one.bounded for one in asked)
     if bounded:

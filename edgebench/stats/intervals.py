@@ -267,9 +267,9 @@ def graded_interval(shares: Sequence[float]) -> Interval:
     where there are values enough for it. Of fewer the one of a win rate, which holds whatever the spread.
 
     >>> graded_interval([0.55, 0.6, 0.5, 0.58, 0.62, 0.57, 0.53, 0.61]).edges  # doctest: +ELLIPSIS
-    [0.53..., 0.60...]
+    [0.51..., 0.60...]
     >>> [round(edge, 2) for edge in graded_interval([0.55, 0.6, 0.5]).edges]
-    [0.22, 0.83]
+    [0.25, 0.81]
     """
     found = mean_interval(shares)
     if found.edges is None:
