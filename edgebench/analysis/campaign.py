@@ -265,9 +265,8 @@ def check(wanted: Request, campaign: Campaign) -> list[str]:
     Raises GatherError where there is no run, and where runs must not stand in one mean.
     """
     if not campaign.lines:
-        told = [f"{path} {what}" for path in expand(wanted.runs) if (what := what_it_is(path))]
-        cure = "; ".join(told) or "give the collector's --out_jsonl as --runs"
-        raise GatherError(f"no run record in {' '.join(wanted.runs)}; {cure}")
+        told = [f"{path}: it {what_it_is(path)}" for path in expand(wanted.runs)]
+        raise GatherError(f"no run record in {'; '.join(told)} (--runs wants the collector's --out_jsonl)")
     mixed = mixtures(campaign)
     if mixed and not wanted.allow_mixed:
         more = f" (and {len(mixed) - 4} more)" if len(mixed) > 4 else ""
