@@ -251,10 +251,14 @@ def from_stream(text: str) -> dict[str, Any] | None:
     finish = logprobs = None
     for chunk in chunks:
         whole |= {name: chunk[name] for name in ("model", "usage", "error") if chunk.get(name)}
-        for choice in (chunk.get("choices") or [])[:1]:
+        choices = chunk.get("choices")
+        for choice in choices[:1] if isinstance(choices, list) else []:
+            if not isinstance(choice, dict):
+                continue
             finish = choice.get("finish_reason") or finish
             logprobs = logprobs or choice.get("logprobs")
-            part = choice.get("delta") or choice.get("message") or {}
+            part = choice.get("delta") or choice.get("message")
+            part = part if isinstance(part, dict) else {}
             for name in ("content", "reasoning_content", "reasoning", "refusal"):
                 if isinstance(part.get(name), str):
                     message[name] = message.get(name, "") + part[name]

@@ -170,9 +170,10 @@ def start_server(settings: dict[str, Any], gives_logprobs: bool = False) -> subp
             child = lifeline.start(command, env=env, start_new_session=True, **pipes)
         try:
             wait_until_ready(child, settings)
-        except BaseException:
+        except BaseException as problem:
             lifeline.end(child, STOP_SECONDS)
-            print(log.read_text(errors="replace")[-2000:], file=sys.stderr)
+            if isinstance(problem, ServeError):  # after Ctrl-C nobody wants to know
+                print(log.read_text(errors="replace")[-2000:], file=sys.stderr)
             raise
     return child
 

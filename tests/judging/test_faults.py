@@ -222,8 +222,21 @@ def test_a_reply_without_text_is_paid_for_and_says_why_it_is_silent(body: Any, w
     assert isinstance(found, Reply) and found.text == "" and words in str(found.silence)
 
 
+NAMES = [
+    "choices",
+    "message",
+    "delta",
+    "content",
+    "error",
+    "usage",
+    "code",
+    "logprobs",
+    "top_logprobs",
+    "text",
+]
+NAMES += ["tool_calls", "function", "finish_reason", "detail", "base_resp"]
 JSON = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(max_size=8),
+    st.none() | st.booleans() | st.floats() | st.text(max_size=8) | st.integers(-1, 999),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
@@ -237,6 +250,8 @@ JSON = st.recursive(
 @given(st.sampled_from([200, 302, 400, 403, 429, 500]), JSON | st.binary(max_size=60))
 def test_no_body_brings_the_reader_down(status: int, body: Any) -> None:
     assert isinstance(read(status, body), (Reply, Fault))
+    if not isinstance(body, bytes):
+        assert isinstance(read(status, b"data: " + json.dumps(body).encode() + b"\n\n"), (Reply, Fault))
 
 
 # --- waits

@@ -189,12 +189,12 @@ class Window:
         {"Retry-After": "0"},
         {"x-ratelimit-reset-requests": "1ms"},
         {"x-ratelimit-reset-requests": "1ms", "x-ratelimit-remaining-requests": "499",
-         "x-ratelimit-reset-tokens": "1s", "x-ratelimit-remaining-tokens": "0"},
+         "x-ratelimit-reset-tokens": "500ms", "x-ratelimit-remaining-tokens": "0"},
         {},
     ],
 )  # fmt: skip
 def test_a_limit_is_no_failure_and_a_header_no_reason_to_hurry(desk: Desk, headers: dict[str, str]) -> None:
-    window = Window(1.0, headers)
+    window = Window(0.5, headers)
     outcome, _ = desk.ask(window, games_of(8), max_attempts=2, backoff_s=0.1)
     assert outcome.code == 0 and desk.judged == 16 and not outcome.given_up
     assert window.refused < 60  # the backoff grows: it was thousands, or twelve a call and then none
