@@ -60,5 +60,5 @@ def test_readme_names_every_script(script: Path) -> None:
 
 
 def test_shell_scripts_parse() -> None:
-    for script in ("run_all.sh", "run_tests.sh", ".ci/run"):
+    for script in ("run_all.sh", "run_tests.sh", ".ci/run", *ROOT.glob("companions/*.sh")):
         assert subprocess.run(["bash", "-n", ROOT / script]).returncode == 0
