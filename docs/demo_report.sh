@@ -12,7 +12,7 @@ profile=$(mktemp -d)
 trap 'rm -rf "$profile"' EXIT
 
 WIDTH=944      # the README's column
-HEIGHT=1584    # down to the second row of charts
+HEIGHT=2120    # down to the second row of charts
 SCREEN=1200 PHONE=390 TALL=6000
 
 browse() {

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 WIDTH_INCH = 4.2
 ONE_BY_ONE = 8  # models; as many as there are colours
 NAMES_IN_WORDS = 6  # models that a description names
+AROUND_CHANCE = (40.0, 60.0)  # win rates that an axis always holds: rates near 50 % then look near
 PHASES = ("prompt", "answer")  # what begins at the first edges of a run
 COSTS = {
     "energy_joule": ("Energy per answer", "J", 1.0),
@@ -239,7 +240,7 @@ def few_front_chart(analysis: Row, rows: Sequence[Row]) -> Chart:
     ]
     points = [(group.name, point) for group in series for point in group.rows]
     x_limits = robust_limits([point.x for _, point in points], zero=False, may_be_log=True)
-    y_limits = robust_limits([point.y for _, point in points], zero=False)
+    y_limits = robust_limits([*(point.y for _, point in points), *AROUND_CHANCE], zero=False)
     best = [f"{group_name} {clean(point.label)}" for group_name, point in points if point.is_filled]
     reading = (
         f"Filled points on a line: no level of that model is better for less {name}. Win rate against "
@@ -283,7 +284,8 @@ def many_front_charts(analysis: Row, rows: Sequence[Row]) -> list[Chart]:
         if row["level"] != base and (case := (row["model_id"], row["board"])) in costs
     ]
     x_limits = robust_limits([point.x for cloud in clouds for point in cloud.rows], zero=False)
-    y_limits = robust_limits([point.y for cloud in clouds for point in cloud.rows], zero=False)
+    heights = [point.y for cloud in clouds for point in cloud.rows]
+    y_limits = robust_limits([*heights, *AROUND_CHANCE], zero=False)
     reading = (
         f"Each dot is a model; a marker is the level's median, its lines the middle half of "
         f"{counted(len(costs), 'model')}. Win rate and cost against {clean(base)} of the same model."

@@ -24,6 +24,7 @@ from edgebench.records.run import task_of
 from edgebench.reporting import charts, tables
 from edgebench.reporting.cases import Row
 from edgebench.reporting.power_trace import read_trace
+from edgebench.reporting.words import verdict_note
 from edgebench.shell.decimals import at_places, places_beside
 from edgebench.shell.text import counted
 
@@ -338,6 +339,7 @@ def page_of(report: Report) -> str:
             models_in_head=MODELS_IN_HEAD,
             answer=analysis["answer"],
             verdicts=[row["text"] for row in analysis.get("verdicts", [])],
+            verdict_note=verdict_note(analysis["verdicts"]),
             warnings=[*grave, *report.warnings],
             notes=[row["text"] for row in caveats if row["severity"] != "high"],
             charts=[shown_chart(chart) for chart in report.charts],

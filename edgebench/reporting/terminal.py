@@ -19,6 +19,7 @@ from edgebench.reporting.cases import (
     listed,
     of_first_judge,
 )
+from edgebench.reporting.words import verdict_note
 from edgebench.shell.decimals import at_places, column_places, edges_at, half_of, in_column
 from edgebench.shell.text import counted, p_value, percent, printable, shortened, text_table
 
@@ -98,9 +99,8 @@ def verdict_lines(analysis: Row) -> list[str]:
     lines = [row["text"] for row in analysis.get("verdicts", [])]
     if not lines:
         return []
-    has_halves = any("±" in line or "+-" in line for line in lines)
-    title = "TIMES AS MUCH" + (" (± is half of the 95 % interval over tasks)" if has_halves else "")
-    return [title, *paragraphs(lines, "  ")]
+    note = verdict_note(analysis["verdicts"])
+    return ["TIMES AS MUCH", *paragraphs(lines, "  "), *paragraphs([note] if note else [], "  ")]
 
 
 def caveat_lines(analysis: Row) -> list[str]:

@@ -371,15 +371,18 @@ def verdicts(analysis: Row) -> list[dict[str, Any]]:
         levels = [printable(row["level"]) for row in own]
         levels[0] += " costs"
         each = ", ".join(f"{level} {many}" for level, many in zip(levels, told, strict=True))
-        text = f"{name}: {each} times the {what} of {base}{without_interval(own)}"
+        text = f"{name}: {each} times the {what} of {base}"
         lines.append({"model_id": own[0]["model_id"], "board": own[0]["board"], "text": text, "levels": own})
     return lines
 
 
-def without_interval(rows: Sequence[Row]) -> str:
-    """Why no ratio of a line has an interval, as the end of the line; "" where one has."""
-    reasons = [row["reason"] for row in rows if row["ratio_ci95"] is None and row["reason"]]
-    return f" ({listed(reasons, most=1)})" if len(reasons) == len(rows) else ""
+def verdict_note(lines: Sequence[Row]) -> str:
+    """How to read the verdict lines: what ± is, or why there is none; "" for lines over many models."""
+    ratios = [row for line in lines for row in line["levels"] if "ratio" in row]
+    if any(row["ratio_ci95"] for row in ratios):
+        return "± is half of the 95 % interval over tasks; an interval that is not even is written out."
+    reasons = dict.fromkeys(row["reason"] for row in ratios if row.get("reason"))
+    return f"Without intervals: {listed(reasons, most=1)}." if reasons else ""
 
 
 def verdicts_over_models(analysis: Row, rows: Sequence[Row], what: str) -> list[dict[str, Any]]:
