@@ -44,8 +44,8 @@ CUT_CHARS_PER_TOKEN = 6.5  # English has about 4.5, other languages less: beyond
 SMALLEST_CONTEXT = 256  # tokens; below, a count is a server's invention
 CUT_AGAINST_OTHERS = 1.7  # times the characters per token of the run's other prompts
 COUNTED = (
-    "this endpoint gives no log probabilities ({why}): verdicts are asked for in words and counted,"
-    " as without --soft"
+    "this endpoint gives no log probabilities ({why}):\n"
+    "  verdicts are asked for in words and counted, as without --soft"
 )
 
 USED_UP, UNUSABLE = 3, 4  # codes of a stop: quota or limit used up; endpoint or journal unusable
@@ -186,7 +186,7 @@ class Pool:
                 with self.changed:
                     if isinstance(result, Reply):
                         characters = sum(len(message["content"]) for message in body["messages"])
-                        self._take_reply(job, result, characters)
+                        self._take_reply(job, result, characters, bool(sent.get("logprobs")))
                     else:
                         self._take_fault(job, result)
             except JournalError as problem:
@@ -252,15 +252,16 @@ class Pool:
         )
         self.journal.append(read_line(line, self.parse))
 
-    def _take_reply(self, job: Job, reply: Reply, characters: int) -> None:
-        """A reply is in the journal. Called with the lock held."""
+    def _take_reply(self, job: Job, reply: Reply, characters: int, is_soft: bool) -> None:
+        """A reply is in the journal. is_soft: one token was asked for. Called with the lock held."""
         self.silent_since_s, self.limits, self.refused = None, 0, 0
         self.tokens.update({"in": reply.prompt_tokens or 0, "out": reply.completion_tokens or 0})
         if reply.prompt_tokens:
             self.sizes.append((characters, reply.prompt_tokens))
-        if self.asking.soft:
+        if is_soft:
             self._take_chances(reply)
-        if reply.silence and not self.endpoint.proven:
+        # Of one token's silence a judge that needs more is no cause.
+        if reply.silence and not is_soft and not self.endpoint.proven:
             self.silences += 1
             self.doubted = True
             if self.silences >= self._a_few():

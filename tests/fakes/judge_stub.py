@@ -171,6 +171,7 @@ class JudgeStub:
         chances: Callable[[str, str], Listed] | None = None,
         most_logprobs: int = 20,
         form: str = "chat",
+        thinks_below: int = 0,
     ) -> None:
         self.verdict = VERDICTS[verdict] if isinstance(verdict, str) else verdict
         self.faults, self.latency_s, self.refuses, self.hang_s = (
@@ -182,6 +183,7 @@ class JudgeStub:
         self.mixed = mixed
         # What it gives as log probabilities: (token, probability), likeliest first, so many of them at most.
         self.chances, self.most_logprobs, self.form = chances, most_logprobs, form
+        self.thinks_below = thinks_below  # a reply of fewer tokens is spent on its thinking
         self.then, self.after = then, after  # after that many verdicts every answer is this fault
         self.lock = threading.Lock()
         self.seen: Counter[str] = Counter()  # requests per prompt, the marker code taken out
@@ -276,6 +278,8 @@ class Handler(BaseHTTPRequestHandler):
         with stub.lock:
             stub.judged[prompt] += fault != "garbage"
         choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+        if body.get("max_tokens", 256) < stub.thinks_below:
+            choice |= {"message": {"content": None, "reasoning_content": "Let"}, "finish_reason": "length"}
         if choice_logprobs:
             choice |= {"logprobs": choice_logprobs, "finish_reason": "length"}
         reply = {"id": "x", "object": "chat.completion", "model": "stub-2026-01", "choices": [choice]}

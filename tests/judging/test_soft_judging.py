@@ -134,6 +134,14 @@ def test_an_endpoint_without_log_probabilities_is_counted_and_says_so_at_once(
     assert stub.bodies[-1]["max_tokens"] == 256 and "logprobs" not in stub.bodies[-1]
 
 
+def test_a_judge_that_thinks_first_is_asked_in_words(tmp_path: Path) -> None:
+    """Its one token is a thought, and nothing is said: no fault of the endpoint's."""
+    desk = Desk(tmp_path, [1.0, -1.0])
+    with JudgeStub("honest", thinks_below=8) as stub:
+        assert desk.judge(stub, "--soft") == 0
+    assert desk.winners() == ["B", "A"]
+
+
 def test_an_endpoint_that_lists_fewer_is_asked_for_fewer(tmp_path: Path) -> None:
     desk = Desk(tmp_path, [1.0])
     with JudgeStub(chances=leaning(1.0, TIES), most_logprobs=5) as stub:
