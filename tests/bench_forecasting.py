@@ -43,10 +43,13 @@ def write_sweep(path: Path, models: int) -> None:
                         writer.writerow((f"made-{size}b", prompt, output, ttft, step, *energies))
 
 
-def seconds(command: list[str], folder: Path) -> float:
-    started = time.perf_counter()
+def seconds(command: list[str], folder: Path) -> tuple[float, float]:
+    """Of the clock, and of the processor: on a busy machine the clock counts the others, too."""
+    before, started = os.times(), time.perf_counter()
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    return time.perf_counter() - started
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return time.perf_counter() - started, used
 
 
 def processes(command: list[str], folder: Path) -> str:
@@ -80,17 +83,18 @@ def main() -> None:
             "predict, 16 models": [*door, *predict],
             "train, 4 models": [*door, "train", "--data", "four.csv", "--all-models", "--output", "four"],
         }
-        taken: dict[str, list[float]] = {name: [] for name in commands}
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for _ in range(rounds):
             for name, command in commands.items():
                 taken[name].append(seconds(command, folder))
-        base = statistics.median(taken["import numpy"])
+        base = statistics.median(clock for clock, _ in taken["import numpy"])
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; median of {rounds} rounds, in turns")
         for name, times in taken.items():
-            middle = statistics.median(times)
+            middle = statistics.median(clock for clock, _ in times)
+            cpu = statistics.median(used for _, used in times)
             beyond = "" if name == "import numpy" else f"  {middle - base:+.2f} s beyond numpy"
             count = "" if name == "import numpy" else f"  processes: {processes(commands[name], folder)}"
-            print(f"{name:20} {middle:6.2f} s (least {min(times):.2f}){beyond}{count}")
+            print(f"{name:20} {middle:6.2f} s, processor {cpu:.2f} s{beyond}{count}")
 
 
 if __name__ == "__main__":
