@@ -173,7 +173,19 @@ def lean_caveats(analysis: Row) -> Iterator[Caveat]:
         slot = "first" if row["first_slot_score"] > 0.5 else "second"
         text = (
             f"the judge {printable(row['judge_model'])} favours the {slot} answer (first-slot score "
-            f"{row['first_slot_score']:.2f}, McNemar p {p_value(row['mcnemar_p'])}): both orders were asked "
-            "and a win counts only if they agree"
+            f"{row['first_slot_score']:.2f}, McNemar p {p_value(row['mcnemar_p'])}): "
+            f"{cure_of_lean(analysis, row)}"
         )
         yield "position_bias", "high", text
+
+
+def cure_of_lean(analysis: Row, bias: Row) -> str:
+    """What was done about a judge's lean: taken out of verdicts by probability, else turned into ties."""
+    for lean in analysis.get("graded_leans", ()):
+        same = (lean["model_id"], lean["judge_model"]) == (bias["model_id"], bias["judge_model"])
+        if same and lean["lean_log_odds_mean"] is not None:
+            return (
+                f"{lean['lean_log_odds_mean']:+.2f} in log odds were taken out of its probabilities in both "
+                f"orders ({counted(lean['pairs'], 'pair')}); winners and graded win rates are free of it"
+            )
+    return "both orders were asked and a win counts only if they agree"
