@@ -23,8 +23,8 @@ from edgebench.stats.win_rate import win_rate_of
 
 LITTLE_MASS = 0.5  # of the judge's probability on its three words
 LEANS_P = 0.05  # two-sided, exact
-NAME_LETTERS = 32  # of a model's name in the table, which is to fit in 80 columns
-NAME_LETTERS_BESIDE_GRADED = 26
+NAME_LETTERS = 22  # of a model's name in the table, which is to fit in 80 columns
+NAME_LETTERS_BESIDE_GRADED = 18
 
 
 def counting_lines(lines: Iterable[JournalLine], rows: Sequence[ScoreRow]) -> list[JournalLine]:
@@ -68,6 +68,12 @@ def rate_text(scores: Iterable[tuple[str, str, float]], baseline: str) -> str:
     return f"{rate.rate:.3f} ({rate.tasks})" if rate else "-"
 
 
+def interval_text(scores: Iterable[tuple[str, str, float]], baseline: str) -> str:
+    """The 95 % interval of the same win rate; a dash where one task or none tells no interval."""
+    rate = win_rate_of((task, score) for task, other, score in scores if other == baseline)
+    return f"{rate.ci95[0]:.2f}-{rate.ci95[1]:.2f}" if rate and rate.ci95 else "-"
+
+
 def table(rows: Sequence[ScoreRow], baseline: str, graded: Graded | None = None) -> list[str]:
     """One line a model and level; n is the number of tasks that a rate rests on.
 
@@ -85,12 +91,13 @@ def table(rows: Sequence[ScoreRow], baseline: str, graded: Graded | None = None)
                 values.count(0.5),
                 values.count(0.0),
                 rate_text(scores, baseline),
+                interval_text(scores, baseline),
                 *([rate_text(by_preference.get((model, level), ()), baseline)] if graded else []),
             ]
         )
-    heads = ["model", "level", "won", "tied", "lost", f"win rate vs {printable(baseline)} (n)"]
+    heads = ["model", "level", "won", "tied", "lost", f"win rate vs {printable(baseline)} (n)", "95 %"]
     if graded:
-        heads[-1:] = [f"vs {printable(baseline)} (n)", "graded (n)"]
+        heads[-2:] = [f"vs {printable(baseline)} (n)", "95 %", "graded (n)"]
     return text_table(heads, cells, left=2)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
+from edgebench.stats.intervals import win_rate_interval
+
 
 @dataclass(frozen=True)
 class WinRate:
@@ -17,6 +19,7 @@ class WinRate:
     won: int  # verdicts
     tied: int
     lost: int
+    ci95: list[float] | None = None  # stats/intervals.py: win_rate_interval; None of one task
 
 
 def task_scores(scores: Iterable[tuple[str, float]]) -> dict[str, float]:
@@ -36,8 +39,9 @@ def win_rate_of(scores: Iterable[tuple[str, float]]) -> WinRate | None:
 
     A tie is half a win, as in Zheng et al. (2023), arXiv 2306.05685 (win_rate_adjusted).
 
-    >>> win_rate_of([("81", 1.0), ("81", 0.5), ("82", 0.0)])
-    WinRate(rate=0.375, tasks=2, won=1, tied=1, lost=1)
+    >>> rate = win_rate_of([("81", 1.0), ("81", 0.5), ("82", 0.0)])
+    >>> rate.rate, rate.tasks, rate.won, rate.tied, rate.lost
+    (0.375, 2, 1, 1, 1)
     """
     listed = list(scores)
     if not listed:
@@ -50,4 +54,5 @@ def win_rate_of(scores: Iterable[tuple[str, float]]) -> WinRate | None:
         won=sum(value == 1 for value in values),
         tied=sum(0 < value < 1 for value in values),
         lost=sum(value == 0 for value in values),
+        ci95=win_rate_interval(list(means.values())).edges,
     )
