@@ -34,12 +34,21 @@ def cautions(model: Mapping[str, Any]) -> list[str]:
 
 
 def cannot_hold(model: Mapping[str, Any]) -> str | None:
-    """Whether the intervals come from too few cells to cover what they say, and how far off they may be."""
+    """What a model's intervals cannot promise, because they come from too few cells."""
     cells = [interval["cells"] for interval in model["intervals"].values() if interval.get("cells")]
-    if not cells or min(cells) >= CELLS_LEAST:
+    return few_cells(min(cells)) if cells else None
+
+
+def few_cells(cells: int) -> str | None:
+    """What intervals from so many cells cannot promise; None where they can.
+
+    >>> few_cells(36), few_cells(100)
+    ('intervals come from 36 cells of lengths: a 90 % one may cover 80 to 100 %', None)
+    """
+    if cells >= CELLS_LEAST:
         return None
-    off = 100 * math.sqrt(COVERAGE * (1 - COVERAGE) / min(cells))
+    off = 100 * math.sqrt(COVERAGE * (1 - COVERAGE) / cells)
     return (
-        f"intervals come from {min(cells)} cells of lengths: a 90 % one may cover {max(0, 90 - 2 * off):.0f}"
+        f"intervals come from {cells} cells of lengths: a 90 % one may cover {max(0, 90 - 2 * off):.0f}"
         f" to {min(100, 90 + 2 * off):.0f} %"
     )

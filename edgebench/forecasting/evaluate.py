@@ -24,6 +24,7 @@ import numpy as np
 from edgebench.errors import UserError
 from edgebench.forecasting import fit
 from edgebench.forecasting.apply import predict
+from edgebench.forecasting.cautions import few_cells
 from edgebench.forecasting.quantities import BEST, BOUNDS, TARGETS
 
 
@@ -247,6 +248,8 @@ def format_table(answer: Mapping[str, Any]) -> str:
             f"outlier, not scored: {one['where']}, {one['input_tokens']} tokens in,"
             f" {one['output_tokens']} out: {one['quantity']} {shown(one['value'])}"
         )
+    counted = [row["cells"] for row in answer["quantities"].values() if row["coverage_percent"] is not None]
+    lines += [told] if counted and (told := few_cells(min(counted))) else []
     if answer["no_energy_reason"]:
         lines.append(f"no energy: {answer['no_energy_reason']}")
     if answer["simulated_power"]:
