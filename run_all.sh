@@ -273,13 +273,16 @@ campaign() {
     local out="${RESULTS:-results}" key_env="${JUDGE_KEY_ENV:-MY_JUDGE_KEY}"
     local api="${JUDGE_API_URL:-https://api.chatanywhere.tech/v1/chat/completions}" model="${JUDGE_MODEL:-gpt-4o}"
     hush "$out"
+    export -n "${key_env?}" # the judge's alone: no other step is told
     # shellcheck disable=SC2086 # COLLECT_ARGS and JUDGE_ARGS are lists of flags
     step "$PY" run_llamacpp_collect.py --models "$@" --prompts data/*_prompts_hierarchical.csv --repeats "${REPEATS:-3}" ${COLLECT_ARGS:-} --out_jsonl "$out/runs_llamacpp.jsonl"
     need "$out/runs_llamacpp.jsonl"
     local key=() on_this_machine='^http://(localhost|127\.[0-9.]+|\[::1\])[:/]' # Ollama, llama-server: they ask for no key
     if [ -n "${!key_env:-}" ]; then key=(--api_key_env "$key_env"); fi
     if [ ${#key[@]} -gt 0 ] || [[ "$api" =~ $on_this_machine ]]; then
+        export "${key_env?}"
         step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root "$out" --model "$model" --api_url "$api" "${key[@]}" ${JUDGE_ARGS:-} --out "$out/scores_mtbench.csv"
+        export -n "${key_env?}"
     elif [ -n "${JUDGE_LOCAL_MODEL:-}" ]; then
         say "no judge key in \$$key_env: judging with $JUDGE_LOCAL_MODEL on this machine"
         step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root "$out" --model "$(basename "$JUDGE_LOCAL_MODEL" .gguf)" --serve_model "$JUDGE_LOCAL_MODEL" ${JUDGE_ARGS:-} --out "$out/scores_mtbench.csv"
