@@ -179,6 +179,8 @@ def score(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for pair, error in zip(kept, off, strict=True):
         by_split[pair["split"]].append(error)
     mapes = [float(np.mean(errors)) for errors in by_split.values()]
+    # A net energy may be predicted as 0: its interval has no share of that.
+    halves = [width / 2 / shown["mean"] for _, width, shown in bounds if shown["mean"] > 0]
     return {
         "n": len(kept),
         "cells": len({pair["group"] for pair in kept}),
@@ -187,9 +189,7 @@ def score(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "rmse": float(np.sqrt(((mean - measured) ** 2).mean())),
         "r2": 1 - float(((mean - measured) ** 2).sum()) / spread if spread > 0 else None,
         "coverage_percent": 100 * float(np.mean([b[0] for b in bounds])) if bounds else None,
-        "half_width_percent": 100 * float(np.mean([b[1] / 2 / b[2]["mean"] for b in bounds]))
-        if bounds
-        else None,
+        "half_width_percent": 100 * float(np.mean(halves)) if halves else None,
         "mape_percent_by_split": dict(zip(by_split, mapes, strict=True)),
         "mape_all_percent": float(100 * np.mean(np.abs(every[:, 1] / every[:, 0] - 1))),
     }

@@ -18,6 +18,7 @@ from edgebench.forecasting.evaluate import (
     format_table,
     length_splits,
     row_splits,
+    score,
 )
 from edgebench.forecasting.fit import Settings, fit_all
 from edgebench.forecasting.model_file import read_model, write_model
@@ -119,3 +120,11 @@ def test_the_published_model_is_what_was_published() -> None:
     assert published.decode_ms(model, 100, 10) == pytest.approx(1004.56, abs=0.01)
     with pytest.raises(UserError, match="--data-dir"):
         published.run_benchmark(published.Asked(ROOT / "docs"))
+
+
+def test_a_prediction_of_zero_has_no_relative_half_width() -> None:
+    """Net energy may be predicted as 0 where the runs were shorter than the noise."""
+    pair = {"outlier": False, "measured": 1.0, "split": 0, "group": 0, "low": -1.0, "high": 1.0}
+    zero, one = {**pair, "mean": 0.0}, {**pair, "mean": 0.5}
+    assert score([zero])["half_width_percent"] is None
+    assert score([zero, one])["half_width_percent"] == pytest.approx(200.0)
