@@ -47,6 +47,7 @@ ZIP64_BYTE = (
 )  # entries beyond it need the larger header, which Excel grumbles at where it is not needed
 CELL_BYTE = 64  # of the XML of a cell, at most, beside its text
 BOLD_WIDER = 1.1
+NOTHING = 1e-100  # a span that no step can divide
 LEAST_SPAN = 0.001  # of an axis, beside its largest value
 WIDEST, NARROWEST = 100.0, 9.0  # columns, in characters
 NUMERIC = "iuf"  # kinds of numpy's types
@@ -180,7 +181,9 @@ def nice_axis(low: float, high: float, ticks: int = 6) -> Axis:
     1000.0
     """
     # Values that hardly differ need no axis on which they do.
-    span = max(high - low, LEAST_SPAN * max(abs(low), abs(high))) or 1.0
+    span = max(high - low, LEAST_SPAN * max(abs(low), abs(high)))
+    if span < NOTHING:
+        span = 1.0
     power = math.floor(math.log10(span / ticks))
     step = next(m * 10.0**power for m in (1, 2, 5, 10) if span / (m * 10.0**power) <= ticks)
     places = max(0, -math.floor(math.log10(step) + 1e-9))

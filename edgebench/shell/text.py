@@ -80,7 +80,10 @@ def duration(seconds: float) -> str:
     >>> duration(3725.4)
     '1:02:05'
     """
-    return str(datetime.timedelta(seconds=round(seconds)))
+    try:
+        return str(datetime.timedelta(seconds=round(seconds)))
+    except OverflowError:  # more than Python's calendar has: a stamp that is none
+        return f"{seconds / 86400:.0e} days"
 
 
 # --- Values with their uncertainty ---
