@@ -232,20 +232,22 @@ def run(
 def renew_outputs(path: Path) -> int:
     """Writes the outputs of a page anew where they changed; returns how many did. Raises UserError."""
     text = path.read_text(encoding="utf-8")
-    changed = 0
-    for example in reversed(examples_of(path.name, text)):
-        if example.output_at is None or example.not_run or example.output is None:
+    changed: list[tuple[tuple[int, int], str]] = []
+    for example in examples_of(path.name, text):  # in their order: one block makes what the next reads
+        if example.not_run:
             continue
         done = run(example.commands, ROOT)
         if done.returncode:
             raise UserError(f"{path.name}:{example.line}: status {done.returncode}: {done.stderr.strip()}")
-        if example.output.strip() != PLACEHOLDER and agrees(example.output, done.stdout):
+        if example.output is None or example.output_at is None:
             continue
-        first, last = example.output_at
-        text = text[:first] + done.stdout.strip("\n") + "\n" + text[last:]
-        changed += 1
+        unwritten = example.output.strip() == PLACEHOLDER
+        if unwritten or not (example.not_compared or agrees(example.output, done.stdout)):
+            changed.append((example.output_at, done.stdout.strip("\n") + "\n"))
+    for (first, last), printed in reversed(changed):
+        text = text[:first] + printed + text[last:]
     path.write_text(text, encoding="utf-8")
-    return changed
+    return len(changed)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,0 +1,174 @@
+"""The documents are true: links lead somewhere, commands run, outputs are what is printed, flags are named.
+
+Commands run in a folder laid out as after `./run_all.sh --demo`. The campaign in it is a real one, of that
+very demo (tests/golden/demo), so that what is computed from it can be compared; its models are made ones
+under the real ones' names, which load in an instant.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import run_maker
+
+ROOT = Path(__file__).resolve().parents[1]
+DOORS = sorted([*ROOT.glob("*.py"), *ROOT.glob("companions/*.py")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), ROOT / "data" / "README.md"]
+)
+WITH_COMMANDS = [page for page in PAGES if page.name != "CONTRIBUTING.md" and page.parent.name != "data"]
+HELPS = sorted((ROOT / "tests" / "golden" / "help").glob("*.txt"))
+DEMO_MODELS = ("SmolLM2-135M-Instruct-Q4_1", "SmolLM2-135M-Instruct-Q8_0")
+TIMEOUT_S = 300  # of one block; a busy machine is slow, not wrong
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def load_renew() -> Any:
+    """docs/renew.py, which is no module of a package."""
+    spec = importlib.util.spec_from_file_location("renew", ROOT / "docs" / "renew.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["renew"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+renew = load_renew()
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Anchors of a page's headings, as forges and mkdocs make them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    found = set()
+    for heading in re.findall(r"^#+ (.+)$", text, re.M):
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").strip().lower()
+        found.add(re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", words)))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    broken = []
+    for link in LINK.findall(text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not target.exists() or (anchor and anchor not in anchors_of(target)):
+            broken.append(link)
+    assert not broken
+
+
+def test_the_fields_of_the_records_are_those_of_the_types() -> None:
+    page = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
+    assert page == renew.records_page(), "python docs/renew.py records"
+
+
+@pytest.mark.parametrize("door", DOORS, ids=name)
+def test_every_door_has_a_page_which_the_readme_links(door: Path) -> None:
+    page = ROOT / "docs" / f"{door.stem}.md"
+    assert page.is_file()
+    assert f"docs/{page.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"({page.name})" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert page.name in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("door", DOORS, ids=name)
+def test_every_flag_of_a_door_is_on_its_page(door: Path) -> None:
+    helps = [path for path in HELPS if path.stem == door.stem or path.stem.startswith(f"{door.stem}_")]
+    assert helps, f"no golden --help of {door.stem}"
+    flags = {flag for path in helps for flag in re.findall(r"(?<![\w-])--[a-zA-Z][\w-]+", path.read_text())}
+    page = (ROOT / "docs" / f"{door.stem}.md").read_text(encoding="utf-8")
+    assert not sorted(flag for flag in flags - {"--help"} if not re.search(rf"{flag}(?![\w-])", page))
+
+
+# --- commands ---
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """The words of each `python SCRIPT …` line of a block, continuation lines joined."""
+    lines = text.replace("\\\n", " ").splitlines()
+    found = [re.split(r" [|<>;&]+ ", line.strip())[0] for line in lines]
+    return [
+        shlex.split(line, comments=True)
+        for line in found
+        if re.match(r"(\.venv/bin/)?python3? \S+\.py", line)
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_are_real(page: Path) -> None:
+    """Also of blocks that cannot run here: each script exists and its parser takes the flags."""
+    for example in renew.examples_of(page.name, page.read_text(encoding="utf-8")):
+        for words in commands_of(example.commands):
+            script = ROOT / words[1]
+            assert script.is_file(), f"{page.name}:{example.line}: {words[1]}"
+            check = (
+                "import runpy, sys; sys.argv = sys.argv[1:]; module = runpy.run_path(sys.argv[0]); "
+                "module['build_parser']().parse_args(sys.argv[1:]) if 'build_parser' in module else None"
+            )
+            if not example.not_run:
+                continue  # it runs below
+            done = subprocess.run(
+                [sys.executable, "-c", check, *words[1:]], cwd=ROOT, capture_output=True, text=True
+            )
+            assert done.returncode == 0, f"{page.name}:{example.line}: {done.stderr}"
+
+
+@pytest.fixture(scope="session")
+def after_the_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone in which `./run_all.sh --demo` has run."""
+    pytest.importorskip("llama_cpp")
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    there = tmp_path_factory.mktemp("docs") / "repo"
+    for line in listed.stdout.splitlines():
+        if (ROOT / line).is_file() and not line.startswith("tests/"):
+            (there / line).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / line, there / line)
+    shutil.copytree(ROOT / "tests" / "golden" / "demo", there / "results" / "demo")
+    (there / "results" / "tried").mkdir()
+    for path in ROOT.glob("tests/bench_*.py"):
+        (there / "tests").mkdir(exist_ok=True)
+        shutil.copy(path, there / "tests" / path.name)
+    models = there / "models" / "demo"
+    for model in DEMO_MODELS:
+        run_maker(
+            "make_demo_model.py", "--outdir", models, "--size", "tiny", "--arch", "llama", "--name", model
+        )
+    (there / ".venv").symlink_to(sys.prefix)
+    return there
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=name)
+def test_commands_run_and_print_what_the_page_shows(page: Path, after_the_demo: Path, tmp_path: Path) -> None:
+    here = tmp_path / "repo"  # of this page alone: pages may run beside each other
+    shutil.copytree(after_the_demo, here, symlinks=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for example in renew.examples_of(page.name, page.read_text(encoding="utf-8")):
+        if example.not_run:
+            continue
+        done = renew.run(example.commands, here, environment, TIMEOUT_S)
+        where = f"{name(page)}:{example.line}"
+        assert done.returncode == 0, f"{where}: status {done.returncode}\n{done.stderr[-2000:]}"
+        if example.output is not None and not example.not_compared:
+            assert example.output.strip() != renew.PLACEHOLDER, f"{where}: python docs/renew.py outputs"
+            assert renew.agrees(example.output, done.stdout), f"{where} prints\n{done.stdout}"
