@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +120,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return path if draft_accept is None else rewire(path, "--draft_accept", draft_accept)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def no_fake_driver_stays() -> Iterator[None]:
+    """A made pynvml that a test imports stays among the modules: the next test wants the real one."""
+    before = sys.modules.get("pynvml")
+    yield
+    if sys.modules.get("pynvml") is not before:
+        sys.modules.pop("pynvml", None)

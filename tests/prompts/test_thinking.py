@@ -185,7 +185,9 @@ def test_nothing_is_lost_but_the_marks(
 ) -> None:
     opening, closing = pair
     said = f"{'' if opened else opening}{thought}{closing}{answer}"
-    if opened or not thought.startswith(tuple("`'\"“‘«")):  # a quoted mark is a word
+    quotes = tuple("`'\"“‘«")  # a quoted mark is a word
+    closing_quoted = thought.endswith(quotes) and answer.startswith(tuple("`'\"”’»"))
+    if not closing_quoted and (opened or not thought.startswith(quotes)):
         assert split_reasoning(said, opened) == Reasoned(answer, thought, False)
     harmony = f"{ANALYSIS}{thought}{END}{NEXT}{FINAL}{answer}"
     assert split_reasoning(harmony) == Reasoned(answer, thought, False)

@@ -152,7 +152,9 @@ def test_ratio_and_interval_are_those_of_all_requests(told: Any, prompts: int) -
     for edge, value in zip(("", "_low", "_high"), expected, strict=True):
         found = row[f"latency_ratio{edge}"]
         assert found == (value if value is None else pytest.approx(value, rel=2e-4 if edge else 1e-12))
-    assert ("2 prompts: no interval" in (row["latency_ratio_no_interval"] or "")) == (prompts == 2)
+    assert ("2 prompts: too few for an interval" in (row["latency_ratio_no_interval"] or "")) == (
+        prompts == 2
+    )
     assert row["compared_requests"] == 36 and row["latency_ratio_units"] == f"{prompts} prompts"
     assert row["latency_requests"] == 108
     everything = [latency for batch in ours for latency in batch]
