@@ -149,6 +149,7 @@ class Lead:
     level: str
     told_from: list[str]  # levels it is better than beyond chance
     not_told_from: list[str]
+    beaten_by: list[str]  # of not_told_from those that win against it, judged side by side, beyond chance
     anything_told: bool  # whether any two of the levels can be told from each other
 
     @property
@@ -158,7 +159,9 @@ class Lead:
             return f"{self.level} is the best level"
         told = ", ".join(self.told_from)
         ahead = f"it can be told from {told}, not from " if told else "it cannot be told from "
-        return f"{self.level} has the highest win rate ({ahead}{', '.join(self.not_told_from)})"
+        text = f"{self.level} has the highest win rate ({ahead}{', '.join(self.not_told_from)})"
+        beats = "beats" if len(self.beaten_by) == 1 else "beat"
+        return f"{text}, but {', '.join(self.beaten_by)} {beats} it side by side" if self.beaten_by else text
 
 
 def pair_p(one: Mapping[str, float], other: Mapping[str, float]) -> float:
@@ -173,8 +176,11 @@ def lead_of(
     """The level with the highest quality, the cheaper one of equals, and from which others it can be told.
 
     Two levels are told apart by their win rate against each other (adjusted after Holm, as it stands in
-    analysis.json), or by the exact sign test of their scores against one opponent, Holm over all pairs.
+    analysis.json), or by the exact sign test of their scores against one opponent, Holm over all pairs. A
+    level that wins against the leading one side by side is not what that one is better than, whatever both do
+    against a third: judges need not be transitive.
     """
+    win_rates = list(win_rates)
     judged = [row for row in rows if row["quality"] is not None]
 
     def place(row: Mapping[str, Any]) -> tuple[float, float]:
@@ -190,12 +196,27 @@ def lead_of(
         if row["p_holm"] is not None and row["p_holm"] < FOUND_P
     }
     others = [row["level"] for row in judged if row["level"] != best]
+    beaten_by = beaten_side_by_side(best, win_rates)
+    not_told_from = [level for level in others if {best, level} not in told or level in beaten_by]
     return Lead(
         level=best,
-        told_from=[level for level in others if {best, level} in told],
-        not_told_from=[level for level in others if {best, level} not in told],
+        told_from=[level for level in others if level not in not_told_from],
+        not_told_from=not_told_from,
+        beaten_by=[level for level in others if level in beaten_by],
         anything_told=any(pair <= {best, *others} for pair in told),
     )
+
+
+def beaten_side_by_side(level: str, win_rates: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The levels that win against this one, judged side by side, beyond chance: by the adjusted p where
+    there is one, else by the sign test's own.
+    """
+    found = set()
+    for row in win_rates:
+        p = row["sign_p"] if row["p_holm"] is None else row["p_holm"]
+        if row["level"] == level and row["win_rate"] < 0.5 and p is not None and p < FOUND_P:
+            found.add(row["against"])
+    return found
 
 
 def not_considered(rows: Sequence[Mapping[str, Any]], lead: str) -> list[dict[str, str]]:

@@ -131,6 +131,13 @@ OWN_WORDS = re.compile(
     r"|i(?:['’]m| am) (?:going with|choosing|picking)) ",
     re.I,
 )
+REPLACED = re.compile(
+    r"(?:\A|[\n>]|(?P<head>[^\n:>.!?。]*)[:：]|\b(?:actually|no|rather)\b,?)[^\S\n]*"
+    rf"(?P<label>(?:(?:the )?(?:{NOUNS}) ?)?\W?(?:A|B|Tie)\W*)\Z"
+)
+LOSING_HEAD = re.compile(
+    r"\b(?:runner|second|loser|losing|worse|weaker|rejected|not chosen|other)|[差劣败輸输]", re.I
+)
 OPENED = re.compile(r"\W*(?:A|B|Tie)\b\W*?\n[ \t]*\n")
 REASON = "|".join(grammar.reasons for grammar in GRAMMARS)
 CRITERION_LINE = re.compile(
@@ -282,8 +289,20 @@ def anchored_label(text: str) -> str | None:
             rest = text[end:]
             differ = len({one for one, _ in ranked[rank]}) > 1 and re.search(r"\w", rest)
             denied = side in OTHER_SIDE and claimed_side(rest) == OTHER_SIDE[side]
-            return AMBIGUOUS if differ or denied else side
+            return AMBIGUOUS if differ or denied or is_replaced(str(side), rest) else side
     return None
+
+
+def is_replaced(side: str, rest: str) -> bool:
+    """Whether what follows a stated side ends with another label on its own: a draft, or a thought between
+    marks that nobody knows, came before it ("<notes>verdict: B</notes> A", "Verdict: B. Revised: A").
+
+    A last line that names the loser ("Runner-up: B") replaces nothing.
+    """
+    last = REPLACED.search(rest)
+    if not last or (last["head"] and LOSING_HEAD.search(last["head"])):
+        return False
+    return whole_label(last["label"]) not in (side, None)
 
 
 def marked_label(text: str) -> str | None:

@@ -67,6 +67,21 @@ def test_the_best_level_is_told_from_every_other_or_it_is_said_from_which() -> N
     assert close["statement"].startswith("L3 has the highest win rate (it can be told from L0, not from L1)")
 
 
+def test_a_level_that_loses_side_by_side_is_not_the_better_one() -> None:
+    made = draft({"L0": 2.0, "L1": 4.0, "L3": 5.0})
+    made["win_rates"] = [
+        {"model_id": "m", "judge_model": "j", "level": level, "against": against, "win_rate": rate}
+        | {"ci95": None, "sign_p": 1e-6, "p_holm": p_holm}
+        for level, against, rate, p_holm in (("L3", "L1", 0.0, None), ("L1", "L3", 1.0, None))
+    ]
+    (row,) = weigh_quality.weigh(verdicts(L1=0.0, L3=4.0), made)["cheapest"]
+    assert (row["best_told_from"], row["best_not_told_from"]) == (["L0"], ["L1"])
+    assert row["statement"] == (
+        "L3 has the highest win rate (it can be told from L0, not from L1), but L1 beats it side by side,"
+        " and none within 0.05 of it is cheaper"
+    )
+
+
 def test_one_win_and_two_ties_make_no_best_level() -> None:
     rows = verdicts(repeated=1, P=1.0)[:1] + [
         row | {"score": 0.5} for row in verdicts(repeated=1, P=1.0)[1:3]
