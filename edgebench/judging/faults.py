@@ -26,12 +26,14 @@ QUOTA = re.compile(
     r"|quota\b.{0,30}(?:exhausted|used up|exceeded|not enough|insufficient)|quota_(?:exceeded|failed)"
     r"|balance\b.{0,30}(?:insufficient|too low|not enough|negative)|billing_(?:hard|not)|arrearage"
     r"|out of credits?|credits? .{0,20}(?:too low|exhausted|used up)"
-    r"|free account is limited|\bper[ _-]?day\b|\bdaily (?:limit|quota)|余额不足|额度|欠费|请充值",
+    r"|free account is limited|(?:\bper[ _-]?|/ ?)day\b|\bdaily (?:\w+ )?(?:limit|quota)"
+    r"|余额不足|额度|欠费|请充值",
     re.I | re.S,
 )
 QUOTA_CODES = {"1113", "30001"}  # Zhipu: account in arrears; SiliconFlow: balance insufficient
 # "Quota exceeded for requests per minute" is only a rate limit.
-PER_MINUTE = re.compile(r"per[ _-]?(?:min(?:ute)?|second)s?(?![a-z])|\b[RT]PM\b", re.I)
+# Gemini says which window it was in a quotaId alone: GenerateRequestsPerMinutePerProjectPerModel.
+PER_MINUTE = re.compile(r"per[ _-]?(?:min(?:ute)?|second)s?(?!(?-i:[a-z]))|\b[RT]PM\b|每分钟|每秒", re.I)
 TOO_LONG = re.compile(
     r"context[_ ](?:length|window|size)|maximum context|too many (?:input )?tokens"
     r"|(?:prompt|input|request)(?: is| was)? too (?:long|large)"
@@ -68,6 +70,7 @@ PAGE = re.compile(r"\s*(?:<!doctype html|<html|<head|<\?xml|<!--)", re.I)
 SAYING = (
     *("message", "msg", "error_msg", "status_msg", "detail", "errors", "error", "base_resp", "raw"),
     *("reasons", "code", "type", "status", "param", "error_code", "loc", "metadata", "innererror"),
+    *("details", "violations", "quotaId"),
 )
 
 
@@ -126,7 +129,8 @@ def fault_in(status: int, headers: Mapping[str, str], words: str, code: str, now
     """The fault that an HTTP status and an endpoint's words are."""
     reason = f"HTTP {status}: {words[:SHOWN_LETTERS]}"
     wait_s = retry_wait_s(headers, now, words)
-    spent = code in QUOTA_CODES or (QUOTA.search(words) and not PER_MINUTE.search(words))
+    by_the_minute = PER_MINUTE.search(words) and "PerDay" not in words
+    spent = code in QUOTA_CODES or (QUOTA.search(words) and not by_the_minute)
     if status == 402 or spent or (wait_s or 0.0) > LONG_WAIT_S:
         return Fault("quota", reason)
     if status == 401 or (status != 200 and BAD_KEY.search(words)):
@@ -387,7 +391,8 @@ def text_of(message: Mapping[str, Any]) -> str:
         return str(content)
     if message.get("refusal"):
         return str(message["refusal"])
-    for call in message.get("tool_calls") or ():
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
         if isinstance(call, dict) and isinstance(call.get("function"), dict):
             return str(call["function"].get("arguments") or "")
     return ""

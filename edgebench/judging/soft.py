@@ -78,8 +78,11 @@ def _places(logprobs: Any) -> list[tuple[str, list[Alternative]]]:
             )
             for place in _mappings(logprobs, "content")
         ]
-    tokens, chosen = logprobs.get("tokens") or [], logprobs.get("token_logprobs") or []
-    tops = logprobs.get("top_logprobs") or [{}] * len(tokens)
+    tokens, chosen, tops = (
+        listed if isinstance(listed := logprobs.get(name), list) else []
+        for name in ("tokens", "token_logprobs", "top_logprobs")
+    )
+    tops = tops or [{}] * len(tokens)
     return [
         _place({"token": token, "logprob": logprob}, list(top.items()) if isinstance(top, Mapping) else [])
         for token, logprob, top in zip(tokens, chosen, tops, strict=False)

@@ -106,10 +106,11 @@ def about_preferences(graded: Graded, margin: float) -> list[str]:
     asked, lean = graded.asked, graded.lean
     if lean.lean_log_odds_mean is None or lean.first_slot_share is None:
         return ["no pair has probabilities in both orders: all verdicts are counted"]
+    free = "their winners and the graded rates are" if graded.counted_only else "winners and graded rates are"
     lines = [
         f"by probability: {counted(len(asked), 'pair')}; a preference within {margin:g} of 0.5 is a tie",
         f"lean to the first slot taken out: {lean.lean_log_odds_mean:+.2f} in log odds (of two equal answers",
-        f"  the first would win {lean.first_slot_share:.0%}); winners and graded rates are free of it",
+        f"  the first would win {lean.first_slot_share:.0%}); {free} free of it",
     ]
     mass = median(one.mass for one in asked)
     if mass < LITTLE_MASS:
@@ -180,6 +181,6 @@ def summary_lines(
     return [
         *table(rows, baseline, graded if is_soft else None),
         *(about_preferences(graded, margin) if graded is not None and margin is not None else []),
-        *about_judge(measure_lean(games), is_soft),
+        *about_judge(measure_lean(games), graded is not None and is_soft and not graded.counted_only),
         *about_journal(games, prices or Prices()),
     ]

@@ -46,6 +46,8 @@ QUOTA = [
     (403, {"code": 30001, "message": "Sorry, your account balance is insufficient", "data": None}),
     (429, [error("You exceeded your current quota, please check your plan and billing details.")]),
     (429, error("Rate limit reached for gpt-4o on requests per day (RPD): Limit 200")),
+    (429, error("You've reached the daily free limit")),
+    (429, error("Your account has exceeded the 100 requests/day limit")),
     (402, error("Payment required")),
     (200, b'data: {"error": {"message": "insufficient_user_quota", "code": 403}}\n\ndata: [DONE]\n\n'),
 ]
@@ -62,10 +64,19 @@ def test_a_spent_quota_in_anybodys_words(status: int, body: Any) -> None:
         "Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 29900. Try again in 6s.",
         "Quota exceeded for metric: generate_requests_per_minute_per_project",
         "You exceeded your current quota of requests per minute",
+        "每分钟请求额度已达上限，请稍后再试",
     ],
 )
 def test_a_limit_by_the_minute_is_no_quota(message: str) -> None:
     assert fault(429, error(message)).kind == "limit"
+
+
+@pytest.mark.parametrize(("windows", "kind"), [(["Minute"], "limit"), (["Minute", "Day"], "quota")])
+def test_gemini_names_the_window_in_its_details(windows: list[str], kind: str) -> None:
+    ids = [{"quotaId": f"GenerateRequestsPer{window}PerProjectPerModel-FreeTier"} for window in windows]
+    message = "You exceeded your current quota, please check your plan. Please retry in 34.07s."
+    found = fault(429, [error(message, details=[{"@type": "QuotaFailure", "violations": ids}])])
+    assert found.kind == kind
 
 
 @pytest.mark.parametrize(
@@ -245,6 +256,18 @@ JSON = st.recursive(
     ),
     max_leaves=12,
 )
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"message": {"content": None, "tool_calls": 5}},
+        {"message": {"content": "A"}, "logprobs": {"tokens": 3}},
+        {"message": {"content": "A"}, "logprobs": {"tokens": ["A"], "token_logprobs": 4, "top_logprobs": 5}},
+    ],
+)
+def test_no_shape_of_a_choice_brings_the_reader_down(choice: dict[str, Any]) -> None:
+    assert isinstance(read(200, {"choices": [choice]}), (Reply, Fault))
 
 
 @given(st.sampled_from([200, 302, 400, 403, 429, 500]), JSON | st.binary(max_size=60))
