@@ -143,10 +143,11 @@ def drift_in_words(row: Row) -> str:
 
 def judge_caveats(analysis: Row) -> list[Caveat]:
     """How far the judge can be trusted."""
+    left_out = list(left_out_caveats(analysis["judge_counts"]))
     if not analysis["win_rates"]:
-        return [("no_scores", "high", "no scores: nothing is said about quality")]
+        return [*left_out, ("no_scores", "high", "no scores: nothing is said about quality")]
     every = judges(analysis)
-    found = list(lean_caveats(analysis))
+    found = [*lean_caveats(analysis), *left_out]
     if len(every) > 1:
         text = f"{len(every)} judges: the answer and the charts show the verdicts of {printable(every[0])}, "
         found.append(("several_judges", "high", text + "the tables all"))
@@ -162,6 +163,16 @@ def judge_caveats(analysis: Row) -> list[Caveat]:
         found.append(("few_tasks", "high", f"some win rates rest on {counted(tasks, 'task')} only"))
     text = "win rates compare levels of one model: they do not say which model writes better"
     return [*found, ("quality_is_relative", "note", text)]
+
+
+def left_out_caveats(counts: Row) -> Iterator[Caveat]:
+    """Rows of the scores file that say nothing of two levels."""
+    lost, unknown = counts.get("malformed") or 0, counts.get("unknown_winners") or 0
+    if lost:
+        whys = ["their winner is not A, B or Tie"] * bool(unknown)
+        whys += ["they name no task, no model, or not two levels"] * (lost > unknown)
+        text = f"{lost} of {counted(counts['rows'], 'row')} of the scores left out: {', or '.join(whys)}"
+        yield "scores_left_out", "high", text
 
 
 def lean_caveats(analysis: Row) -> Iterator[Caveat]:

@@ -194,3 +194,25 @@ def test_a_superlative_names_the_models_it_could_not_consider(analysis: dict[str
     many = with_models(with_a_choice(analysis), 3)
     many["cheapest"][0] |= {"cheapest_level": None, "statement": None, "reason": "no cost was measured"}
     assert "for 1 other no level can be named" in words.answer(many)[2]
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ({"rows": 36, "malformed": 12, "unknown_winners": 12}, "their winner is not A, B or Tie"),
+        (
+            {"rows": 36, "malformed": 2, "unknown_winners": 0},
+            "they name no task, no model, or not two levels",
+        ),
+        ({"rows": 36, "malformed": 0, "unknown_winners": 0}, ""),
+        ({}, ""),
+    ],
+)
+def test_rows_of_the_scores_that_are_left_out_are_counted(
+    analysis: dict[str, Any], counts: dict[str, int], told: str
+) -> None:
+    for win_rates in (analysis["win_rates"], []):
+        found = caveats.caveats({**analysis, "judge_counts": counts, "win_rates": win_rates})
+        texts = [row["text"] for row in found if row["key"] == "scores_left_out"]
+        whole = f"{counts.get('malformed')} of 36 rows of the scores left out: {told}"
+        assert texts == ([whole] if told else [])
