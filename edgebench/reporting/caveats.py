@@ -195,8 +195,11 @@ def cure_of_lean(analysis: Row, bias: Row) -> str:
     for lean in analysis.get("graded_leans", ()):
         same = (lean["model_id"], lean["judge_model"]) == (bias["model_id"], bias["judge_model"])
         if same and lean["lean_log_odds_mean"] is not None:
+            free = "winners and graded win rates are free of it"
+            if bias["pairs"] > lean["pairs"]:
+                free = f"the other {counted(bias['pairs'] - lean['pairs'], 'pair')} are not free of it"
             return (
                 f"{lean['lean_log_odds_mean']:+.2f} in log odds were taken out of its probabilities in both "
-                f"orders ({counted(lean['pairs'], 'pair')}); winners and graded win rates are free of it"
+                f"orders ({counted(lean['pairs'], 'pair')}); {free}"
             )
     return "both orders were asked and a win counts only if they agree"

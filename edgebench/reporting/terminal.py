@@ -247,7 +247,9 @@ def win_charts(row: Row) -> list[str]:
     name = fitted(row["level"], LEVEL_NAME)
     lines = [f"{win_chart(name, row['win_rate'], row['ci95'])}  p {p_value(row['p_holm'])}"]
     if row.get("graded_win_rate") is not None:
-        lines.append(win_chart("  graded", row["graded_win_rate"], row["graded_ci95"]))
+        chart = win_chart("  graded", row["graded_win_rate"], row["graded_ci95"])
+        fewer = row.get("graded_n_tasks", row["n_tasks"]) != row["n_tasks"]
+        lines.append(chart + (f"  {counted(row['graded_n_tasks'], 'task')}" if fewer else ""))
     return lines
 
 

@@ -228,6 +228,8 @@ def graded_in_words(row: Row) -> str:
     edges = row["graded_ci95"]
     known = f"95 % CI {percent(edges[0])} to {percent(edges[1])}" if edges else "no interval"
     rate = percent(row["graded_win_rate"])
+    if row.get("graded_n_tasks", row["n_tasks"]) != row["n_tasks"]:  # not all replies held probabilities
+        known = f"{counted(row['graded_n_tasks'], 'task')}, {known}"
     return f"; graded by its probabilities, its lean to a slot taken out, it is {rate} ({known})"
 
 

@@ -148,6 +148,18 @@ def test_a_graded_win_rate_is_told_beside_the_counted_one(analysis: dict[str, An
     quality = words.answer(analysis)[1]
     assert quality.startswith("The judge gives L3 a win rate of ")
     assert "its lean to a slot taken out, it is 71 % (95 % CI 62 % to 80 %)" in quality
+    for row in analysis["win_rates"]:
+        row |= {"graded_n_tasks": 1, "graded_ci95": None}
+    assert "taken out, it is 71 % (1 task, no interval)" in words.answer(analysis)[1]
+
+
+def test_a_lean_is_taken_out_of_those_pairs_alone_that_have_probabilities() -> None:
+    bias = {"model_id": "m", "judge_model": "j", "pairs": 15}
+    lean = {"model_id": "m", "judge_model": "j", "pairs": 5, "lean_log_odds_mean": 2.4}
+    some = caveats.cure_of_lean({"graded_leans": [lean]}, bias)
+    assert some.endswith("(5 pairs); the other 10 pairs are not free of it")
+    every = caveats.cure_of_lean({"graded_leans": [lean | {"pairs": 15}]}, bias)
+    assert every.endswith("(15 pairs); winners and graded win rates are free of it")
 
 
 # --- the verdict lines
