@@ -74,6 +74,10 @@ def sample_caveats(analysis: Row) -> Iterator[Caveat]:
     if tasks < FEW_TASKS:
         known = "intervals are wide" if tasks >= FEWEST else "too few for intervals of means"
         yield "few_tasks", "high", f"{counted(tasks, 'task')}: {known}, tests are weak"
+    bad = (counts.get("torn_lines") or 0) + (counts.get("without_level_or_model") or 0)
+    if bad:
+        text = f"{counted(bad, 'line')} of the runs read as no run record (torn, or no id, model_id or level)"
+        yield "lines_left_out", "high", text
     for key, word, code in (("errors", "an error", "errors"), ("hard_flags", "a hard flag", "flagged_runs")):
         if counts.get(key):
             kept = "kept" if analysis["settings"]["include_flagged"] else "left out of every mean"

@@ -228,3 +228,13 @@ def test_rows_of_the_scores_that_are_left_out_are_counted(
         texts = [row["text"] for row in found if row["key"] == "scores_left_out"]
         whole = f"{counts.get('malformed')} of 36 rows of the scores left out: {told}"
         assert texts == ([whole] if told else [])
+
+
+def test_lines_of_the_runs_that_are_left_out_are_counted(analysis: dict[str, Any]) -> None:
+    lost = {"torn_lines": 1, "without_level_or_model": 1}
+    found = caveats.caveats({**analysis, "counts": {**analysis["counts"], **lost}})
+    texts = {row["key"]: row["text"] for row in found}
+    assert texts["lines_left_out"].startswith("2 lines of the runs read as no run record")
+    none = dict.fromkeys(lost, 0)
+    found = caveats.caveats({**analysis, "counts": {**analysis["counts"], **none}})
+    assert "lines_left_out" not in {row["key"] for row in found}
