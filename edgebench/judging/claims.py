@@ -19,7 +19,7 @@ from dataclasses import dataclass
 OTHER_SIDE = {"A": "B", "B": "A"}
 NOUN = r"(?:assistant|answer|response|option|model|candidate|output|chatbot)"
 CRITERION = (
-    r"(?:factual|accura|correct|helpful|structur|concis|clarity|relevan|depth|detail|creativ|style|brevity"
+    r"(?:factual|accura|correct(?!ion|ed)|helpful|structur|concis|clarity|relevan|depth|detail|creativ|style|brevity"
     r"|tone|format|length|readab|complete|coheren|truthful|usefulness|humou?r|grammar|engag|original)\w*"
 )
 HAN = "\u3400-\u9fff"

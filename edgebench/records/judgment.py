@@ -174,7 +174,7 @@ def scores_of(cells: Sequence[Mapping[str, str]]) -> Scores:
     found: dict[tuple[Any, ...], ScoreRow] = {}
     malformed = duplicates = 0
     for cell in cells:
-        given = {name: from_cell(cell.get(name, "")).strip() for name in SCORE_COLUMNS}
+        given = {name: from_cell(cell.get(name, "").strip()) for name in SCORE_COLUMNS}
         task, turn = task_id(given["task_id"]), whole_number(given["turn"])
         left, right = sides_of(given["pair"])
         winner = WINNERS.get(given["winner"].lower())

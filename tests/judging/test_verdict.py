@@ -852,3 +852,9 @@ def test_a_long_hostile_reply_is_read_in_time(piece: str) -> None:
 def test_every_language_has_plain_forms_here() -> None:
     told = Counter({language: len(replies["B"]) for language, replies in PLAIN.items()})
     assert {grammar.language for grammar in GRAMMARS} <= told.keys() and min(told.values()) >= 12
+
+
+@pytest.mark.parametrize("word", ["Correction", "Corrected"])
+def test_a_correction_is_no_criterion(word: str) -> None:
+    assert parse_verdict(f"Winner: B\n{word}: A") is None
+    assert parse_verdict("Winner: B\nCorrectness: A") == "B"  # one criterion of several

@@ -160,3 +160,9 @@ def test_sides_and_slots() -> None:
     assert [line.side_of(verdict) for verdict in ("A", "B", "Tie", None)] == ["right", "left", "tie", None]
     turned = dataclasses.replace(line, order="left_first")
     assert [turned.side_of(verdict) for verdict in ("A", "B", "Tie")] == ["left", "right", "tie"]
+
+
+def test_a_name_that_begins_with_a_tab_reads_back(tmp_path: Path) -> None:
+    row = ScoreRow("1", "c", "\tmodel", "L0_vs_P", "A", "judge")
+    judgment.write_scores(tmp_path / "scores.csv", [row])
+    assert judgment.read_scores(tmp_path / "scores.csv").rows == [row]
