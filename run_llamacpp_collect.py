@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -33,7 +32,7 @@ from edgebench.engine.client import EngineProcess
 from edgebench.errors import UserError
 from edgebench.power.session import PowerSession
 from edgebench.records.jsonl import exclusive, reason_of
-from edgebench.shell.door import Parser, above, at_least, open_door
+from edgebench.shell.door import Parser, above, at_least, engine_flags, open_door
 from edgebench.shell.progress import advise, say
 from edgebench.shell.signals import Interrupted, ending_signals
 from edgebench.shell.text import counted, let_file_names_through
@@ -43,7 +42,6 @@ HERE = Path(__file__).resolve().parent
 
 def build_parser() -> argparse.ArgumentParser:
     """All flags."""
-    cores = max(1, (os.cpu_count() or 2) - 1)
     parser = Parser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument_group("what to run").add_argument
@@ -74,20 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max_tokens", type=at_least(1), default=512, metavar="N", help="length of answers (default: 512)")
     add("--temperature", type=at_least(0, float), default=0.0, help="0 is greedy (default)")
     add("--seed", type=int, default=0, help="of the order and of draws above temperature 0")
-    add = parser.add_argument_group("engine").add_argument
-    add("--n_gpu_layers", type=int, default=-1, metavar="N", help="layers on the GPU (default: -1, all)")
-    add("--n_ctx", type=at_least(1), metavar="N", help="context (default: as the longest prompt needs)")
-    add(
-        "--n_batch",
-        type=at_least(1),
-        default=2048,
-        metavar="N",
-        help="prompt tokens per call (default: 2048)",
-    )
-    add("--n_ubatch", type=at_least(1), default=512, metavar="N", help="of these at once (default: 512)")
-    add("--n_threads", type=at_least(1), default=cores, metavar="N", help="on the CPU (default: cores - 1)")
-    add("--flash_attn", choices=("auto", "on", "off"), default="auto", help="(default: auto)")
-    add("--kv_type", choices=("f16", "q8_0", "f32"), default="f16", help="key/value cache (default: f16)")
+    add = engine_flags(parser, n_ctx="context (default: as the longest prompt needs)")
     add("--allow_cpu", action="store_true", help="run on a Jetson whose engine cannot use the GPU")
     add = parser.add_argument_group("power").add_argument
     add(

@@ -97,6 +97,29 @@ def number_that(
     return number
 
 
+def engine_flags(parser: argparse.ArgumentParser, n_ctx: str) -> Callable[..., Any]:
+    """The group of flags by which a model is loaded, in each door that loads one; returns its add_argument.
+
+    n_ctx is the help of --n_ctx, whose meaning differs. One core stays free of the engine's threads.
+    """
+    cores = max(1, (os.cpu_count() or 2) - 1)
+    add = parser.add_argument_group("engine").add_argument
+    add("--n_gpu_layers", type=int, default=-1, metavar="N", help="layers on the GPU (default: -1, all)")
+    add("--n_ctx", type=at_least(1), metavar="N", help=n_ctx)
+    add(
+        "--n_batch",
+        type=at_least(1),
+        default=2048,
+        metavar="N",
+        help="prompt tokens per call (default: 2048)",
+    )
+    add("--n_ubatch", type=at_least(1), default=512, metavar="N", help="of these at once (default: 512)")
+    add("--n_threads", type=at_least(1), default=cores, metavar="N", help="on the CPU (default: cores - 1)")
+    add("--flash_attn", choices=("auto", "on", "off"), default="auto", help="(default: auto)")
+    add("--kv_type", choices=("f16", "q8_0", "f32"), default="f16", help="key/value cache (default: f16)")
+    return add
+
+
 # --- Ending ---
 
 
