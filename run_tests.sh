@@ -10,4 +10,4 @@ echo "== ruff format" && "$VENV/bin/ruff" format --check .
 echo "== ruff check" && "$VENV/bin/ruff" check .
 echo "== mypy" && "$VENV/bin/mypy"
 echo "== lint-imports" && "$VENV/bin/lint-imports" --no-cache
-echo "== pytest" && "$VENV/bin/python" -m pytest -n auto --dist loadfile "$@"
+echo "== pytest" && "$VENV/bin/python" -m pytest -n auto --dist worksteal "$@"
