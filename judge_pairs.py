@@ -23,6 +23,11 @@ Example:
     python judge_pairs.py ... --soft                     # how much it prefers one, free of its lean to a slot
 """
 
+import _signal  # type: ignore[import-not-found]  # built in, where `signal` would first read other files
+
+if __name__ == "__main__" and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Ctrl-C while the rest is read: no traceback
+
 import argparse
 import shlex
 import sys
@@ -289,9 +294,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return problem.exit_code
-    except Interrupted as signal:
+    except Interrupted as interrupted:
         print("stopped before anything was asked", file=sys.stderr)
-        return signal.exit_code
+        return interrupted.exit_code
 
 
 if __name__ == "__main__":

@@ -17,6 +17,11 @@ Example:
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # built in, where `signal` would first read other files
+
+if __name__ == "__main__" and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Ctrl-C while the rest is read: no traceback
+
 import argparse
 import contextlib
 import shlex

@@ -13,6 +13,11 @@ Example:
         --scores results/scores_mtbench.csv --out results/analysis.json
 """
 
+import _signal  # type: ignore[import-not-found]  # built in, where `signal` would first read other files
+
+if __name__ == "__main__" and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Ctrl-C while the rest is read: no traceback
+
 import argparse
 import sys
 from collections.abc import Sequence

@@ -2,7 +2,9 @@
 
 A flag is written in full, with `-` or `_` between its words as one likes: --max_tokens and --max-tokens are
 one flag. A number out of its range ends with exit code 2 and the usage, as every wrong flag does. A reader
-of the output who has seen enough (`--help | head -3`) ends the door without a traceback.
+of the output who has seen enough (`--help | head -3`) ends the door without a traceback, and so does Ctrl-C:
+while a door's rooms are still being read nothing can be torn, and the system answers it, by the first lines
+of each door; from open_door on it ends main through every `finally`.
 """
 
 from __future__ import annotations
@@ -14,10 +16,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, NoReturn, TextIO
+
+from edgebench.shell.signals import Interrupted
 
 SIGPIPE = getattr(signal, "SIGPIPE", 13)  # Windows has none; the judge runs there
 READER_GONE = 128 + SIGPIPE  # as a shell says it of a program that SIGPIPE ended
+CTRL_C = 128 + signal.SIGINT
 
 
 # --- Flags ---
@@ -182,12 +188,29 @@ def _rewrapped(stream: Any, kind: type[io.TextIOWrapper]) -> Any:
 
 
 def open_door(main: Callable[[], int]) -> NoReturn:
-    """Run a door's main and end with its exit code; 141 when the reader of its results has gone."""
+    """Run a door's main and end with its exit code; 141 when the reader of its results has gone.
+
+    Ctrl-C that main does not answer is 130, other ending signals as signals.py says.
+    """
     sys.stdout = _rewrapped(sys.stdout, _Results)
     sys.stderr = _rewrapped(sys.stderr, _Messages)
     try:
-        code = main()
+        answer_ctrl_c(signal.default_int_handler)
+        try:
+            code = main()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, and not while the interpreter ends, where a failure is a traceback
+    except KeyboardInterrupt:
+        code = CTRL_C
+    except Interrupted as interrupted:
+        code = interrupted.exit_code
     finally:
-        if sys.stdout is not None:
-            sys.stdout.flush()  # here, and not while the interpreter ends, where a failure is a traceback
+        answer_ctrl_c(signal.SIG_DFL)  # only the interpreter is still to be ended
     sys.exit(code)
+
+
+def answer_ctrl_c(handler: Callable[[int, FrameType | None], Any] | signal.Handlers) -> None:
+    """From here on Ctrl-C is answered so; a shell that started us in the background keeps it from us."""
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import runpy
 import subprocess
@@ -165,3 +166,78 @@ def test_without_a_reader_a_door_ends_through_its_finally(tmp_path: Path) -> Non
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
     assert (tmp_path / "done").exists()
+
+
+# --- Ctrl-C
+
+FIRST_LINES = """
+import _signal  # type: ignore[import-not-found]  # built in, where `signal` would first read other files
+
+if __name__ == "__main__" and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Ctrl-C while the rest is read: no traceback
+"""
+# Imported by the interpreter before the door: Ctrl-C comes as soon as a module of that name is looked for.
+CTRL_C_AT = """
+import os, signal, sys
+sent = []
+def look(event, args):
+    if event == "import" and args[0] == os.environ["CTRL_C_AT"] and not sent:
+        sent.append(True)
+        os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(look)
+"""
+
+
+@pytest.mark.parametrize("door", DOORS, ids=name)
+def test_every_door_begins_with_the_answer_to_ctrl_c(door: Path) -> None:
+    text = door.read_text(encoding="utf-8")
+    head = text.index(FIRST_LINES)
+    statements = [node for node in ast.parse(text[:head]).body if not isinstance(node, ast.Expr)]
+    assert not [node for node in statements if getattr(node, "module", "") != "__future__"]
+
+
+def ended_at(moment: str, words: list[str | Path], folder: Path, shell_prefix: str = "") -> tuple[int, str]:
+    """What a command of a door comes to, as a shell says it, where Ctrl-C comes at the import of `moment`."""
+    (folder / "sitecustomize.py").write_text(CTRL_C_AT)
+    environment = {**os.environ, "PYTHONPATH": str(folder), "CTRL_C_AT": moment}
+    command = ["sh", "-c", f'{shell_prefix} "$@"; exit $?', "sh", sys.executable, *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("moment", ["argparse", "edgebench.judging.answers"])
+def test_ctrl_c_while_a_door_is_being_read(moment: str, tmp_path: Path) -> None:
+    assert ended_at(moment, ["judge_pairs.py", "--help"], tmp_path) == (130, "")
+
+
+def test_ctrl_c_while_a_door_reads_its_numeric_rooms(tmp_path: Path) -> None:
+    files: list[str | Path] = ["--runs", "tests/golden/runs.jsonl", "--out", tmp_path / "analysis.json"]
+    words = ["companions/analyze_levels.py", *files]
+    assert ended_at("numpy", words, tmp_path) == (130, "")
+
+
+def test_a_door_in_the_background_is_not_ended_by_the_ctrl_c_of_others(tmp_path: Path) -> None:
+    code, said = ended_at("argparse", ["companions/check_runs.py", "--help"], tmp_path, 'trap "" INT;')
+    assert (code, said) == (0, "")
+
+
+def test_ctrl_c_that_main_does_not_answer_is_130_through_every_finally(tmp_path: Path) -> None:
+    body = f"""
+    import signal
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        open({str(tmp_path / "done")!r}, "w").close()"""
+    done = run_main(body, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (130, "")
+    assert (tmp_path / "done").exists()
+
+
+def test_an_ending_signal_outside_of_the_block_that_answers_it() -> None:
+    body = """
+    import signal
+    from edgebench.shell.signals import catch_ending_signals
+    catch_ending_signals()
+    signal.raise_signal(signal.SIGTERM)"""
+    done = run_main(body, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (143, "")
