@@ -15,6 +15,8 @@ from hypothesis import settings
 ROOT = Path(__file__).resolve().parents[1]
 # Rooms that tests still start by their path find the package; the commands find it by themselves.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+# The engine's threads wait for each other asleep: spinning, they take the cores from the tests beside them.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # An example's time limit would hold this machine's speed to account, not the code.
 # The same examples in every run, so that a failure is the change's. EDGEBENCH_FUZZ=1 draws new ones, by hand.
 settings.register_profile("steady", deadline=None, derandomize="EDGEBENCH_FUZZ" not in os.environ)

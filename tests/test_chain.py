@@ -7,33 +7,16 @@ import shutil
 import statistics
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from tests.clone import clone_repository, made_once
+
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = "--ids 1 11 --max_tokens 8 --idle_seconds 1"  # the demo, but shorter
+SMALL = "--ids 11 --max_tokens 8 --idle_seconds 0.5"  # the demo, but shorter
 WORKBOOKS = ("quality_scores", "energy_per_run", "latency_per_run", "output_tokens_per_run")
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files git would clone, and nothing beside them."""
-    pytest.importorskip("llama_cpp")
-    there = tmp_path_factory.mktemp("clone") / "repo"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if listed.returncode:
-        pytest.skip("not a git checkout")
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file():
-            (there / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, there / name)
-    return there
 
 
 def run_all(
@@ -53,19 +36,62 @@ def run_all(
     )
 
 
+@dataclass(frozen=True)
+class Demo:
+    """A clone in which `./run_all.sh --demo tiny` has run, and what that said."""
+
+    clone: Path
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def out(self) -> Path:
+        return self.clone / "results" / "demo_tiny"
+
+    @property
+    def end(self) -> str:
+        """The last lines: what to open."""
+        return self.stdout[self.stdout.index("\nopen first") :]
+
+
+def run_demo(folder: Path) -> None:
+    clone_repository(folder / "repo")
+    done = run_all(folder / "repo", "--demo", "tiny", COLLECT_ARGS=SMALL)
+    said = {"status": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+    (folder / "said.json").write_text(json.dumps(said))
+
+
 @pytest.fixture(scope="module")
-def demo(clone: Path) -> subprocess.CompletedProcess[str]:
-    return run_all(clone, "--demo", "tiny", COLLECT_ARGS=SMALL)
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """For reading: it is that of all workers."""
+    pytest.importorskip("llama_cpp")
+    folder = made_once(tmp_path_factory, "chain", run_demo)
+    return Demo(folder / "repo", **json.loads((folder / "said.json").read_text()))
+
+
+@pytest.fixture
+def own_demo(demo: Demo, tmp_path: Path) -> Demo:
+    """A copy that a test may change."""
+    shutil.copytree(demo.clone, tmp_path / "repo")
+    return replace(demo, clone=tmp_path / "repo")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The files git would clone."""
+    pytest.importorskip("llama_cpp")
+    clone_repository(tmp_path / "repo")
+    return tmp_path / "repo"
 
 
 def records_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "runs_llamacpp.jsonl").read_text().splitlines()]
 
 
-def test_the_demo_writes_every_deliverable(clone: Path, demo: subprocess.CompletedProcess[str]) -> None:
-    assert demo.returncode == 0, demo.stderr
-    out = clone / "results" / "demo_tiny"
-    records = records_of(out)
+def test_the_demo_writes_every_deliverable(demo: Demo) -> None:
+    assert demo.status == 0, demo.stderr
+    records = records_of(demo.out)
     models = {record["model_id"] for record in records}
     assert len(models) == 2
     assert {record["level"] for record in records} == {"L0", "L1", "L2", "L3", "P"}
@@ -75,17 +101,15 @@ def test_the_demo_writes_every_deliverable(clone: Path, demo: subprocess.Complet
     for record in records:
         assert record["prompt_tokens"] == record["prompt_tokens_evaluated"]
         assert ("simulated_power" in record["flags"]) == simulated
-    assert (out / "runs_llamacpp.env.jsonl").is_file()
+    assert (demo.out / "runs_llamacpp.env.jsonl").is_file()
     for name in WORKBOOKS:
-        assert (out / f"{name}.xlsx").name in demo.stdout
+        assert f"{name}.xlsx" in demo.stdout
     if simulated:
         assert "simulated" in demo.stdout.lower()
 
 
-def test_the_scores_are_reconciled_pairs_of_known_form(
-    clone: Path, demo: subprocess.CompletedProcess[str]
-) -> None:
-    with (clone / "results" / "demo_tiny" / "scores_mtbench.csv").open(newline="") as text:
+def test_the_scores_are_reconciled_pairs_of_known_form(demo: Demo) -> None:
+    with (demo.out / "scores_mtbench.csv").open(newline="") as text:
         rows = list(csv.DictReader(text))
     assert rows and list(rows[0]) == [
         "task_id",
@@ -102,46 +126,23 @@ def test_the_scores_are_reconciled_pairs_of_known_form(
 
 
 @pytest.mark.parametrize("name", WORKBOOKS)
-def test_each_workbook_opens_and_has_a_sheet_per_model(
-    clone: Path, demo: subprocess.CompletedProcess[str], name: str
-) -> None:
+def test_each_workbook_opens_and_has_a_sheet_per_model(demo: Demo, name: str) -> None:
     import pandas
 
-    out = clone / "results" / "demo_tiny"
-    sheets = pandas.read_excel(out / f"{name}.xlsx", sheet_name=None)
-    assert {record["model_id"] for record in records_of(out)} <= set(sheets)
-    if {record["power_source"] for record in records_of(out)} == {"simulated"}:
+    sheets = pandas.read_excel(demo.out / f"{name}.xlsx", sheet_name=None)
+    assert {record["model_id"] for record in records_of(demo.out)} <= set(sheets)
+    if {record["power_source"] for record in records_of(demo.out)} == {"simulated"}:
         text = " ".join(
             str(value) for frame in sheets.values() for value in [*frame.columns, *frame.to_numpy().ravel()]
         )
         assert "simulated" in text.lower()
 
 
-def test_a_second_run_does_nothing_again(clone: Path, demo: subprocess.CompletedProcess[str]) -> None:
-    out = clone / "results" / "demo_tiny"
-    names = ("runs_llamacpp.jsonl", "scores_mtbench.csv", "scores_mtbench.journal.jsonl")
-    before = {name: (out / name).read_bytes() for name in names}
-    again = run_all(clone, "--demo", "tiny", COLLECT_ARGS=SMALL)
-    assert again.returncode == 0, again.stderr
-    assert {name: (out / name).read_bytes() for name in names} == before
-    assert "runs are done already" in again.stderr
-    assert "analyze_levels.py" in demo.stderr and "analyze_levels.py" not in again.stderr
-    # The end says the same; the analysis is not printed again.
-    assert again.stdout == demo.stdout[demo.stdout.index("\nopen first") :]
-    # A workbook that is gone or was changed is written again, with what is written beside it.
-    (out / "energy_per_run.xlsx").write_bytes(b"spoilt")
-    mended = run_all(clone, "--demo", "tiny", COLLECT_ARGS=SMALL)
-    assert mended.returncode == 0, mended.stderr
-    assert "analyze_levels.py" in mended.stderr
-    assert (out / "energy_per_run.xlsx").read_bytes()[:2] == b"PK"
-
-
-def test_the_end_names_what_to_open_first(clone: Path, demo: subprocess.CompletedProcess[str]) -> None:
-    end = demo.stdout[demo.stdout.index("\nopen first") :].split()
-    named = [word for word in end if word.startswith("results/")]
+def test_the_end_names_what_to_open_first(demo: Demo) -> None:
+    named = [word for word in demo.end.split() if word.startswith("results/")]
     assert named[0] == "results/demo_tiny/report.html"
     assert named[1:5] == [f"results/demo_tiny/{name}.xlsx" for name in WORKBOOKS]
-    assert all((clone / name).is_file() for name in named)
+    assert all((demo.clone / name).is_file() for name in named)
     assert ".lock" not in demo.stdout
     assert demo.stdout.count("COST BY LEVEL") == 1 and "win vs L0" not in demo.stdout
 
@@ -155,38 +156,51 @@ WITHOUT_THE_PACKAGE = {
 }
 
 
-def test_where_the_index_cannot_be_reached_the_made_models_run_and_that_is_said(
-    clone: Path, demo: subprocess.CompletedProcess[str]
-) -> None:
+# What a second run must not touch.
+MEASURED_AND_JUDGED = ("runs_llamacpp.jsonl", "scores_mtbench.csv", "scores_mtbench.journal.jsonl")
+
+
+def measured_and_judged(demo: Demo) -> dict[str, bytes]:
+    return {name: (demo.out / name).read_bytes() for name in MEASURED_AND_JUDGED}
+
+
+def test_a_second_run_does_nothing_again_and_without_the_index_takes_the_made_models(own_demo: Demo) -> None:
     """The tiny demo is there already: shown is which models are taken, and that nothing is amiss."""
-    done = run_all(clone, "--demo", COLLECT_ARGS=SMALL, **WITHOUT_THE_PACKAGE)
-    assert done.returncode == 0, done.stderr
-    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    before = measured_and_judged(own_demo)
+    again = run_all(own_demo.clone, "--demo", COLLECT_ARGS=SMALL, **WITHOUT_THE_PACKAGE)
+    assert again.returncode == 0, again.stderr
+    (error,) = [line for line in again.stderr.splitlines() if line.startswith("error: ")]
     assert "the package index cannot be reached" in error
-    assert "the demo runs with two made ones" in " ".join(done.stderr.split())
-    assert "results/demo_tiny/report.html" in done.stdout
-    assert not (clone / "results" / "demo").exists()
+    assert "the demo runs with two made ones" in " ".join(again.stderr.split())
+    assert "results/demo_tiny/report.html" in again.stdout
+    assert not (own_demo.clone / "results" / "demo").exists()
+    assert measured_and_judged(own_demo) == before
+    assert "runs are done already" in again.stderr
+    assert "analyze_levels.py" in own_demo.stderr and "analyze_levels.py" not in again.stderr
+    # The end says the same; the analysis is not printed again.
+    assert again.stdout == own_demo.end
 
 
 @pytest.mark.parametrize("words", [["--dmeo"], ["--demo", "huge"], ["tiny"]])
-def test_an_unknown_word_starts_nothing(clone: Path, words: list[str]) -> None:
-    done = run_all(clone, *words)
+def test_an_unknown_word_starts_nothing(tmp_path: Path, words: list[str]) -> None:
+    shutil.copy(ROOT / "run_all.sh", tmp_path)
+    done = run_all(tmp_path, *words)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and "--demo tiny" in done.stderr
+    assert " ".join(words) in done.stderr
 
 
-def test_nothing_is_left_running(clone: Path, demo: subprocess.CompletedProcess[str]) -> None:
+def test_nothing_is_left_running(demo: Demo) -> None:
     for path in Path("/proc").glob("[0-9]*/cwd"):
         try:
-            assert not str(path.readlink()).startswith(str(clone)), (path.parent / "cmdline").read_text()
+            assert not str(path.readlink()).startswith(str(demo.clone)), (path.parent / "cmdline").read_text()
         except OSError:
             continue
 
 
-def test_a_campaign_without_a_key_and_with_a_bad_model(
-    clone: Path, demo: subprocess.CompletedProcess[str]
-) -> None:
+def test_a_campaign_without_a_key_and_with_a_bad_model(own_demo: Demo) -> None:
     """What there is gets aggregated, unjudged; the bad model is named, and the exit code remembers it."""
+    clone = own_demo.clone
     good = next((clone / "models" / "demo").glob("demo-*.gguf"))
     bad = clone / "bad.gguf"
     bad.write_bytes(b"no model")
@@ -320,8 +334,8 @@ def test_the_real_demo_answers_in_english_and_its_energy_follows_the_tokens(
         assert statistics.correlation(ranks(latency), ranks(list(energy))) >= 0.9
 
 
-def test_help_quiet_and_shell(clone: Path, demo: subprocess.CompletedProcess[str]) -> None:
-    said = run_all(clone, "--help")
+def test_help_and_shell(demo: Demo) -> None:
+    said = run_all(demo.clone, "--help")
     assert said.returncode == 0
     for word in (
         "--demo tiny",
@@ -333,21 +347,32 @@ def test_help_quiet_and_shell(clone: Path, demo: subprocess.CompletedProcess[str
         "Exit status",
     ):
         assert word in said.stdout
+    shell = run_all(demo.clone, "--shell")
+    assert (shell.returncode, shell.stdout) == (0, f"source {sys.prefix}/bin/activate\n")
+
+
+def test_a_step_is_shown_in_one_line_of_a_terminal(demo: Demo) -> None:
     shown = [line for line in demo.stderr.splitlines() if line.startswith("== ")]
     assert len(shown) > 4 and not [line for line in shown if len(line) > 80]
-    shell = run_all(clone, "--shell")
-    assert (shell.returncode, shell.stdout) == (0, f"source {sys.prefix}/bin/activate\n")
-    wrong = run_all(clone, "--demmo")
-    assert wrong.returncode == 2 and "--demmo" in wrong.stderr
 
 
-def test_quiet_says_the_end_and_what_failed(clone: Path, demo: subprocess.CompletedProcess[str]) -> None:
-    done = run_all(clone, "--quiet", "--demo", "tiny", COLLECT_ARGS=SMALL)
+def test_quiet_says_the_end_and_a_spoilt_workbook_is_written_again(own_demo: Demo) -> None:
+    """A workbook that is gone or was changed is written again, with what is written beside it."""
+    before = measured_and_judged(own_demo)
+    (own_demo.out / "energy_per_run.xlsx").write_bytes(b"spoilt")
+    done = run_all(own_demo.clone, "--quiet", "--demo", "tiny", COLLECT_ARGS=SMALL)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == demo.stdout[demo.stdout.index("\nopen first") :]
+    assert done.stdout == own_demo.end
     assert "== " not in done.stderr.partition("requirements")[2]
-    log = clone / "results" / "demo_tiny" / "run_all.log"
-    assert "runs are done already" in log.read_text()
-    failed = run_all(clone, "--quiet", "--demo", "tiny", COLLECT_ARGS=f"{SMALL} --levels L9")
+    log = (own_demo.out / "run_all.log").read_text()
+    assert "runs are done already" in log and measured_and_judged(own_demo) == before
+    assert "analyze_levels.py" in log
+    assert (own_demo.out / "energy_per_run.xlsx").read_bytes()[:2] == b"PK"
+
+
+def test_quiet_says_what_failed(own_demo: Demo) -> None:
+    bad = own_demo.clone / "bad.gguf"
+    bad.write_bytes(b"no model")
+    failed = run_all(own_demo.clone, "--quiet", MODELS=str(bad), RESULTS="results/bad")
     assert failed.returncode != 0
     assert "error: " in failed.stderr and "run_all.log" in failed.stderr
