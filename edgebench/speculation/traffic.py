@@ -165,7 +165,10 @@ def profile(
         raise UserError(NO_PROFILER.format(ncu=ncu))
     out.parent.mkdir(exist_ok=True)
     report = out.with_suffix(".ncu-rep")
-    collect = [program, "--target-processes", "all", "--force-overwrite", "--export", str(report)]
+    # Nsight Compute would set the card's clocks to their base for the time of the run: nothing here changes a
+    # setting of the machine, and the counters are to be those of the clocks that the timed run had.
+    collect = [program, "--target-processes", "all", "--clock-control", "none", "--force-overwrite"]
+    collect += ["--export", str(report)]
     run_step([*collect, "--metrics", ",".join(metrics), *command], timeout_s, "profiling by ncu")
     if not report.exists():
         raise UserError("the command ran nothing on the GPU: Nsight Compute wrote no report")

@@ -94,6 +94,15 @@ def test_a_command_is_profiled_exported_and_parsed(tmp_path: Path, monkeypatch: 
         profile_memory.profile(["true"], out, str(ncu))
 
 
+def test_the_profiler_leaves_the_cards_clocks_as_they_are(tmp_path: Path) -> None:
+    ncu, told = tmp_path / "ncu", tmp_path / "words"
+    ncu.write_text(f'#!/bin/sh\necho "$*" >> {told}\nexit 1\n')
+    ncu.chmod(0o755)
+    with pytest.raises(UserError, match="status 1"):
+        profile_memory.profile(["true"], tmp_path / "x.csv", str(ncu))
+    assert "--clock-control none" in told.read_text()
+
+
 def test_a_profiler_that_hangs_goes_with_all_it_started(tmp_path: Path) -> None:
     ncu, pids = tmp_path / "ncu", tmp_path / "pids"
     ncu.write_text(
