@@ -2,7 +2,7 @@
 
 Pure: status, headers and body in, Reply or Fault out. The words are those that OpenAI, its imitators and the
 relays before them have been seen to use (new-api, one-api, OpenRouter, Azure, vLLM, FastChat, Ollama,
-llama.cpp, SiliconFlow, Zhipu, Alibaba, Moonshot, Gemini, Anthropic).
+llama.cpp, SiliconFlow, Zhipu, Alibaba, Moonshot, Gemini, Anthropic, Groq, Together, Mistral, Cerebras, xAI).
 """
 
 from __future__ import annotations
@@ -25,15 +25,24 @@ QUOTA = re.compile(
     r"|exceeded[ _](?:your[ _])?current[ _]quota|token_quota|not enough quota"
     r"|quota\b.{0,30}(?:exhausted|used up|exceeded|not enough|insufficient)|quota_(?:exceeded|failed)"
     r"|balance\b.{0,30}(?:insufficient|too low|not enough|negative)|billing_(?:hard|not)|arrearage"
-    r"|out of credits?|credits? .{0,20}(?:too low|exhausted|used up)"
-    r"|free account is limited|(?:\bper[ _-]?|/ ?)day\b|\bdaily (?:\w+ )?(?:limit|quota)"
-    r"|余额不足|额度|欠费|请充值",
+    r"|exhausted\b.{0,30}\bquota|\bQuotaExceeded\b|free tier\b.{0,40}exhausted|overdue (?:balance|bill)"
+    r"|out of credits?|credits? .{0,20}(?:too low|exhausted|used up)|used all available credits"
+    r"|(?:reach|exceed|hit)\w*\b.{0,40}\bspend(?:ing)? limit|\bkey limit exceeded"
+    r"|usage[ _]limit[ _](?:reached|exceeded)"
+    r"|free account is limited|(?:\bper[ _-]?|/ ?)day\b|\bUserByModelByDay\b"
+    r"|\b(?:hourly|daily|weekly|monthly) (?:\w+ ){0,3}(?:limit|quota|allocation|allowance|budget|credits)\b"
+    r"|余额不足|额度|欠费|请充值|每[日天周月].{0,12}(?:上限|限制|次数)",
     re.I | re.S,
 )
-QUOTA_CODES = {"1113", "30001"}  # Zhipu: account in arrears; SiliconFlow: balance insufficient
+# Zhipu: account in arrears, calls of the day, of 5 hours, of the week; SiliconFlow: balance insufficient
+QUOTA_CODES = {"1113", "1304", "1308", "1310", "30001"}
 # "Quota exceeded for requests per minute" is only a rate limit.
 # Gemini says which window it was in a quotaId alone: GenerateRequestsPerMinutePerProjectPerModel.
 PER_MINUTE = re.compile(r"per[ _-]?(?:min(?:ute)?|second)s?(?!(?-i:[a-z]))|\b[RT]PM\b|每分钟|每秒", re.I)
+# Alibaba calls its tokens a minute a quota, in OpenAI's words of an empty account (#token-limit):
+# https://www.alibabacloud.com/help/en/model-studio/rate-limit. The free quota is one that is used up.
+THROTTLED = re.compile(r"\bThrottling\b|error-code#token-limit|\ballocated quota exceeded", re.I)
+LONG_WINDOW = re.compile(r"\b(?:free|hour|day|week|month)(?:ly)? allocated quota|\bFreeTierOnly\b", re.I)
 TOO_LONG = re.compile(
     r"context[_ ](?:length|window|size)|maximum context|too many (?:input )?tokens"
     r"|(?:prompt|input|request)(?: is| was)? too (?:long|large)"
@@ -62,7 +71,9 @@ BUSY = re.compile(
     re.I,
 )
 UNIT = r"(?:ms|milliseconds?|s|sec(?:ond)?s?|m|min(?:ute)?s?|h|hours?)"
-SAID_WAIT = re.compile(rf"(?:try again|retry) (?:in|after) ((?:\d+(?:\.\d+)? ?{UNIT}(?![a-z]) ?)+)", re.I)
+SAID_WAIT = re.compile(
+    rf"(?:(?:try again|retry|resets?) (?:in|after)|please wait) ((?:\d+(?:\.\d+)? ?{UNIT}(?![a-z]) ?)+)", re.I
+)
 SPAN = re.compile(rf"(\d+(?:\.\d+)?) ?({UNIT}|)(?![a-z])", re.I)
 SECONDS = {"ms": 0.001, "mi": 60.0, "s": 1.0, "se": 1.0, "m": 60.0, "h": 3600.0, "ho": 3600.0, "": 1.0}
 PAGE = re.compile(r"\s*(?:<!doctype html|<html|<head|<\?xml|<!--)", re.I)
@@ -116,6 +127,7 @@ def read_response(status: int, headers: Mapping[str, str], body: bytes, now: flo
     if status == 200 and error is None:
         return read_choice(data, body)
     words = words_of(error) if error is not None else plain_words(body)
+    headers = {**headers, **quoted_headers(error)}
     code = code_of(error)
     if re.fullmatch(r"[45]\d\d", code):
         status = int(code)  # relays put the real status into a 200
@@ -129,8 +141,7 @@ def fault_in(status: int, headers: Mapping[str, str], words: str, code: str, now
     """The fault that an HTTP status and an endpoint's words are."""
     reason = f"HTTP {status}: {words[:SHOWN_LETTERS]}"
     wait_s = retry_wait_s(headers, now, words)
-    by_the_minute = PER_MINUTE.search(words) and "PerDay" not in words
-    spent = code in QUOTA_CODES or (QUOTA.search(words) and not by_the_minute)
+    spent = code in QUOTA_CODES or (QUOTA.search(words) and not is_passing(words))
     if status == 402 or spent or (wait_s or 0.0) > LONG_WAIT_S:
         return Fault("quota", reason)
     if status == 401 or (status != 200 and BAD_KEY.search(words)):
@@ -148,6 +159,13 @@ def fault_in(status: int, headers: Mapping[str, str], words: str, code: str, now
         where = f" (it redirects to {headers['location']})" if "location" in headers else ""
         return Fault("fatal", f"{reason}{where} (--api_url, --model)")
     return fault_by_status(status, reason, words, wait_s)
+
+
+def is_passing(words: str) -> bool:
+    """Whether a "quota" is one of the minute: a rate limit, which passes by itself."""
+    if PER_MINUTE.search(words):
+        return "PerDay" not in words
+    return THROTTLED.search(words) is not None and not LONG_WINDOW.search(words)
 
 
 def fault_by_status(status: int, reason: str, words: str, wait_s: float | None) -> Fault:
@@ -301,6 +319,13 @@ def code_of(error: Any) -> str:
         return ""
     codes = (error.get("code"), error.get("status"), error.get("error_code"), error.get("status_code"))
     return next((str(code) for code in codes if code not in (None, "")), "")
+
+
+def quoted_headers(error: Any) -> dict[str, str]:
+    """The headers that OpenRouter puts into the error of a free model, the end of its window among them."""
+    metadata = error.get("metadata") if isinstance(error, dict) else None
+    headers = metadata.get("headers") if isinstance(metadata, dict) else None
+    return {str(name): str(value) for name, value in headers.items()} if isinstance(headers, dict) else {}
 
 
 def words_of(error: Any) -> str:

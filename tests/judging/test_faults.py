@@ -49,6 +49,35 @@ QUOTA = [
     (429, error("You've reached the daily free limit")),
     (429, error("Your account has exceeded the 100 requests/day limit")),
     (402, error("Payment required")),
+    (429, error("Free allocated quota exceeded.", code="Throttling.AllocationQuota")),
+    (429, error("month allocated quota exceeded", code="Throttling.AllocationQuota")),
+    (403, error("The free tier of the model has been exhausted.", code="AllocationQuota.FreeTierOnly")),
+    (
+        429,
+        error(
+            "Rate limit reached for model `llama-3.3-70b-versatile` on tokens per day (TPD): Limit 100000,"
+            " Used 97050, Requested 3619. Please try again in 9m38.016s."
+        ),
+    ),
+    (429, error("Rate limit exceeded: free-models-per-day-high-balance.", code=429)),
+    (403, error("Key limit exceeded (total limit). Manage it using https://openrouter.ai/settings/keys")),
+    (
+        429,
+        "Your team has either used all available credits or reached its monthly spending limit."
+        " To continue making API requests, please purchase more credits or raise your spending limit.",
+    ),
+    (412, error("Account is suspended, possibly due to reaching the monthly spending limit")),
+    (429, error("Number of request tokens has exceeded your daily rate limit")),
+    (429, error("Tokens per day limit exceeded - too many tokens processed.", code="token_quota_exceeded")),
+    (429, error("you have used up your daily free allocation of 10,000 neurons")),
+    (429, error("Rate limit of 150 per 86400s exceeded for UserByModelByDay. Please wait 8 seconds.")),
+    (429, error("you've reached your weekly usage limit, please upgrade to continue")),
+    (
+        403,
+        error("The request failed because your account has an overdue balance.", code="AccountOverdueError"),
+    ),
+    (429, error("Your account has exhausted its free trial quota for the model", code="QuotaExceeded")),
+    (429, error("已达到每日调用次数限制", code="1304")),
     (200, b'data: {"error": {"message": "insufficient_user_quota", "code": 403}}\n\ndata: [DONE]\n\n'),
 ]
 
@@ -65,10 +94,48 @@ def test_a_spent_quota_in_anybodys_words(status: int, body: Any) -> None:
         "Quota exceeded for metric: generate_requests_per_minute_per_project",
         "You exceeded your current quota of requests per minute",
         "每分钟请求额度已达上限，请稍后再试",
+        # Together, Mistral, Cerebras, OpenRouter, Groq
+        "Your rate limit is 60 queries per minute. Please navigate to settings/billing to upgrade to a plan.",
+        "Service tier capacity exceeded for this model.",
+        "Requests per second limit exceeded - too many requests sent. request_quota_exceeded",
+        "Rate limit exceeded: free-models-per-min.",
+        "Rate limit reached for model `llama3` on tokens per minute (TPM): Limit 6000, Used 3513,"
+        " Requested 3166. Please try again in 6.78s. Need more tokens? Upgrade to Dev Tier today.",
     ],
 )
 def test_a_limit_by_the_minute_is_no_quota(message: str) -> None:
     assert fault(429, error(message)).kind == "limit"
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("Allocated quota exceeded, please increase your quota limit.", "Throttling.AllocationQuota"),
+        ("Requests rate limit exceeded, please try again later.", "Throttling.RateQuota"),
+        ("Request rate increased too quickly.", "Throttling.BurstRate"),
+        ("Request rate increased too quickly.", "limit_burst_rate"),
+        ("You exceeded your current requests list.", "limit_requests"),
+        ("Allocated quota exceeded, please increase your quota limit.", "insufficient_quota"),
+        (
+            "You exceeded your current quota, please check your plan and billing details. For details, see:"
+            " https://help.aliyun.com/zh/model-studio/error-code#token-limit",
+            "insufficient_quota",
+        ),
+    ],
+)
+def test_alibabas_quota_of_the_minute_passes(message: str, code: str) -> None:
+    """In its own protocol, and as OpenAI would say it of an account that is empty."""
+    assert fault(429, {"code": code, "message": message, "request_id": "x"}).kind == "limit"
+    assert fault(429, error(message, code=code, type=code, param=None)).kind == "limit"
+
+
+def test_the_headers_that_openrouter_puts_into_the_body_say_how_long_to_wait() -> None:
+    quoted = {"X-RateLimit-Limit": "20", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1741305600000"}
+    body = error("Rate limit exceeded: free-models-per-min.", code=429, metadata={"headers": quoted})
+    found = read_response(429, {}, json.dumps(body).encode(), 1741305600.0 - 30.0)
+    assert isinstance(found, Fault) and (found.kind, found.wait_s) == ("limit", 30.0)
+    odd = fault(429, error("Rate limit", metadata={"headers": [1]}))
+    assert odd.kind == "limit"
 
 
 @pytest.mark.parametrize(("windows", "kind"), [(["Minute"], "limit"), (["Minute", "Day"], "quota")])
@@ -287,6 +354,8 @@ def test_no_body_brings_the_reader_down(status: int, body: Any) -> None:
           "x-ratelimit-reset-tokens": "6s", "x-ratelimit-remaining-tokens": "0"}, "", 6.0),
         ({"x-ratelimit-reset-requests": "12ms", "x-ratelimit-reset-tokens": "1m6s"}, "", 66.0),
         ({"x-ratelimit-reset-tokens": "6s", "x-ratelimit-remaining-tokens": "100"}, "", None),
+        ({}, "Rate limit of 15 per 60s exceeded. Please wait 30 seconds before retrying.", 30.0),
+        ({}, "Your quota will reset after 13h 59m", 50340.0),
         ({"x-ratelimit-reset": "107"}, "", 107.0),
         ({"X-RateLimit-Reset": "1900000000000"}, "", 1.9e9 - 100),
         ({"Retry-After": "0"}, "Please try again in 6s.", 6.0),
