@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgebench.errors import UserError
+from edgebench.shell.calls import as_called
 from edgebench.shell.door import Parser, open_door
 
 
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     args = build_parser().parse_args(words)
     try:
-        lines = aggregate(args, [Path(__file__).name, *words])
+        lines = aggregate(args, [as_called(Path(__file__).name), *words])
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return problem.exit_code

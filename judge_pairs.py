@@ -48,6 +48,7 @@ from edgebench.judging.summary import summary_lines
 from edgebench.judging.verdict import parse_verdict
 from edgebench.records.jsonl import reason_of
 from edgebench.records.judgment import journal_beside, write_scores
+from edgebench.shell.calls import own_call
 from edgebench.shell.door import Parser, at_least, open_door
 from edgebench.shell.progress import advise
 from edgebench.shell.signals import Interrupted, ending_signals
@@ -239,7 +240,7 @@ def report(args: Args, games: Sequence[Game], journal: Journal, outcome: Outcome
     for line in summary_lines(rows, journal.lines, args.baseline, prices_of(args), margin):
         print(line)
     sys.stdout.flush()
-    missing = lacking_lines(games, journal, outcome, args.reasks, [sys.argv[0], *argv])
+    missing = lacking_lines(games, journal, outcome, args.reasks, own_call(argv, "python"))
     complain(missing)
     if outcome.code > 1 and outcome.code != UNUSABLE:
         return outcome.code

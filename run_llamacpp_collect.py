@@ -37,6 +37,7 @@ from edgebench.engine.client import EngineProcess
 from edgebench.errors import UserError
 from edgebench.power.session import PowerSession
 from edgebench.records.jsonl import exclusive, reason_of
+from edgebench.shell.calls import own_call
 from edgebench.shell.door import Parser, above, at_least, engine_flags, open_door
 from edgebench.shell.progress import advise, say
 from edgebench.shell.signals import Interrupted, ending_signals
@@ -157,7 +158,7 @@ def sum_up(plan: Plan, campaign: Campaign | None) -> int:
 
 def command_again(*left_out: str) -> str:
     """The command line of this start, without some of its flags."""
-    return shlex.join([sys.executable, *(word for word in sys.argv if word not in left_out)])
+    return shlex.join(own_call([word for word in sys.argv[1:] if word not in left_out]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

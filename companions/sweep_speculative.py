@@ -20,8 +20,9 @@ configuration is done again, the old file kept as <cell>.json.1 and so on. Laten
 Ratios in the summary are sums over the same requests, below 1 is better than the reference; their 95 %
 intervals are over prompts.
 
-run_adaptive_grid.sh, run_early_exit_grid.sh, run_oneoff_scenarios.sh and run_all_experiments.sh beside this
-file are the original experiment's commands; TARGET_MODEL and DRAFT_MODEL name the models' files for them.
+run_adaptive_grid.sh, run_early_exit_grid.sh, run_oneoff_scenarios.sh and run_all_experiments.sh, which lie
+beside this file in the repository, are the original experiment's commands; TARGET_MODEL and DRAFT_MODEL name
+the models' files for them.
 
 Example:
   python companions/sweep_speculative.py adaptive --model models/demo/demo-llama-F32.gguf --dry_run
@@ -50,6 +51,7 @@ from edgebench.errors import UserError
 from edgebench.power.session import PowerSettings
 from edgebench.records.account import by_key
 from edgebench.records.jsonl import reason_of
+from edgebench.shell.calls import own_call
 from edgebench.shell.door import Parser, above, at_least, open_door
 from edgebench.shell.signals import Interrupted, ending_signals
 from edgebench.speculation.settings import SWEPT, GridSettings, Profiling, SweepSettings
@@ -229,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{problem.filename}: " if problem.filename else ""
         print(f"error: {where}{reason_of(problem)}", file=sys.stderr)
     except Interrupted as interrupted:
-        command = shlex.join([sys.executable, sys.argv[0], *words])
+        command = shlex.join(own_call(words))
         print(f"\nstopped; finished cells stay. Go on with:\n  {command}", file=sys.stderr)
         return interrupted.exit_code
     return 1

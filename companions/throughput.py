@@ -36,6 +36,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgebench.errors import UserError
+from edgebench.shell.calls import own_call
 from edgebench.shell.door import Parser, above, at_least, engine_flags, open_door
 from edgebench.shell.progress import advise, say
 from edgebench.shell.signals import Interrupted, catch_ending_signals
@@ -125,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"error: {exc}")
         return 1
     except Interrupted as exc:
-        again = shlex.join([sys.executable, *sys.argv])
+        again = shlex.join(own_call(sys.argv[1:]))
         advise(f"stopped; every finished measurement is kept. Go on with:\n  {again}")
         return exc.exit_code
     return 1 if failures else 0

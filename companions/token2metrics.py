@@ -38,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgebench.errors import UserError
 from edgebench.forecasting.quantities import LEVELS, METHODS, REGRESSIONS, TRANSFER
+from edgebench.shell.calls import as_called
 from edgebench.shell.door import Parser, at_least, open_door
 from edgebench.shell.progress import say
 
@@ -406,7 +407,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[args.command][0](args)
     except ImportError as exc:
-        say(f"error: {exc}; run ./run_all.sh --setup")
+        say(f"error: {exc}; {as_called('run ./run_all.sh --setup')}")
         return 1
     except UserError as exc:
         say(f"error: {exc}")

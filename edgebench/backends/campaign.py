@@ -31,6 +31,7 @@ from edgebench.board.thermal import hottest_c
 from edgebench.errors import UserError
 from edgebench.power.session import PowerSession, PowerSettings
 from edgebench.records.jsonl import append_jsonl, exclusive, heal_tail, read_jsonl, records_in
+from edgebench.shell.calls import as_called
 from edgebench.shell.progress import say
 
 IDLE_BEFORE = "before the engine was started"
@@ -309,4 +310,6 @@ def commands_in(path: Path) -> Iterator[str]:
             shown.add(row["engine"])
             yield f"# {row['engine']}: {row['cause']}"
     if not shown:
-        raise UserError(f"no commands in {path}; it takes the rows of `compare_backends.py run`")
+        raise UserError(
+            f"no commands in {path}; it takes the rows of `{as_called('compare_backends.py run')}`"
+        )

@@ -29,6 +29,7 @@ from typing import Any
 from edgebench.errors import UserError
 from edgebench.records.account import grouped
 from edgebench.records.jsonl import read_jsonl, reason_of
+from edgebench.shell.calls import as_called
 from edgebench.shell.progress import say
 from edgebench.shell.text import mean_std_text
 from edgebench.stats.intervals import mean_std, student_half_width
@@ -47,9 +48,10 @@ REFERENCE = "llama-cpp-python"
 COMPILED = 2.0  # a first token that took so many times a warm one's time waited for a compiler
 MOST_SINGLE = 12  # ratios of single runs that are printed
 WIDTH = 100
+MEASURE = as_called("compare_backends.py run")
 UNRECORDED = (
     "Caution: these logs record neither power mode nor clocks, and may differ in prompt and length: the"
-    " figures are not of the same work. Measure what is to be compared with `compare_backends.py run`."
+    f" figures are not of the same work. Measure what is to be compared with `{MEASURE}`."
 )
 Row = Mapping[str, Any]
 
@@ -100,7 +102,7 @@ def read_rows(paths: Sequence[str]) -> list[Row]:
                     rows.append(row)
         except OSError as exc:
             raise UserError(
-                f"cannot read {path}: {reason_of(exc)}; give the --out file of `compare_backends.py run`"
+                f"cannot read {path}: {reason_of(exc)}; give the --out file of `{MEASURE}`"
             ) from exc
     return rows
 
@@ -552,7 +554,7 @@ def tabulate(given: Iterable[Row], wanted: Wanted, where: str) -> str:
     """The whole text; UserError where there is nothing, or nothing comparable. `where` the rows come from."""
     rows = last_rows(given)
     if not rows:
-        raise UserError(f"no rows in {where}; measure with compare_backends.py run")
+        raise UserError(f"no rows in {where}; measure with {MEASURE}")
     against = differing(rows)
     if against and not wanted.allow_differing_conditions:
         raise UserError(
@@ -562,7 +564,7 @@ def tabulate(given: Iterable[Row], wanted: Wanted, where: str) -> str:
         )
     limit_gb_s, lines = bandwidth(rows, wanted.bandwidth_gb_s), gather(rows)
     if not lines:
-        raise UserError("only warm-up runs so far; let compare_backends.py run go on")
+        raise UserError(f"only warm-up runs so far; let {MEASURE} go on")
     records = [record(line, limit_gb_s) for line in lines]
     if wanted.csv:
         numbers = [figures(line) for line in lines]

@@ -21,6 +21,7 @@ from typing import Any
 
 from edgebench.board.thermal import hottest_c, is_reading, is_silicon, zone_name
 from edgebench.gguf.facts import MEMORY_MARGIN, ModelFacts, fits
+from edgebench.shell.calls import as_called
 from edgebench.shell.text import printable
 
 WIDTH = 80
@@ -234,7 +235,7 @@ def check_model(facts: Facts, model: ModelFacts) -> Check:
 
 def rerun(model: str) -> list[str]:
     """The command that judges a model again."""
-    return ["python", "companions/board_check.py", "--models", model]
+    return [*as_called("python companions/board_check.py").split(), "--models", model]
 
 
 def check_swap(facts: Facts) -> Check:

@@ -53,6 +53,7 @@ from edgebench.prompts.orders import ordered_cells
 from edgebench.prompts.tasks import LEVELS, Task, wanted_tasks
 from edgebench.records.environment import STABLE_BOARD
 from edgebench.records.jsonl import sha256_of
+from edgebench.shell.calls import as_called
 
 CONTEXT_STEP = 256  # the engine pads a context to this; asking for another number reports a wrong one
 ROOT_OF_BOARD = Path("/")  # tests judge recorded boards
@@ -459,7 +460,8 @@ def board_notes(board: Facts) -> list[str]:
             lines.append(f"board: {check['message']}; cure: {check['cure']}")
     warned = [check["name"] for check in board["checks"] if check["status"] == "warn"]
     if warned:
-        lines.append(f"board: {', '.join(warned)}: python companions/board_check.py says what to mend")
+        check = as_called("python companions/board_check.py")
+        lines.append(f"board: {', '.join(warned)}: {check} says what to mend")
     return lines
 
 

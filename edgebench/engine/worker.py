@@ -30,6 +30,7 @@ from edgebench.engine.protocol import (
     as_json,
     from_json,
 )
+from edgebench.shell.calls import as_called
 
 if TYPE_CHECKING:
     from edgebench.engine.batch import BatchDecoder
@@ -197,7 +198,7 @@ def answer(holder: Holder, line: str) -> dict[str, Any]:
     except EngineFailure as failure:
         error = failure.failure
     except ImportError as exc:
-        message = f"the engine is not installed ({exc}); run ./run_all.sh --setup"
+        message = f"the engine is not installed ({exc}); {as_called('run ./run_all.sh --setup')}"
         error = EngineFailure(REFUSED, message).failure
     except (KeyError, ValueError, TypeError, AttributeError, OSError, MemoryError) as exc:
         error = EngineFailure(BAD_REQUEST, f"bad request: {exc!r}").failure

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from edgebench.errors import UserError
+from edgebench.experiments.folder import DOOR
 from edgebench.experiments.vocabulary import BATCH, SAMPLE, WORD_FOR, WORDS, cannot_vary, settle, translate
 
 NOT_MEASURED = ("name", "output", "judge", "aggregate")  # a change of these is no new experiment
@@ -309,7 +310,7 @@ def read_content(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         content = parse(path.read_text(encoding="utf-8-sig"), str(path))
     except FileNotFoundError:
         whose = f" (_extends of {below[-1].name})" if below else ""
-        cure = f"python companions/run_experiment.py config new --out {path}"
+        cure = f"{DOOR} config new --out {path}"
         raise UserError(f"{path} does not exist{whose}; write one with: {cure}") from None
     except (OSError, UnicodeDecodeError) as exc:
         raise UserError(f"{path}: {exc}") from None

@@ -24,9 +24,10 @@ from typing import Any
 
 from edgebench.errors import UserError
 from edgebench.records.jsonl import read_jsonl, write_whole
+from edgebench.shell.calls import as_called
 
 OUTPUT = "results/experiments"
-DOOR = "python companions/run_experiment.py"
+DOOR = as_called("python companions/run_experiment.py")
 UNFINISHED = ("interrupted", "stopped")
 Json = Mapping[str, Any]
 

@@ -38,6 +38,7 @@ from edgebench.records.csv_text import rows_of
 from edgebench.records.environment import environment_path
 from edgebench.records.jsonl import read_jsonl, sha256_of
 from edgebench.records.run import counts
+from edgebench.shell.calls import as_called
 
 LOG = logging.getLogger("token2metrics")
 # Quantity -> (column, factor to our unit). The first column that is there counts.
@@ -533,7 +534,8 @@ def jsonl_rows(path: Path) -> list[dict[str, Any]]:
     if torn:
         LOG.info("%s: %d lines are no JSON objects, left out", path, torn)
     if unsound:
-        LOG.info("%s: %d runs are left out by their flags; check_runs.py says why", path, unsound)
+        check = as_called("check_runs.py")
+        LOG.info("%s: %d runs are left out by their flags; %s says why", path, unsound, check)
     if not rows:
         raise UserError(f"{path}: {other or 'no successful run in it'}; check --data")
     return rows

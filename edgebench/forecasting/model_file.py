@@ -17,6 +17,7 @@ from typing import Any
 from edgebench.errors import UserError
 from edgebench.forecasting.quantities import LEVELS, TARGETS
 from edgebench.records.jsonl import write_whole
+from edgebench.shell.calls import as_called
 
 # Format history:
 # 1 - first.
@@ -148,7 +149,8 @@ def read_model(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as exc:
         raise UserError(f"{path} is not JSON ({exc}); check --model-path, or train it again") from exc
     if not isinstance(model, dict) or model.get("kind") != KIND:
-        raise UserError(f"{path} is no model of token2metrics.py; check --model-path, or train one")
+        trainer = as_called("token2metrics.py")
+        raise UserError(f"{path} is no model of {trainer}; check --model-path, or train one")
     if model.get("schema_version") not in READABLE_VERSIONS:
         version = model.get("schema_version")
         raise UserError(f"{path} has format {version!r}, this version reads {SCHEMA_VERSION}; train it again")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgebench.errors import UserError
 from edgebench.forecasting.quantities import LEVELS
+from edgebench.shell.calls import as_called
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -230,7 +231,7 @@ def solve_problem(problem: Problem) -> Solution:
     try:
         return _solve_problem(problem)
     except ImportError as exc:
-        raise UserError(f"{exc}; run ./run_all.sh --setup") from exc
+        raise UserError(f"{exc}; {as_called('run ./run_all.sh --setup')}") from exc
     except (ValueError, IndexError, RuntimeError, np.linalg.LinAlgError) as exc:
         raise UserError(f"no fit came of it ({exc!r})") from exc
 

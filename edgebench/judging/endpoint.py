@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 from edgebench.errors import UserError
 from edgebench.judging.faults import Fault, Reply, is_too_long, read_response
 from edgebench.judging.soft import FEWER_TOP_LOGPROBS
+from edgebench.shell.calls import as_called
 
 REFUSED = r"unsupported|not? support|unknown|unrecogni|unexpected|invalid|extra|only the default"
 REFUSAL = re.compile(
@@ -272,7 +273,7 @@ class Endpoint:
         try:
             self.connections = connect(self.url, address)
         except ImportError as problem:
-            cure = "install it with: pip install -r requirements-judge.txt"
+            cure = as_called("install it with: pip install -r requirements-judge.txt")
             raise EndpointError(f"{problem}; {cure}") from problem
         self.dialect = Dialect()
         self.proven = False  # a reply has come: a fault is no longer about the form of the request

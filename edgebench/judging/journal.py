@@ -20,6 +20,7 @@ from edgebench.judging.games import Game, journal_line
 from edgebench.judging.soft import read_line
 from edgebench.records.jsonl import append_whole, heal_tail, hold, reason_of, utc_now
 from edgebench.records.judgment import JournalLine, as_line, read_journal
+from edgebench.shell.calls import as_called
 from edgebench.stats.preference import Chances
 
 PRIVATE = (
@@ -76,7 +77,8 @@ class Journal:
                 file.close()
                 raise
         except BlockingIOError:
-            raise JournalError(f"another judge_pairs.py writes {self.path}: wait, or change --out") from None
+            judge = as_called("judge_pairs.py")
+            raise JournalError(f"another {judge} writes {self.path}: wait, or change --out") from None
         except OSError as problem:
             raise JournalError(f"cannot write the journal: {problem} (--out)") from problem
         return file

@@ -123,7 +123,7 @@ def lacking_lines(
         what = "reply was" if cut_off == 1 else "replies were"
         lines.append(f"{cut_off} unparseable {what} cut at the token limit: raise --max_tokens")
     if waiting or given_up:
-        lines.append(f"go on with: python {' '.join(map(shell_word, command))}")
+        lines.append(f"go on with: {' '.join(map(shell_word, command))}")
     return lines
 
 

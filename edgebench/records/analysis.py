@@ -13,6 +13,9 @@ from typing import Any, TypedDict
 
 from edgebench.errors import UserError
 from edgebench.records.jsonl import reason_of
+from edgebench.shell.calls import as_called
+
+ANALYZE = as_called("companions/analyze_levels.py")
 
 Row = Mapping[str, Any]
 
@@ -369,19 +372,17 @@ def read_analysis(
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
-        raise UserError(
-            f"cannot read {path}: {reason_of(problem)}; companions/analyze_levels.py writes it"
-        ) from problem
+        raise UserError(f"cannot read {path}: {reason_of(problem)}; {ANALYZE} writes it") from problem
     except ValueError as problem:
         raise UserError(
-            f"{path} is not JSON ({problem}); companions/analyze_levels.py writes the file that is wanted"
+            f"{path} is not JSON ({problem}); {ANALYZE} writes the file that is wanted"
         ) from problem
     if (
         not isinstance(content, dict)
         or content.get("schema_version", 1) != 1
         or not set(needed) <= content.keys()
     ):
-        raise UserError(f"{path} is no analysis of format 1: companions/analyze_levels.py writes one")
+        raise UserError(f"{path} is no analysis of format 1: {ANALYZE} writes one")
     for table, added in ADDED_LATER.items():
         content[table] = [added | row for row in content.get(table, ())]
     return content

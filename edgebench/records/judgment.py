@@ -21,6 +21,7 @@ from typing import Any
 from edgebench.records.csv_text import TableError, rows_of
 from edgebench.records.jsonl import read_jsonl, write_whole
 from edgebench.records.run import task_id
+from edgebench.shell.calls import as_called
 from edgebench.shell.text import counted, printable
 from edgebench.stats.preference import Chances
 
@@ -162,8 +163,9 @@ def read_scores(path: Path) -> Scores:
     header = [name.strip() for name in lines[0]] if lines else []
     lacking = [name for name in NEEDED_COLUMNS if name not in header]
     if lacking and lines:
+        writer = as_called("judge_pairs.py")
         raise TableError(
-            f"{path} has no column {', '.join(lacking)}: it is no scores file; judge_pairs.py writes one"
+            f"{path} has no column {', '.join(lacking)}: it is no scores file; {writer} writes one"
         )
     return scores_of([dict(zip(header, cells, strict=False)) for cells in lines[1:]])
 

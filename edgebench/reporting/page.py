@@ -25,6 +25,7 @@ from edgebench.reporting import charts, tables
 from edgebench.reporting.cases import Row
 from edgebench.reporting.power_trace import read_trace
 from edgebench.reporting.words import verdict_note
+from edgebench.shell.calls import as_called
 from edgebench.shell.decimals import at_places, places_beside
 from edgebench.shell.text import counted
 
@@ -279,9 +280,8 @@ def stale(analysis: Row, runs: Sequence[Path]) -> list[str]:
     """A warning for each runs file that is not the one the analysis was made from."""
     known = {row["sha256"] for row in analysis["inputs"]}
     changed = [path for path in runs if sha256_of(path) not in known]
-    return [
-        f"{path} is not the file this analysis was made from: run analyze_levels.py again" for path in changed
-    ]
+    again = f"run {as_called('analyze_levels.py')} again"
+    return [f"{path} is not the file this analysis was made from: {again}" for path in changed]
 
 
 def interval_words(analysis: Row) -> list[str]:

@@ -20,6 +20,7 @@ from edgebench.reporting.cases import (
     of_first_judge,
 )
 from edgebench.reporting.words import verdict_note
+from edgebench.shell.calls import as_called
 from edgebench.shell.decimals import at_places, column_places, edges_at, half_of, in_column
 from edgebench.shell.text import counted, p_value, percent, printable, shortened, text_table
 
@@ -125,7 +126,8 @@ def model_sections(analysis: Row, block: str) -> list[list[str]]:
     tables[0] = ["COST BY LEVEL (means over tasks)", *tables[0]]
     rest = len(models) - len(tables)
     if rest > 0:
-        tables.append([f"  and {counted(rest, 'other model')}: report_page.py shows them all"])
+        page = as_called("report_page.py")
+        tables.append([f"  and {counted(rest, 'other model')}: {page} shows them all"])
     return tables
 
 

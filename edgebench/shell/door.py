@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
+from edgebench.shell.calls import as_called
 from edgebench.shell.signals import Interrupted
 
 SIGPIPE = getattr(signal, "SIGPIPE", 13)  # Windows has none; the judge runs there
@@ -48,6 +49,10 @@ class Parser(argparse.ArgumentParser):
             for spelling in spellings(option):
                 known.setdefault(spelling, action)
         return super().parse_known_args(args, namespace)
+
+    def format_help(self) -> str:
+        """As the base class does; its examples call the doors as they are called in this house."""
+        return as_called(super().format_help())
 
 
 def spellings(option: str) -> list[str]:
