@@ -31,11 +31,11 @@ from edgebench.experiments.config import Chosen, effective
 from edgebench.experiments.preflight import refuse_unready, runs_per_cycle
 from edgebench.experiments.starting import Start, check, conductor, is_left, prepare, remember
 from edgebench.forecasting.budget import Budget, make_plan
+from edgebench.power.session import PowerSettings
 from edgebench.records.jsonl import records_in
 from edgebench.shell import lifeline
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTLE_SECONDS = 1.0  # the collector waits this long before an idle baseline
 ORDERS = 2  # the judge sees each pair both ways round
 FIGURES = ("low", "mean", "high")
 Json = Mapping[str, Any]
@@ -149,11 +149,8 @@ def overhead_s(config: Json, records: Sequence[Json], runs: int) -> float:
     per_model = runs / config["cycles"] / len(loads)
     power = config["power"]
     measures = any(one.get("idle_mw") is not None for one in records)
-    idle = (
-        math.ceil(per_model / power["idle_every"]) * (power["idle_seconds"] + SETTLE_SECONDS)
-        if measures
-        else 0
-    )
+    baseline_s = power["idle_seconds"] + PowerSettings(idle_seconds=power["idle_seconds"]).settling_s
+    idle = math.ceil(per_model / power["idle_every"]) * baseline_s if measures else 0
     pauses = config["cool_down"]["seconds"] * (config["cycles"] - 1)
     between = config["cool_down"]["run"]
     pauses += float(between) * runs if not between.startswith("temp:") else 0

@@ -72,13 +72,21 @@ class PowerSettings:
     feed: str | None = None  # a command line that prints power lines, instead of source
     interval_ms: int = 100
     idle_seconds: float = 10.0
-    settle_seconds: float = SETTLE_SECONDS
+    settle_seconds: float = SETTLE_SECONDS  # at most: see settling_s
     trace_path: Path | None = None  # every sample is appended there as CSV
 
     @property
     def is_explicit(self) -> bool:
         """Whether a certain source was named: then it is an error that it does not work."""
         return self.feed is not None or self.source not in OPTIONAL_SOURCES
+
+    @property
+    def settling_s(self) -> float:
+        """How long the board is left alone before its idle power counts.
+
+        Never longer than idle_seconds: whoever asks for a look of a moment waits no second for it.
+        """
+        return min(self.settle_seconds, self.idle_seconds)
 
 
 @dataclass(frozen=True)
@@ -232,7 +240,7 @@ class PowerSession:
             if sampler.failure:
                 sampler.stop()
                 sampler.start()
-            time.sleep(self.settings.settle_seconds)
+            time.sleep(self.settings.settling_s)
             begin_s = time.monotonic()
             baseline = sampler.idle_baseline(self.settings.idle_seconds)
         except SamplerError as exc:

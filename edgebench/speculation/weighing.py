@@ -62,7 +62,7 @@ class Scale:
         """Leave the board alone, the models resident: opens the block of the batches, and closes it."""
         if self.power is None or self.power.settings.idle_seconds <= 0:
             return
-        begin_s = time.monotonic() + self.power.settings.settle_seconds
+        begin_s = time.monotonic() + self.power.settings.settling_s
         try:
             self.power.measure_idle()
         except UserError as problem:  # too short for this feed

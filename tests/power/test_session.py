@@ -249,6 +249,18 @@ def test_where_the_sensors_step_is_unknown_so_is_the_uncertainty(clock: Any) -> 
     assert change is not None and not change.beyond_noise
 
 
+@pytest.mark.parametrize(("idle_seconds", "settling_s"), [(10.0, 1.0), (1.0, 1.0), (0.25, 0.25)])
+def test_the_board_settles_for_a_second_and_never_longer_than_idle_is_measured(
+    idle_seconds: float, settling_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    sampler = PlayedSampler(board(lambda t_s: 5000, [], END_S))
+    settings = PowerSettings(idle_seconds=idle_seconds)
+    PowerSession(settings, sampler, None, slept.append).measure_idle()  # type: ignore[arg-type]
+    assert slept[0] == settling_s
+
+
 # --- Fields of a record
 
 
