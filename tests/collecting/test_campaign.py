@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,9 +34,9 @@ from edgebench.power.session import IdleChange, IdlePoint, PowerFields, PowerSes
 from edgebench.power.trace import IdleBaseline
 from edgebench.prompts.tasks import Task
 from edgebench.records.jsonl import sha256_of
+from tests.doors import call
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "run_llamacpp_collect.py"
+DOOR = "run_llamacpp_collect.py"
 FACTS = ModelFacts("1", False, "CPU", "made up", 4096, 100, True)
 BOARD = {
     "board": "PC",
@@ -263,11 +262,6 @@ while True:
 """
 
 
-def run_door(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
-
-
 def with_feed(folder: Path, model: Path, steady: bool) -> list[object]:
     prompts, feed = folder / "prompts.jsonl", folder / "feed.py"
     rows = [{"question_id": n, "L0": f"{n}?", "L1": f"{n}? Be brief."} for n in range(4)]
@@ -276,7 +270,7 @@ def with_feed(folder: Path, model: Path, steady: bool) -> list[object]:
     return [
         *("--models", model, "--prompts", prompts, "--levels", "L0", "L1", "--max_tokens", 100),
         *("--out_jsonl", folder / "runs.jsonl", "--feed", f"{sys.executable} {feed}", "--interval", 20),
-        *("--idle_seconds", 1, "--idle_every", 6, "--cooldown", 0.3),
+        *("--idle_seconds", 0.4, "--idle_every", 6),
     ]
 
 
@@ -284,7 +278,7 @@ def test_idle_power_that_moves_is_interpolated_flagged_and_told(
     tiny_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     words = with_feed(tmp_path, tiny_model("llama", mode="never"), steady=False)
-    done = run_door(*words)
+    done = call(DOOR, *words)
     assert done.returncode == 0, done.stderr
     records = read(tmp_path / "runs.jsonl")
     assert len({record["run_key"] for record in records}) == len(records) == 8
@@ -308,11 +302,11 @@ def test_idle_power_that_moves_is_interpolated_flagged_and_told(
     assert "--idle_every" in done.stdout and not list(tmp_path.glob(".*.part"))
     # A further start changes nothing that stands there.
     before = (tmp_path / "runs.jsonl").read_bytes()
-    assert run_door(*words).returncode == 0 and (tmp_path / "runs.jsonl").read_bytes() == before
+    assert call(DOOR, *words).returncode == 0 and (tmp_path / "runs.jsonl").read_bytes() == before
 
 
 def test_steady_idle_power_writes_nothing_twice(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
-    done = run_door(*with_feed(tmp_path, tiny_model("llama", mode="never"), steady=True))
+    done = call(DOOR, *with_feed(tmp_path, tiny_model("llama", mode="never"), steady=True))
     assert done.returncode == 0, done.stderr
     assert all(record["idle_drift_mw"] is None for record in read(tmp_path / "runs.jsonl"))
     assert "idle power: 8 runs, " in done.stdout.replace("\n       ", " ")

@@ -6,16 +6,15 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "run_llamacpp_collect.py"
-REPLAY = f"replay:{ROOT / 'data/demo/power_replay.log'}"
+from tests.doors import command
+
+DOOR = "run_llamacpp_collect.py"
 LEVELS = ("L0", "L1", "L2", "L3", "P")
 PATIENCE_S = 120.0
 
@@ -27,17 +26,20 @@ def write_prompts(folder: Path, tasks: int) -> Path:
     return path
 
 
-def command(folder: Path, *models: Path, tasks: int, **more: object) -> list[str]:
+def words_for(folder: Path, *models: Path, tasks: int, **more: object) -> list[str]:
+    log = folder / "power.log"
+    log.write_text("VDD_IN 5000mW/5000mW\n" * 100)  # no line says when it was: the pace is --interval
     flags = {
         "prompts": write_prompts(folder, tasks),
         "out_jsonl": folder / "runs.jsonl",
         "max_tokens": 6,
-        "source": REPLAY,
-        "idle_seconds": 0.3,
+        "source": f"replay:{log}",
+        "interval": 20,
+        "idle_seconds": 0.2,
         **more,
     }
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-    return [sys.executable, str(SCRIPT), "--models", *map(str, models), *words]
+    return command(DOOR, "--models", *models, *words)
 
 
 def read(path: Path) -> list[dict]:
@@ -50,9 +52,10 @@ def test_sixty_runs_of_two_models_start_two_engines_one_keeper_and_one_feed(
 ) -> None:
     """Counted by the kernel's calls: nothing else is started, from the plan to the final check."""
     calls = tmp_path / "calls"
-    strace = ["strace", "-f", "-qq", "-e", "trace=execve", "-e", "signal=none", "-o", str(calls)]
-    asked = command(tmp_path, demo_models["llama"], demo_models["qwen2"], tasks=6, idle_every=15)
-    done = subprocess.run([*strace, *asked], capture_output=True, text=True)
+    # By seccomp the kernel stops at these calls alone, and not at each of any kind.
+    strace = ["strace", "-f", "--seccomp-bpf", "-qq", "-e", "trace=execve", "-e", "signal=none", "-o", calls]
+    asked = words_for(tmp_path, demo_models["llama"], demo_models["qwen2"], tasks=6, idle_every=15)
+    done = subprocess.run([*map(str, strace), *asked], capture_output=True, text=True)
     if "ptrace" in done.stderr or "PTRACE" in done.stderr:
         pytest.skip("this machine lets nobody trace a process")
     assert done.returncode == 0, done.stderr
@@ -112,14 +115,22 @@ def whole_keys(path: Path) -> list[str]:
     return [json.loads(line)["run_key"] for line in data[: data.rfind(b"\n") + 1].splitlines()]
 
 
-def kill_at_random(asked: list[str], draw: random.Random, whole_group: bool) -> list[int]:
+def kill_at_random(
+    asked: list[str], out: Path, draw: random.Random, whole_group: bool, at_a_record: bool
+) -> list[int]:
     """Start the collector, kill -9 it (or its group) at a random moment; the processes that were below it."""
+    there = len(whole_keys(out))
     child = subprocess.Popen(asked, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     assert child.stderr is not None
-    # A moment is a line it says and a pinch of time: planning, loading, idle, runs, the end.
-    for _ in range(draw.randrange(1, 7)):
-        child.stderr.readline()
-    time.sleep(draw.random())
+    # A moment is a record it writes, or a line it says, and a pinch of time: planning, loading, idle, runs,
+    # the end.
+    if at_a_record:
+        wait_for(lambda: len(whole_keys(out)) > there or child.poll() is not None)
+        time.sleep(draw.random() * 0.1)
+    else:
+        for _ in range(draw.randrange(1, 7)):
+            child.stderr.readline()
+        time.sleep(draw.random() * 0.4)
     below = processes_below(child.pid)
     if whole_group:
         os.killpg(child.pid, signal.SIGKILL)
@@ -133,15 +144,17 @@ def kill_at_random(asked: list[str], draw: random.Random, whole_group: bool) -> 
 def kill_and_finish(folder: Path, model: Path, kills: int, seed: int) -> None:
     """Kill it again and again, the parent alone and its group in turn; then let it finish, and look."""
     draw = random.Random(seed)
-    asked = command(folder, model, tasks=3, repeats=2, idle_every=4, cooldown=0.03)
+    asked = words_for(folder, model, tasks=3, repeats=2, idle_every=8, cooldown=0.03)
+    out = folder / "runs.jsonl"
     for number in range(kills):
-        before = whole_keys(folder / "runs.jsonl")
-        below = kill_at_random(asked, draw, whole_group=bool(number % 2))
+        before = whole_keys(out)
+        whole_group, at_a_record = number % 2 == 1, number % 4 < 2
+        below = kill_at_random(asked, out, draw, whole_group, at_a_record)
         wait_for(lambda below=below: not any(map(lives, below)))
-        assert whole_keys(folder / "runs.jsonl")[: len(before)] == before
+        assert whole_keys(out)[: len(before)] == before
     done = subprocess.run(asked, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    records = read(folder / "runs.jsonl")
+    records = read(out)
     keys = [record["run_key"] for record in records]
     assert len(keys) == len(set(keys)) == 30
     assert all(record["error"] is None for record in records)

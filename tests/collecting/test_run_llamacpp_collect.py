@@ -1,26 +1,30 @@
 """run_llamacpp_collect.py on the real engine: what it writes, and that nothing is lost or done twice."""
 
 import collections
+import csv
 import dataclasses
 import fcntl
+import itertools
 import json
 import os
-import random
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
+from edgebench.collecting import campaign as campaign_room
+from edgebench.engine.client import EngineProcess, Generation, Prompt, Sampling
 from edgebench.records.run import RunRecord
+from tests.doors import call, command
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "run_llamacpp_collect.py"
+DOOR = "run_llamacpp_collect.py"
 ENGINE = "edgebench.engine.worker"  # a word of its command line
 TEXTS = {
     "L0": "Name the river.",
@@ -29,14 +33,11 @@ TEXTS = {
 }
 
 
-def collect(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        **options,
-    )
+def collect(
+    *arguments: object, env: Mapping[str, str | None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The collector in this process; its engine, keeper and feed are processes as always."""
+    return call(DOOR, *arguments, env=env)
 
 
 def read(path: Path) -> list[dict]:
@@ -211,54 +212,53 @@ def command_of(pid: int) -> str:
         return ""
 
 
-def test_kill_9_at_any_moment_loses_and_doubles_nothing(flags: list[object]) -> None:
-    """The collector is killed again and again until a start gets through; its engine dies with it."""
-    draw = random.Random(1)
-    out = out_of(flags)
-    command = [sys.executable, str(SCRIPT), *map(str, flags), "--repeats", "4"]
-    for _ in range(2):
-        child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        lines = len(read(out)) if out.exists() else 0
-        wait_for(lambda lines=lines: out.exists() and len(out.read_bytes().splitlines()) > lines)
-        time.sleep(draw.random() * 0.1)
-        below = descendants(child.pid)
-        child.kill()
-        child.wait()
-        wait_for(
-            lambda below=below: not any("edgebench.engine.worker" in command_of(pid) for pid in below), 10
-        )
-    done = collect(*flags, "--repeats", 4)
-    assert done.returncode == 0, done.stderr
-    records = read(out)
-    assert len(set(cells(records))) == len(records) == 36
-    assert all(record["error"] is None for record in records)
+def before_run(
+    monkeypatch: pytest.MonkeyPatch, number: int, happens: Callable[[EngineProcess], None]
+) -> None:
+    """Have something happen just before the n-th run is asked of the engine; warming up is no run."""
+    numbers, run = itertools.count(1), EngineProcess.run
+
+    def beset(engine: EngineProcess, prompt: Prompt, sampling: Sampling) -> Generation:
+        if next(numbers) == number:
+            happens(engine)
+        return run(engine, prompt, sampling)
+
+    monkeypatch.setattr(EngineProcess, "run", beset)
 
 
-def test_a_killed_engine_costs_one_run_which_retry_does_again(flags: list[object]) -> None:
+def test_a_killed_engine_costs_one_run_which_retry_does_again(
+    flags: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(_: EngineProcess) -> None:
+        (pid,) = engines_of(os.getpid())
+        os.kill(pid, signal.SIGKILL)
+
     out = out_of(flags)
-    # The pause before each run leaves the engine alive until it is killed, however quick the machine is.
-    command = [sys.executable, str(SCRIPT), *map(str, flags), "--n_ctx", "512", "--cooldown", "0.5"]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: out.exists() and out.read_bytes().count(b"\n") >= 2)
-    (pid,) = engines_of(child.pid)
-    os.kill(pid, signal.SIGKILL)
-    _, stderr = child.communicate(timeout=60)
-    assert child.returncode == 1, stderr
+    before_run(monkeypatch, 3, kill)
+    done = collect(*flags)
+    assert done.returncode == 1, done.stderr
     records = read(out)
     assert len(set(cells(records))) == len(records) == 9
     (lost,) = [record for record in records if record["error"]]
     assert lost["error"]["type"] == "engine_crash" and "killed" in lost["error"]["message"]
     before = out.read_bytes()
-    again = subprocess.run(command, capture_output=True, text=True)
+    again = collect(*flags)
     assert again.returncode == 0 and out.read_bytes() == before  # nothing failed in this start, but it says:
     assert again.stderr.splitlines()[-1].startswith("1 failed run of earlier starts")
     assert again.stderr.count("--retry_errors") == 1
-    again = subprocess.run([*command, "--dry_run"], capture_output=True, text=True)
+    again = collect(*flags, "--dry_run")
     assert "0 to do" in again.stdout and "1 of them failed, --retry_errors" in again.stdout
     assert out.read_bytes() == before
-    assert subprocess.run([*command, "--retry_errors"], capture_output=True).returncode == 0
+    assert collect(*flags, "--retry_errors").returncode == 0
     assert [record["run_key"] for record in read(out)[9:]] == [lost["run_key"]]
     assert read(out)[-1]["error"] is None
+
+
+def quick_replay(folder: Path) -> str:
+    """A source of steady power at the pace of --interval: nothing in the log says when its lines were."""
+    log = folder / "power.log"
+    log.write_text("VDD_IN 5000mW/5000mW\n" * 100)
+    return f"replay:{log}"
 
 
 DIES_AT_ITS_FIRST_LOADING = """
@@ -282,10 +282,9 @@ def test_an_engine_killed_while_it_loads_costs_one_run(flags: list[object], tmp_
     package.mkdir(parents=True)
     told = {"folder": str(package.parent), "mark": str(tmp_path / "died")}
     (package / "__init__.py").write_text(DIES_AT_ITS_FIRST_LOADING.format(**told))
-    log = ROOT / "data" / "demo" / "power_replay.log"
     path = os.pathsep.join(filter(None, (str(package.parent), os.environ.get("PYTHONPATH"))))
-    power = ["--source", f"replay:{log}", "--idle_seconds", "0.5"]
-    done = collect(*flags, *power, env={**os.environ, "PYTHONPATH": path})
+    power = ["--source", quick_replay(tmp_path), "--interval", 20, "--idle_seconds", 0.2]
+    done = collect(*flags, *power, env={"PYTHONPATH": path})
     assert done.returncode == 1 and Path(told["mark"]).exists(), done.stderr
     lost, *rest = read(out_of(flags))
     assert lost["error"]["type"] == "model_load" and "killed" in lost["error"]["message"]
@@ -293,16 +292,30 @@ def test_an_engine_killed_while_it_loads_costs_one_run(flags: list[object], tmp_
     assert all(record["energy_joule"] is not None for record in rest)
 
 
-def test_a_hang_is_ended_by_the_timeout_and_the_next_run_goes_on(flags: list[object]) -> None:
-    out = out_of(flags)
-    command = [sys.executable, str(SCRIPT), *map(str, flags), "--max_tokens", "150", "--run_timeout", "20"]
-    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    wait_for(lambda: out.exists() and out.read_bytes().count(b"\n") >= 1)
-    (pid,) = [pid for pid in descendants(child.pid) if "edgebench.engine.worker" in command_of(pid)]
-    os.kill(pid, signal.SIGSTOP)
-    assert child.wait(150) == 1
-    kinds = [record["error"] and record["error"]["type"] for record in read(out)]
-    assert kinds.count("timeout") == 1 and kinds.count(None) == 8
+def test_a_hang_is_ended_by_the_timeout_and_the_next_run_goes_on(
+    flags: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time allowed is cut for the one run whose engine is stopped: the others may take theirs."""
+    allowed_s: list[float] = []
+    run = EngineProcess.run
+
+    def stop_before_the_second(engine: EngineProcess, prompt: Prompt, sampling: Sampling) -> Generation:
+        given_s = engine.run_timeout_s
+        allowed_s.append(given_s)
+        if len(allowed_s) == 2:
+            (pid,) = engines_of(os.getpid())
+            os.kill(pid, signal.SIGSTOP)
+            engine.run_timeout_s = 0.2
+        try:
+            return run(engine, prompt, sampling)
+        finally:
+            engine.run_timeout_s = given_s
+
+    monkeypatch.setattr(EngineProcess, "run", stop_before_the_second)
+    assert collect(*flags, "--run_timeout", 345.5).returncode == 1
+    assert allowed_s == [345.5] * 9
+    kinds = [record["error"] and record["error"]["type"] for record in read(out_of(flags))]
+    assert kinds == [None, "timeout", *[None] * 7]
 
 
 @pytest.mark.parametrize(
@@ -314,23 +327,22 @@ def test_signals_end_cleanly_and_name_the_command_to_go_on(
     """In the middle of a run, which is given up; no process stays behind, and what is finished does."""
     flags[1] = tiny_model("llama", mode="never")
     out = out_of(flags)
-    command = [sys.executable, str(SCRIPT), *map(str, flags), "--max_tokens", "1500", "--fresh"]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # Far more runs than are done before the signal arrives, however late that is.
+    words = command(DOOR, *flags, "--max_tokens", 400, "--repeats", 100, "--fresh")
+    child = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: out.exists() and out.read_bytes().count(b"\n") >= 1)
     below = descendants(child.pid)
     child.send_signal(signum)
-    _, stderr = child.communicate(timeout=20)
+    _, stderr = child.communicate(timeout=120)
     assert child.returncode == code
     assert "Go on with" in stderr and "--out_jsonl" in stderr and "Traceback" not in stderr
     assert "--fresh" not in stderr  # it would set aside what is finished
     assert below and not any(command_of(pid) for pid in below)
-    assert out.read_bytes().endswith(b"\n") and 1 <= len(read(out)) < 9
+    assert out.read_bytes().endswith(b"\n") and 1 <= len(read(out)) < 900
 
 
 def test_a_signal_while_planning_leaves_nothing_behind(flags: list[object]) -> None:
-    child = subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, flags)], stderr=subprocess.PIPE, text=True
-    )
+    child = subprocess.Popen(command(DOOR, *flags), stderr=subprocess.PIPE, text=True)
     wait_for(lambda: engines_of(child.pid))
     below = descendants(child.pid)
     child.send_signal(signal.SIGINT)
@@ -342,14 +354,14 @@ def test_a_signal_while_planning_leaves_nothing_behind(flags: list[object]) -> N
 
 def test_under_nohup_a_hangup_is_no_reason_to_stop(flags: list[object]) -> None:
     child = subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, flags)],
+        command(DOOR, *flags),
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     )
     wait_for(lambda: out_of(flags).exists() or child.poll() is not None)
     child.send_signal(signal.SIGHUP)
-    assert child.wait(60) == 0
+    assert child.wait(120) == 0
     assert len(read(out_of(flags))) == 9
 
 
@@ -361,7 +373,9 @@ def test_a_full_disk_loses_no_finished_record(flags: list[object]) -> None:
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    done = collect(*flags, "--repeats", 2, preexec_fn=small_files)
+    done = subprocess.run(
+        command(DOOR, *flags, "--repeats", 2), capture_output=True, text=True, preexec_fn=small_files
+    )
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 1 and errors == done.stderr.splitlines()[-1:]
     assert errors[0].startswith(f"error: {out}: ") and "Errno" not in errors[0]
@@ -454,7 +468,7 @@ def test_dry_run_shows_the_plan_and_writes_nothing(flags: list[object]) -> None:
 
 def test_replayed_power_is_labelled_in_every_record(flags: list[object]) -> None:
     flags[flags.index("--source") + 1] = f"replay:{ROOT / 'data/demo/power_replay.log'}"
-    done = collect(*flags, "--limit", 1, "--idle_seconds", 1, "--max_tokens", 300)
+    done = collect(*flags, "--limit", 1, "--idle_seconds", 0.4, "--max_tokens", 300)
     assert done.returncode == 0, done.stderr
     assert "SIMULATED" in done.stderr
     for record in read(out_of(flags)):
@@ -470,9 +484,9 @@ def test_replayed_power_is_labelled_in_every_record(flags: list[object]) -> None
 FAKES = ROOT / "tests" / "fakes"
 
 
-def with_tegrastats(**play: object) -> dict[str, str]:
-    """An environment whose PATH holds the fake tegrastats."""
-    return {**os.environ, "PATH": f"{FAKES}:{os.environ['PATH']}", "FAKE_TEGRASTATS": json.dumps(play)}
+def with_tegrastats(**play: object) -> dict[str, str | None]:
+    """Variables by which PATH holds the fake tegrastats."""
+    return {"PATH": f"{FAKES}:{os.environ['PATH']}", "FAKE_TEGRASTATS": json.dumps(play)}
 
 
 def test_net_energy_of_constant_power_is_nothing_within_its_uncertainty(
@@ -480,7 +494,7 @@ def test_net_energy_of_constant_power_is_nothing_within_its_uncertainty(
 ) -> None:
     flags[1] = tiny_model("llama", mode="never")  # long enough for samples inside
     flags[flags.index("--source") + 1] = "auto"
-    power = ["--idle_seconds", 1, "--interval", 20, "--max_tokens", 400]
+    power = ["--idle_seconds", 0.4, "--interval", 20, "--max_tokens", 400, "--limit", 1]
     done = collect(*flags, *power, env=with_tegrastats(power_mw=[6000], work_ms=7))
     assert done.returncode == 0, done.stderr
     for record in read(out_of(flags)):
@@ -498,78 +512,97 @@ def test_net_energy_of_constant_power_is_nothing_within_its_uncertainty(
 def test_energy_follows_a_known_load(
     flags: list[object], tmp_path: Path, tiny_model: Callable[..., Path]
 ) -> None:
-    """A feed whose power is a known function of the shared clock: every run's joules must be its integral."""
+    """A feed whose power is a known function of the shared clock: every run's joules must be its integral.
+
+    Power grows by a milliwatt a millisecond, so that each sample tells when the feed printed it.
+    """
     flags[1] = tiny_model("llama", mode="never")  # long enough for samples inside
-    feed = tmp_path / "feed.py"
+    feed, trace, begin_s = tmp_path / "feed.py", tmp_path / "trace.csv", time.monotonic()
     feed.write_text(
         "import time\n"
         "while True:\n"
-        "    t = time.monotonic()\n"
-        "    print(f'VDD_IN {8000 + 3000 * abs((t % 4) - 2):.0f}mW/8000mW', flush=True)\n"
+        f"    ramp_mw = (time.monotonic() - {begin_s!r}) * 1000\n"
+        "    print(f'VDD_IN {5000 + ramp_mw:.0f}mW/8000mW', flush=True)\n"
         "    time.sleep(0.02)\n"
     )
     at = flags.index("--source")
-    done = collect(*flags[:at], *flags[at + 2 :], "--feed", f"{sys.executable} {feed}", "--idle_seconds", 1,
-                   "--max_tokens", 600, "--interval", 20)  # fmt: skip
+    power = ["--feed", f"{sys.executable} {feed}", "--interval", 20, "--idle_seconds", 0.4]
+    few = ["--max_tokens", 600, "--limit", 2, "--power_trace", trace]
+    done = collect(*flags[:at], *flags[at + 2 :], *power, *few)
     assert done.returncode == 0, done.stderr
-
-    def truth(t0_s: float, t1_s: float, steps: int = 20_000) -> float:
-        step = (t1_s - t0_s) / steps
-        return sum(8 + 3 * abs(((t0_s + (k + 0.5) * step) % 4) - 2) for k in range(steps)) * step
-
+    with trace.open() as file:
+        samples = [(float(row["t_s"]), float(row["power_mw"])) for row in csv.DictReader(file)]
+    # How old each value was when it was stamped: however long the pipe took, it is not from the future.
+    late_s = {t_s: t_s - begin_s - (power_mw - 5000) / 1000 for t_s, power_mw in samples}
+    assert all(late > -0.001 for late in late_s.values())
     records = read(out_of(flags))
-    assert records and all(record["power_source"] == "feed" for record in records)
+    assert len(records) == 6 and all(record["power_source"] == "feed" for record in records)
     for record in records:
-        expected = truth(record["t0_s"], record["t1_s"])
-        # The feed stamps nothing: between its clock and ours lies the pipe, a millisecond or so of 3 W/s.
-        assert record["energy_gross_joule"] == pytest.approx(
-            expected, abs=record["energy_uncertainty_joule"] + 0.02
-        )
+        t0_s, t1_s = record["t0_s"], record["t1_s"]
+        seconds = t1_s - t0_s
+        expected = seconds * (5 + (t0_s + t1_s) / 2 - begin_s)
+        # Values that are old come from lower on the ramp, by 1 W a second.
+        around = [late for t_s, late in late_s.items() if t0_s - 0.1 <= t_s <= t1_s + 0.1]
+        allowed = record["energy_uncertainty_joule"] + max(around) * seconds + 0.001
+        assert record["energy_gross_joule"] == pytest.approx(expected, abs=allowed)
+        # And of the samples as they were stamped it is the integral exactly.
+        assert record["energy_gross_joule"] == pytest.approx(integral_joule(samples, t0_s, t1_s), rel=1e-6)
+
+
+def integral_joule(samples: list[tuple[float, float]], t0_s: float, t1_s: float) -> float:
+    """Of the straight lines between samples in mW."""
+
+    def at(moment_s: float) -> float:
+        (t_a, p_a), (t_b, p_b) = next(pair for pair in itertools.pairwise(samples) if pair[1][0] >= moment_s)
+        return p_a + (p_b - p_a) * (moment_s - t_a) / (t_b - t_a)
+
+    inside = [sample for sample in samples if t0_s < sample[0] < t1_s]
+    corners = itertools.pairwise([(t0_s, at(t0_s)), *inside, (t1_s, at(t1_s))])
+    return sum((t_b - t_a) * (p_a + p_b) / 2 for (t_a, p_a), (t_b, p_b) in corners) / 1000
 
 
 def test_a_feed_that_dies_for_good_costs_the_energy_which_retry_measures(
-    flags: list[object], tmp_path: Path
+    flags: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The feed lives until three runs are written, its restart for 10 lines, the next start goes on."""
-    starts, feed, out = tmp_path / "starts", tmp_path / "feed.py", out_of(flags)
+    """The feed dies before the fifth run, its restart after 3 lines; the sampler's next start goes on."""
+    starts, feed, end = tmp_path / "starts", tmp_path / "feed.py", tmp_path / "end"
     feed.write_text(
-        f"import pathlib, time\nstarts, out = pathlib.Path({str(starts)!r}), pathlib.Path({str(out)!r})\n"
+        f"import pathlib, time\nstarts, end = pathlib.Path({str(starts)!r}), pathlib.Path({str(end)!r})\n"
         "n = len(starts.read_text()) if starts.exists() else 0\nstarts.write_text('.' * (n + 1))\n"
-        "for k in range(10 if n == 1 else 10**6):\n"
-        "    if n == 0 and out.exists() and out.read_bytes().count(b'\\n') >= 3:\n        break\n"
+        "for k in range(3 if n == 1 else 10**6):\n"
+        "    if n == 0 and end.exists():\n        break\n"
         "    print('VDD_IN 5000mW/5000mW', flush=True)\n    time.sleep(0.02)\n"
     )
+
+    def die(_: EngineProcess) -> None:
+        end.touch()
+        # The keeper's words name the feed, too.
+        wait_for(lambda: not any(str(feed) in command_of(pid) for pid in descendants(os.getpid())))
+
+    before_run(monkeypatch, 5, die)
     at = flags.index("--source")
-    power = ["--feed", f"{sys.executable} {feed}", "--idle_seconds", 0.3, "--interval", 20, "--cooldown", 0.4]
-    command = [*flags[:at], *flags[at + 2 :], *power]
-    done = collect(*command)
+    power = ["--feed", f"{sys.executable} {feed}", "--idle_seconds", 0.2, "--interval", 20]
+    words = [*flags[:at], *flags[at + 2 :], *power]
+    done = collect(*words)
     assert done.returncode == 1, done.stderr
     records = read(out_of(flags))
     lost = [record for record in records if record["energy_joule"] is None]
-    assert len(records) == 9 and lost and len(lost) < 9
+    assert len(records) == 9 and lost == [records[4]]
     assert all(record["output_text"] and record["latency_ms"] for record in records)
-    assert {record["error"]["type"] for record in lost} == {"power_lost"}
-    assert collect(*command, "--retry_errors").returncode == 0
+    assert lost[0]["error"]["type"] == "power_lost" and len(starts.read_text()) == 3
+    assert collect(*words, "--retry_errors").returncode == 0
     good = [record for record in read(out_of(flags)) if record["error"] is None]
     assert len(set(cells(good))) == len(good) == 9
     assert all(record["energy_joule"] is not None for record in good)
 
 
-def test_block_method_measures_prefill_apart(flags: list[object]) -> None:
+def test_block_method_measures_prefill_apart(flags: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a shorter block than a board's five seconds: this feed gives a sample every 20 ms."""
+    monkeypatch.setattr(campaign_room, "BLOCK_SECONDS", 0.3)
     flags[flags.index("--source") + 1] = "auto"
-    power = [
-        "--idle_seconds",
-        0.5,
-        "--interval",
-        20,
-        "--limit",
-        1,
-        "--levels",
-        "L0",
-        "--phase_energy",
-        "block",
-    ]
-    done = collect(*flags, *power, "--repeats", 2, env=with_tegrastats(power_mw=[6000]))
+    power = ["--idle_seconds", 0.3, "--interval", 20, "--phase_energy", "block"]
+    few = ["--limit", 1, "--levels", "L0", "--repeats", 2]
+    done = collect(*flags, *power, *few, env=with_tegrastats(power_mw=[6000]))
     assert done.returncode == 0, done.stderr
     for record in read(out_of(flags)):
         assert record["energy_phase_method"] == "block"
