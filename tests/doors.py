@@ -27,18 +27,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
-
-import pytest
 
 from edgebench.shell import lifeline
 from edgebench.shell.door import open_door
 from edgebench.shell.launch import LAUNCHER
+from tests.waiting import comes_to_an_end
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE_S = 300  # for a door that hangs; no test judges by it
-RESTORED_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGPIPE", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGALRM")
+RESTORED_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGPIPE", "SIGUSR1", "SIGUSR2", "SIGCHLD")
+PATIENCE_S = 300  # with a door that hangs
 
 
 def command(script: str, *arguments: object) -> list[str]:
@@ -68,6 +66,7 @@ def call(
         given.write((stdin or "").encode())
         given.seek(0)
         with (
+            comes_to_an_end(script, PATIENCE_S),
             _surroundings(cwd, env),
             _signals_restored(),
             _children_ended(),
@@ -118,10 +117,6 @@ def _become(_path: str, words: Sequence[str]) -> NoReturn:
     raise _Became(words)
 
 
-def _hangs(_signum: int, _frame: FrameType | None) -> NoReturn:
-    pytest.fail(f"{sys.argv[0]} has not ended within {PATIENCE_S} s")
-
-
 # --- What is afterwards as it was before ---
 
 
@@ -152,17 +147,12 @@ def _surroundings(cwd: Path | None, env: Mapping[str, str | None] | None) -> Ite
 
 @contextlib.contextmanager
 def _signals_restored() -> Iterator[None]:
-    """The handlers of before stand again after the block; within it, a door that hangs fails the test."""
+    """The handlers of before stand again after the block."""
     numbers = [getattr(signal, name) for name in RESTORED_SIGNALS if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}
-    if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGALRM, _hangs)
-        signal.alarm(PATIENCE_S)
     try:
         yield
     finally:
-        if hasattr(signal, "SIGALRM"):
-            signal.alarm(0)
         for number, handler in before.items():
             if signal.getsignal(number) is not handler:
                 signal.signal(number, handler)

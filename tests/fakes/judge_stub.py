@@ -7,7 +7,6 @@ As a program (for kill tests): prints its URL, then serves until its stdin close
 """
 
 import argparse
-import email.utils
 import hashlib
 import json
 import math
@@ -48,7 +47,6 @@ FAULTS: dict[str, tuple[int, dict[str, str], Any]] = {
     "http_429": (429, {}, {"error": {"message": "Rate limit reached for requests per minute"}}),
     "http_429_seconds": (429, {"Retry-After": "1"}, {"error": {"message": "slow down"}}),
     "http_429_ms": (429, {"retry-after-ms": "400"}, {"error": {"message": "slow down"}}),
-    "http_429_date": (429, {"Retry-After": "DATE+2"}, {"error": {"message": "slow down"}}),
     "http_429_reset": (429, {"x-ratelimit-reset-requests": "400ms"}, {"error": {"message": "slow down"}}),
     "http_408": (408, {}, ""),
     "http_409": (409, {}, ""),
@@ -156,6 +154,7 @@ class JudgeStub:
     """faults are the first answers to each distinct prompt, in turn; after them comes the verdict.
 
     mixed: each prompt gets one of the faults instead, the n-th prompt the n-th.
+    together: none of the first so many requests is answered before all of them are there.
     """
 
     def __init__(
@@ -172,6 +171,7 @@ class JudgeStub:
         most_logprobs: int = 20,
         form: str = "chat",
         thinks_below: int = 0,
+        together: int = 0,
     ) -> None:
         self.verdict = VERDICTS[verdict] if isinstance(verdict, str) else verdict
         self.faults, self.latency_s, self.refuses, self.hang_s = (
@@ -184,12 +184,12 @@ class JudgeStub:
         # What it gives as log probabilities: (token, probability), likeliest first, so many of them at most.
         self.chances, self.most_logprobs, self.form = chances, most_logprobs, form
         self.thinks_below = thinks_below  # a reply of fewer tokens is spent on its thinking
+        self.together = threading.Barrier(max(1, together))
         self.then, self.after = then, after  # after that many verdicts every answer is this fault
         self.lock = threading.Lock()
         self.seen: Counter[str] = Counter()  # requests per prompt, the marker code taken out
         self.judged: Counter[str] = Counter()  # verdicts per prompt
         self.times_s: list[float] = []  # arrival of each request, monotonic
-        self.windows: list[tuple[float, float]] = []  # (from, until) that a Retry-After has closed
         self.keys: set[str | None] = set()
         self.bodies: list[dict[str, Any]] = []
         self.last_reply_s = 0.0
@@ -224,12 +224,15 @@ class Handler(BaseHTTPRequestHandler):
         prompt = re.sub(r"\b[0-9a-f]{16}\b", "", json.dumps(body["messages"]))
         prompt = hashlib.sha256(prompt.encode()).hexdigest()
         with stub.lock:
+            number = len(stub.times_s)
             stub.times_s.append(time.monotonic())
             stub.keys.add(self.headers.get("Authorization") or self.headers.get("api-key"))
             stub.bodies.append(body)
             stub.in_flight += 1
             stub.most_in_flight = max(stub.most_in_flight, stub.in_flight)
         try:
+            if number < stub.together.parties:
+                stub.together.wait(60)
             time.sleep(stub.latency_s)
             self.answer(body, prompt)
         finally:
@@ -300,24 +303,10 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, status: int, headers: dict[str, str], body: Any) -> None:
         text = body if isinstance(body, str) else json.dumps(body)
         text = text.replace("{key}", str(self.headers.get("Authorization")).removeprefix("Bearer "))
-        if headers.get("Retry-After", "").startswith("DATE+"):
-            # An HTTP date has whole seconds: the window that is certain starts at the next one.
-            until = int(time.time()) + int(headers["Retry-After"][5:])
-            headers = {"Retry-After": email.utils.formatdate(until, usegmt=True)}
-            self.note_window(until - time.time())
-        elif "Retry-After" in headers:
-            self.note_window(float(headers["Retry-After"]))
-        elif "retry-after-ms" in headers:
-            self.note_window(float(headers["retry-after-ms"]) / 1000)
         data = text.encode()
         head = [f"HTTP/1.1 {status} X", "Content-Type: application/json", f"Content-Length: {len(data)}"]
         head += [f"{name}: {value}" for name, value in headers.items()]
         self.wfile.write("\r\n".join([*head, "", ""]).encode() + data)
-
-    def note_window(self, length_s: float) -> None:
-        now = time.monotonic()
-        with self.stub.lock:
-            self.stub.windows.append((now, now + length_s))
 
     def log_message(self, *_: object) -> None:
         pass

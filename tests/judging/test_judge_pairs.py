@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -31,8 +30,10 @@ from edgebench.judging.answers import load_answers, load_questions
 from edgebench.judging.games import SCHEMA, plan_comparisons
 from edgebench.judging.pool import Prices
 from edgebench.records.judgment import SCORE_COLUMNS, JournalLine, read_journal, read_scores
+from tests.doors import call, command
 from tests.fakes.judge_stub import FAULTS, JudgeStub
 from tests.fakes.scripted_endpoint import ScriptedEndpoint, ok
+from tests.waiting import PATIENCE_S, is_gone, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -40,6 +41,7 @@ SHARED = ROOT.parent / "shared" / "data"
 
 LEVELS = ("L0", "L1", "L2", "L3", "P")
 KEY = "sk-secret-0123456789"
+Done = subprocess.CompletedProcess[str]
 
 
 def write_jsonl(path: Path, records: list[Any], end: str = "\n") -> None:
@@ -86,37 +88,19 @@ class Desk:
     def rows(self) -> list[dict[str, str]]:
         return list(csv.DictReader(self.out.open(newline="")))
 
-    def command(
-        self, stub: JudgeStub | None, *flags: str, script: Path = ROOT / "judge_pairs.py"
-    ) -> list[str]:
+    def words(self, stub: JudgeStub | None, *flags: str) -> list[str]:
         where = ["--api_url", stub.url] if stub else []
-        files = [
-            "--questions",
-            self.questions,
-            "--runs_root",
-            self.runs,
-            "--model",
-            "gpt-4o",
-            "--out",
-            self.out,
-        ]
-        return [str(part) for part in (sys.executable, script, *files, *where, *flags)]
+        files = ["--questions", self.questions, "--runs_root", self.runs, "--out", self.out]
+        return [str(part) for part in (*files, "--model", "gpt-4o", *where, *flags)]
 
-    def judge(
-        self, stub: JudgeStub | None, *flags: str, env: dict[str, str] | None = None, **more: Any
-    ) -> Any:
-        flags = (
-            flags if any("ask_args" in flag for flag in flags) else (*flags, "--ask_args=--backoff_s=0.02")
-        )
-        command = self.command(stub, *flags, **more)
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            env={**os.environ, **(env or {})},
-            timeout=60,
-            cwd=self.folder,
-        )
+    def command(self, stub: JudgeStub | None, *flags: str) -> list[str]:
+        """For a process of its own."""
+        return command("judge_pairs.py", *self.words(stub, *flags))
+
+    def judge(self, stub: JudgeStub | None, *flags: str, env: dict[str, str] | None = None) -> Done:
+        if not any("ask_args" in flag for flag in flags):
+            flags = (*flags, "--ask_args=--backoff_s=0.02")
+        return call("judge_pairs.py", *self.words(stub, *flags), cwd=self.folder, env=env)
 
 
 @pytest.fixture
@@ -210,13 +194,6 @@ def test_no_slot_is_read_better_than_the_other() -> None:
     for reply in replies:
         side = read_verdict.parse_verdict(reply)
         assert read_verdict.parse_verdict(swapped(reply)) == {"A": "B", "B": "A"}.get(str(side), side), reply
-
-
-def test_long_hostile_replies_are_read_in_time() -> None:
-    began_s = time.monotonic()
-    for piece in ("verdict: ", "A ", "[[", '"a ', "winner is ", "{", "is a "):
-        read_verdict.parse_verdict(piece * 3000)
-    assert time.monotonic() - began_s < 30  # a runaway regex takes minutes
 
 
 # --- the job
@@ -423,9 +400,7 @@ def test_run_records_are_found_wherever_they_are(desk: Desk) -> None:
     ):
         assert counted in done.stdout
     with JudgeStub() as stub:  # one file instead of a folder
-        command = desk.command(stub)
-        command[command.index("--runs_root") + 1] = str(packed)
-        assert subprocess.run(command, capture_output=True).returncode == 0
+        assert desk.judge(stub, "--runs_root", str(packed)).returncode == 0
         assert stub.requests == 0
 
 
@@ -461,7 +436,7 @@ def test_repeats_first_later_record_and_all(desk: Desk) -> None:
 )
 def test_pairs(desk: Desk, flags: tuple[str, ...], expected: list[str]) -> None:
     desk.fill(tasks=1)
-    args = judge_pairs.build_parser().parse_args(desk.command(None, *flags)[2:])
+    args = judge_pairs.build_parser().parse_args(desk.words(None, *flags))
     questions = load_questions(args.questions)
     answers = load_answers(args.runs_root, questions, Counter())
     planned = plan_comparisons(judge_pairs.pairing_of(args), answers, questions, Counter())
@@ -624,22 +599,6 @@ def test_a_hanging_endpoint_is_timed_out(desk: Desk) -> None:
     with JudgeStub(faults=["hang"], hang_s=5) as stub:
         done = desk.judge(stub, "--timeout_s", "0.5")
     assert done.returncode == 0 and len(desk.rows()) == 1
-
-
-@pytest.mark.parametrize("fault", ["http_429_seconds", "http_429_date"])
-def test_no_worker_sends_while_a_retry_after_runs(desk: Desk, fault: str) -> None:
-    desk.fill(tasks=1, levels=("L0", "L1", "P"))
-    with JudgeStub(faults=[fault], latency_s=0.05) as stub:
-        done = desk.judge(stub, "--concurrency", "3")
-    assert done.returncode == 0 and len(stub.judged) == 6
-    # 30 ms for a request that left before the answer arrived
-    broken = [
-        at - start
-        for start, until in stub.windows
-        for at in stub.times_s
-        if start + 0.03 < at < until - 0.001
-    ]
-    assert stub.windows and not broken
 
 
 @pytest.mark.parametrize(
@@ -821,22 +780,24 @@ def test_a_daily_limit_counts_what_was_sent_today(desk: Desk) -> None:
 
 def kill_and_finish(desk: Desk, kills: int, latency_s: float, workers: int, calls: int) -> None:
     chance = random.Random(7)
-    with JudgeStub(latency_s=latency_s) as stub:
-        for _ in range(kills):
+    with JudgeStub("reasoned", latency_s=latency_s) as stub:
+        for kill in range(1, kills + 1):
             before = stub.requests
+            until = before + workers + chance.randint(1, max(2, calls // (kills + 1)))
             with subprocess.Popen(
                 desk.command(stub, "--concurrency", str(workers)),
                 stderr=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                start_new_session=True,
             ) as child:
-                until = before + chance.randint(1, max(2, calls // (kills + 1)))
-                while stub.requests < until and child.poll() is None:
-                    time.sleep(0.002)
+                wait_for(lambda until=until, child=child: stub.requests >= until or child.poll() is not None)  # type: ignore[misc]
                 child.kill()
-            time.sleep(3 * latency_s + 0.05)  # the asker ends by itself: nothing more is sent
-            quiet = stub.requests
-            time.sleep(2 * latency_s + 0.05)
-            assert stub.requests == quiet
+            with pytest.raises(ProcessLookupError):  # nothing of it is left that could ask on
+                os.killpg(child.pid, 0)
+            # Who asks the next has written the reply before: the verdicts are there before the end.
+            kept = [line for line in desk.journal.read_text().split("\n") if line.endswith("}")]
+            assert len(kept) >= min(until, calls) - workers * kill
+            assert all(json.loads(line)["winner_side"] == "right" for line in kept)
         done = desk.judge(stub, "--concurrency", str(workers))
         assert done.returncode == 0, done.stderr
         assert calls <= stub.requests <= calls + kills * workers
@@ -846,23 +807,12 @@ def kill_and_finish(desk: Desk, kills: int, latency_s: float, workers: int, call
 
 
 def test_kill_9_at_random_moments(desk: Desk) -> None:
-    kill_and_finish(desk.fill(tasks=3), kills=3, latency_s=0.02, workers=4, calls=60)
+    kill_and_finish(desk.fill(tasks=3), kills=2, latency_s=0.02, workers=4, calls=60)
 
 
 @pytest.mark.slow
 def test_kill_9_twenty_times_over_600_calls(desk: Desk) -> None:
     kill_and_finish(desk.fill(tasks=10, models=3), kills=20, latency_s=0.05, workers=8, calls=600)
-
-
-def test_the_journal_holds_the_verdicts_before_the_end(desk: Desk) -> None:
-    desk.fill(tasks=2)
-    with JudgeStub("reasoned", latency_s=0.05) as stub:
-        command = desk.command(stub, "--concurrency", "2")
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
-            while stub.requests < 8:
-                time.sleep(0.01)
-            child.kill()
-    assert desk.lines() and all(line["winner_side"] == "right" for line in desk.lines())
 
 
 def test_a_torn_last_line_heals(desk: Desk) -> None:
@@ -884,12 +834,11 @@ def test_a_second_process_is_refused(desk: Desk) -> None:
             desk.command(stub, "--concurrency", "2"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as first,
     ):
-        while stub.requests == 0:
-            time.sleep(0.01)
+        wait_for(lambda: stub.requests)
         done = desk.judge(stub)
         assert done.returncode == 1 and "another judge_pairs.py writes" in done.stderr
         first.terminate()
-        assert first.wait(10) == 143
+        assert first.wait(PATIENCE_S) == 143
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -898,10 +847,9 @@ def test_a_signal_keeps_what_was_paid_for(desk: Desk, number: int, code: int) ->
     with JudgeStub(latency_s=0.1) as stub:
         command = desk.command(stub, "--concurrency", "4")
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-            while stub.requests < 6:
-                time.sleep(0.01)
+            wait_for(lambda: stub.requests >= 6)
             child.send_signal(number)
-            _, err = child.communicate(timeout=20)
+            _, err = child.communicate(timeout=PATIENCE_S)
         assert child.returncode == code and "go on with: python" in err and "Traceback" not in err
         assert f"stopped by {'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'};" in err
         assert "error:" not in err and "unparseable" not in err and "given up" not in err
@@ -1074,7 +1022,7 @@ def test_bad_input_is_told_not_traced(
 ) -> None:
     desk.fill(tasks=1)
     spoil(desk)
-    assert judge_pairs.main(desk.command(None, "--dry_run")[2:]) == 1
+    assert judge_pairs.main(desk.words(None, "--dry_run")) == 1
     assert message in capsys.readouterr().err
 
 
@@ -1129,13 +1077,6 @@ def engine(tmp_path: Path, tiny_model: Any, llama_cpp: Any) -> dict[str, str]:
     }
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def test_a_local_judge_is_served_for_the_run_and_ends_with_it(
     desk: Desk, engine: dict[str, str], tmp_path: Path
 ) -> None:
@@ -1150,7 +1091,7 @@ def test_a_local_judge_is_served_for_the_run_and_ends_with_it(
     assert model["logits_all"] is False and model["n_ctx"] % 256 == 0 and model["n_ctx"] > 900
     assert desk.lines()[0]["params"]["response_format"]["type"] == "json_object"
     assert note["api_key"] not in desk.journal.read_text() + done.stdout + done.stderr
-    assert not is_running(note["pid"])
+    assert is_gone(note["pid"])
     told = [line for line in done.stderr.splitlines() if not line.startswith("answered")]
     assert not told  # the engine's own lines stay in its log
     assert KEY not in note["environment"]
@@ -1162,15 +1103,10 @@ def test_kill_9_takes_the_local_judge_along(desk: Desk, engine: dict[str, str], 
     command = desk.command(None, "--serve_model", str(tmp_path / "judge.gguf"))
     env = {**os.environ, **engine, "STUB_LATENCY_S": "0.3"}
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
-        until_s = time.monotonic() + 120
-        while not (desk.journal.exists() and desk.journal.stat().st_size) and time.monotonic() < until_s:
-            time.sleep(0.02)
+        wait_for(lambda: desk.journal.exists() and desk.journal.stat().st_size)
         child.kill()
     pid = json.loads(Path(engine["STUB_NOTE"]).read_text())["pid"]
-    until_s = time.monotonic() + 60
-    while is_running(pid) and time.monotonic() < until_s:
-        time.sleep(0.02)
-    assert not is_running(pid)
+    wait_for(lambda: is_gone(pid))
 
 
 def test_a_local_judge_that_cannot_start(desk: Desk, engine: dict[str, str], tmp_path: Path) -> None:
@@ -1253,7 +1189,7 @@ def test_summary_of_the_golden_files() -> None:
 
 def test_concurrency_is_the_bound(desk: Desk) -> None:
     desk.fill(tasks=2)
-    with JudgeStub(latency_s=0.05) as stub:
+    with JudgeStub(together=6, latency_s=0.01) as stub:  # it answers none before six are there
         assert desk.judge(stub, "--concurrency", "6").returncode == 0
     assert stub.most_in_flight == 6
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgebench.judging.claims import GRAMMARS, claims_abroad, english_claims
 from edgebench.judging.verdict import parse_verdict, whole_label
+from tests.waiting import comes_to_an_end
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELD_CASES = ROOT.parent / "shared" / "data" / "field-cases" / "judge" / "verdict_replies.jsonl"
@@ -839,14 +839,19 @@ HOSTILE = [
     "より",
     "是A",
     "Aは",
+    "verdict: ",
+    "winner is ",
+    "is a ",
+    "A ",
+    '"a ',
+    "{",
 ]
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
-def test_a_long_hostile_reply_is_read_in_time(piece: str) -> None:
-    began_s = time.monotonic()
-    parse_verdict(piece * 3000)
-    assert time.monotonic() - began_s < 30  # a runaway expression takes minutes
+def test_a_long_hostile_reply_is_read_to_its_end(piece: str) -> None:
+    with comes_to_an_end(repr(piece)):  # a runaway expression takes hours
+        assert parse_verdict(piece * 2000) in ("A", "B", "Tie", None)
 
 
 def test_every_language_has_plain_forms_here() -> None:
