@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgebench.board import check, devices
 from edgebench.board.facts import board_facts
-from edgebench.errors import UserError
+from edgebench.errors import UserError, told
 from edgebench.gguf import facts as gguf_facts
 from edgebench.gguf.header import one_path_a_model
 from edgebench.shell.door import Parser, at_least, open_door
@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return list_models(args.files, args.n_ctx, args.json)
         return check_machine(args.models, args.n_ctx, args.root, args.json)
     except (UserError, OSError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {told(problem)}", file=sys.stderr)
         return 1
 
 

@@ -47,7 +47,7 @@ from edgebench.backends.campaign import (
 )
 from edgebench.backends.job import JobSettings
 from edgebench.backends.table import Wanted, read_rows, tabulate
-from edgebench.errors import UserError
+from edgebench.errors import UserError, told
 from edgebench.power.session import PowerSettings
 from edgebench.records.jsonl import write_whole
 from edgebench.shell.door import Parser, above, at_least, open_door
@@ -214,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[args.command](args)
     except (UserError, OSError) as exc:
-        say(f"error: {exc}")
+        say(f"error: {told(exc)}")
         return 1
     except KeyboardInterrupt:
         say("interrupted; the same command goes on from here")

@@ -34,7 +34,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgebench.errors import UserError
+from edgebench.errors import UserError, told
 from edgebench.prompts.sources import Wish, format_sets, load, sets_as_records, write_prompts
 from edgebench.shell.door import Parser, at_least, open_door
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         loaded = load(Wish(**{name: getattr(args, name) for name in names}))
         write_prompts(args.out, loaded)
     except (UserError, OSError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {told(problem)}", file=sys.stderr)
         return 1
     print(loaded.told(args.out, args.sample_size), file=sys.stderr)
     return 0

@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgebench.errors import UserError
+from edgebench.errors import UserError, told
 from edgebench.shell.door import Parser, at_least, between, open_door
 
 if TYPE_CHECKING:  # the rooms are imported by the command that needs them: a reading one answers at once
@@ -124,8 +124,8 @@ def folder_to_run(args: argparse.Namespace) -> Path | None:
     from edgebench.shell.progress import say
 
     if args.resume:
-        if args.file or args.preset or assignments(args)[bool(args.output) :]:
-            raise UserError("--resume restores everything; leave out file, preset and flags")
+        if args.file or args.preset or args.fresh or assignments(args)[bool(args.output) :]:
+            raise UserError("--resume restores everything; leave out file, preset, flags and --fresh")
         return folders.find(Path(args.output or OUTPUT), args.resume)
     if not args.file and not args.preset:
         raise UserError("what is to run? give FILE, --preset NAME --model PATH, or --resume ID")
@@ -532,7 +532,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.act(args))
     except (UserError, OSError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {told(problem)}", file=sys.stderr)
         return getattr(problem, "exit_code", 1)
     except KeyboardInterrupt:
         return 130

@@ -47,10 +47,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgebench.errors import UserError
+from edgebench.errors import UserError, told
 from edgebench.power.session import PowerSettings
 from edgebench.records.account import by_key
-from edgebench.records.jsonl import reason_of
 from edgebench.shell.calls import own_call
 from edgebench.shell.door import Parser, above, at_least, open_door
 from edgebench.shell.signals import Interrupted, ending_signals
@@ -228,8 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr)
     except OSError as problem:
-        where = f"{problem.filename}: " if problem.filename else ""
-        print(f"error: {where}{reason_of(problem)}", file=sys.stderr)
+        print(f"error: {told(problem)}", file=sys.stderr)
     except Interrupted as interrupted:
         command = shlex.join(own_call(words))
         print(f"\nstopped; finished cells stay. Go on with:\n  {command}", file=sys.stderr)

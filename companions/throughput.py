@@ -35,7 +35,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgebench.errors import UserError
+from edgebench.errors import UserError, told
 from edgebench.shell.calls import own_call
 from edgebench.shell.door import Parser, above, at_least, engine_flags, open_door
 from edgebench.shell.progress import advise, say
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         failures = measure_all(settings)
         print(table_of(settings.out_jsonl))
     except (UserError, OSError) as exc:
-        say(f"error: {exc}")
+        say(f"error: {told(exc)}")
         return 1
     except Interrupted as exc:
         again = shlex.join(own_call(sys.argv[1:]))

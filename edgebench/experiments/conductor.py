@@ -38,14 +38,15 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.board.thermal import read_hottest_c
-from edgebench.errors import UserError
+from edgebench.errors import UserError, told
 from edgebench.experiments import summary
 from edgebench.experiments.folder import (
     DOOR,
     command_for,
     identity,
     is_alive,
-    read_json,
+    read_config,
+    read_state,
     runs_in,
     write_json,
 )
@@ -197,10 +198,10 @@ class Conductor:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            self.config = read_json(folder / "effective_config.json")
-            self.state = read_json(folder / "state.json")
+            self.config = read_config(folder)
+            self.state = read_state(folder)
         except UserError as exc:
-            raise UserError(f"{exc}; start one with: {DOOR} run FILE") from None
+            raise UserError(f"{told(exc)}; start one with: {DOOR} run FILE") from None
         self.signum: int | None = None
         self.log = (folder / "run.log").open("a", encoding="utf-8")
         # Detached, stderr is the log already.
@@ -351,8 +352,8 @@ class Conductor:
         """Sum up what there is; is the energy per token known well enough?"""
         try:
             found = summary.sum_up(self.folder)
-        except (UserError, OSError, KeyError) as exc:
-            self.say(f"error: the summary could not be made: {exc}")
+        except (UserError, OSError) as exc:
+            self.say(f"error: the summary could not be made: {told(exc)}")
             return False
         if found["mixed"]:
             self.say(f"the cycles differ in {', '.join(list(found['mixed'])[:3])}: see summary.md")
@@ -485,7 +486,7 @@ def start(folder: Path, detached: bool) -> int:
             conductor.say(f"{status}; every finished run is kept. Go on with:\n  {again}")
             return int(code)
         except (UserError, OSError) as exc:
-            conductor.save(status="failed", ended_at=now(), why=str(exc))
+            conductor.save(status="failed", ended_at=now(), why=told(exc))
             raise
 
 
@@ -495,7 +496,7 @@ def main() -> int:
     try:
         return start(Path(folder), "--detached" in more)
     except (UserError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
+        print(f"error: {told(exc)}", file=sys.stderr)
         return 1
 
 

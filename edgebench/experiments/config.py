@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Literal
 from edgebench.errors import UserError
 from edgebench.experiments.folder import DOOR
 from edgebench.experiments.vocabulary import BATCH, SAMPLE, WORD_FOR, WORDS, cannot_vary, settle, translate
+from edgebench.records.jsonl import reason_of
 
 NOT_MEASURED = ("name", "output", "judge", "aggregate")  # a change of these is no new experiment
 CYCLES_MOST = 10
@@ -312,8 +313,10 @@ def read_content(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         whose = f" (_extends of {below[-1].name})" if below else ""
         cure = f"{DOOR} config new --out {path}"
         raise UserError(f"{path} does not exist{whose}; write one with: {cure}") from None
-    except (OSError, UnicodeDecodeError) as exc:
-        raise UserError(f"{path}: {exc}") from None
+    except OSError as problem:
+        raise UserError(f"{path}: {reason_of(problem)}; give an experiment file, YAML or JSON") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is no text in UTF-8; give an experiment file, YAML or JSON") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: an experiment file has keys, as in name: my_experiment")
     return content
@@ -525,7 +528,7 @@ def misfits(config: Json) -> Iterator[str]:
     if config["prompts"] and config["dataset"]:
         yield "prompts or dataset, not both"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config["name"]):
-        yield f"name: letters, digits, . _ and -, not {config['name']!r}"
+        yield f"name: letters, digits, . _ and -, at most 100, not {config['name']!r}"
     if judge and not (judge["serve_model"] or (judge["model"] and judge["api_url"])):
         yield "judge: give serve_model, or model and api_url"
     yield from strangers(config)
@@ -572,13 +575,22 @@ def effective(file: Path | None, preset: str | None, assignments: Sequence[str])
         layers.append(reading.layer("flag", flag_layer(assignments), "flags"))
     merged, overrides = merge_layers(layers)
     if "name" not in merged:
-        merged["name"] = file.stem if file else chosen or "experiment"
+        merged["name"] = name_of(file) if file else chosen or "experiment"
     config, faults = build(merged)
     faults = [*reading.faults, *(f"{where}: {fault}" for fault in faults)]
     if faults:
         raise ConfigError(faults)
     stamp = config_hash(config)
     return Chosen(f"{config['name']}-{stamp}", stamp, chosen, config, overrides, tuple(reading.notes))
+
+
+def name_of(file: Path) -> str:
+    """The name of an experiment whose file does not say it: the file's, without what no name may hold.
+
+    >>> name_of(Path("ab/my first try (2).yaml")), name_of(Path("größe.yaml")), name_of(Path("_.yaml"))
+    ('my-first-try-2', 'gr-e', 'experiment')
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-._")[:100] or "experiment"
 
 
 def no_preset(name: str) -> str:

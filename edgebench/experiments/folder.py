@@ -18,17 +18,21 @@ from __future__ import annotations
 import datetime
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgebench.errors import UserError
+from edgebench.errors import UserError, told
 from edgebench.records.jsonl import read_jsonl, write_whole
 from edgebench.shell.calls import as_called
 
 OUTPUT = "results/experiments"
 DOOR = as_called("python companions/run_experiment.py")
 UNFINISHED = ("interrupted", "stopped")
+# What state.json and effective_config.json must have to be those of an experiment.
+STATE_KEYS = ("id", "status", "cycle", "cycles", "runs_per_cycle", "process")
+CYCLE_KEYS = {"n": int, "status": str, "runs": int, "failed": int}
+CONFIG_KEYS = ("name", "mode", "models", "prompts", "cycles", "until_ci", "judge")
 Json = Mapping[str, Any]
 
 
@@ -43,10 +47,45 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A file of an experiment's folder. Raises UserError."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise UserError(f"{path.parent} is no experiment's folder: {exc}") from None
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise UserError(f"{path.parent} is no experiment's folder: {told(exc)}") from None
+    except (ValueError, RecursionError) as exc:
+        raise UserError(f"{path.parent} is no experiment's folder: {path.name} is no JSON: {exc}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path.parent} is no experiment's folder: {path.name} is no JSON object")
     return content
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """state.json, with all that the rooms rely on. Raises UserError, for another program's file too."""
+    state = read_json(folder / "state.json")
+    lacking = [name for name in STATE_KEYS if name not in state] or list(odd_cycles(state))
+    if lacking:
+        raise UserError(f"{folder} is no experiment's folder: its state.json lacks {', '.join(lacking)}")
+    return state
+
+
+def odd_cycles(state: Json) -> Iterator[str]:
+    """What is not as it must be in the cycles of a state."""
+    cycles = state["cycles"]
+    if not isinstance(cycles, list) or not all(isinstance(one, dict) for one in cycles):
+        yield "a list of cycles"
+        return
+    for name, kind in CYCLE_KEYS.items():
+        if not all(isinstance(one.get(name), kind) for one in cycles):
+            yield f"{name} of each cycle"
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """effective_config.json, with its sections. Raises UserError."""
+    config = read_json(folder / "effective_config.json")
+    lacking = [name for name in CONFIG_KEYS if name not in config]
+    if lacking:
+        raise UserError(
+            f"{folder} is no experiment's folder: its effective_config.json lacks {', '.join(lacking)}"
+        )
+    return config
 
 
 def cycle_files(folder: Path) -> list[Path]:
@@ -82,7 +121,10 @@ def identity(pid: int) -> dict[str, Any]:
 
 def is_alive(process: Json | None) -> bool:
     """Does this very process still run? Its number may be another's by now."""
-    return process is not None and start_ticks(process["pid"]) == process["start_ticks"] is not None
+    if not isinstance(process, dict):
+        return False
+    ticks = start_ticks(process.get("pid", 0))
+    return ticks is not None and ticks == process.get("start_ticks")
 
 
 # --- What is there ---
@@ -105,8 +147,8 @@ def look(folder: Path) -> dict[str, Any]:
     A running state whose conductor is gone reads interrupted, and `working` is then the process that it left
     behind and that still measures or judges.
     """
-    state = read_json(folder / "state.json")
-    config = read_json(folder / "effective_config.json")
+    state = read_state(folder)
+    config = read_config(folder)
     records = read_records(folder)
     stale = state["status"] == "running" and not is_alive(state["process"])
     status = "interrupted" if stale else state["status"]
@@ -215,6 +257,11 @@ def folders_set_aside(output: Path) -> list[Path]:
     return sorted(path.parent for path in output.glob(".*.old/state.json"))
 
 
+def no_experiments(output: Path) -> str:
+    """What to do where there are none."""
+    return f"no experiments in {output}; start one with: {DOOR} run FILE, or name their folder with --output"
+
+
 def find(output: Path, name: str | None) -> Path:
     """The folder of an ID, its beginning or its path; without one the running experiment, else the newest."""
     if name and (Path(name) / "state.json").exists():
@@ -228,5 +275,7 @@ def find(output: Path, name: str | None) -> Path:
             raise UserError(f"which experiment is {name}? In {output} there are: {some}")
         return (exact or hits)[0]
     if not there:
-        raise UserError(f"no experiments in {output}; start one with: {DOOR} run FILE")
-    return next((folder for folder in there if look(folder)["status"] == "running"), there[0])
+        raise UserError(no_experiments(output))
+    states = {folder: state for folder in there if (state := look_if_there(folder))}
+    running = (folder for folder, state in states.items() if state["status"] == "running")
+    return next(running, next(iter(states), there[0]))

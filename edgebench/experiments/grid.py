@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.errors import UserError
-from edgebench.experiments.config import effective, grid_values
+from edgebench.experiments.config import effective, grid_values, name_of
+from edgebench.records.jsonl import reason_of, write_output
 
 NAME_LENGTH = 90  # of a file without its ending: file systems allow 255 bytes
 Json = Mapping[str, Any]
@@ -42,7 +43,7 @@ def as_text(content: Json, path: Path | None) -> str:
 def new_text(preset: str | None, models: Sequence[str], out: Path | None) -> str:
     """An experiment file with every key."""
     config = effective(None, preset, [f"models={json.dumps(models or ['models/MODEL.gguf'])}"]).config
-    config |= {"name": out.stem} if out else {}
+    config |= {"name": name_of(out)} if out else {}
     return as_text({key: value for key, value in config.items() if value is not None}, out)
 
 
@@ -67,7 +68,7 @@ def combinations(base: Path, values: Mapping[str, Sequence[Any]], outdir: Path) 
         stem = "_".join([base.stem, *words])[:NAME_LENGTH].rstrip("._-")
         numbered = itertools.chain([stem], (f"{stem}_{n}" for n in itertools.count(2)))
         path = next(file for name in numbered if (file := outdir / f"{name}.yaml") not in files)
-        content: dict[str, Any] = {"_extends": extends, "name": path.stem}
+        content: dict[str, Any] = {"_extends": extends, "name": name_of(path)}
         if "batch_sizes" in values:  # only that mode has them
             content["mode"] = "throughput"
         for key, value in pairs:
@@ -107,9 +108,15 @@ def write_grid(base: Path, vary: Sequence[str], outdir: Path, preset: str | None
 def write_new(preset: str | None, models: Sequence[str], out: Path) -> None:
     """A file to begin with; never over another one. Raises UserError, OSError."""
     text = new_text(preset, models, out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with out.open("x", encoding="utf-8") as new:
-            new.write(text)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.touch(exist_ok=False)
     except FileExistsError:
         raise UserError(f"{out} exists; choose another --out") from None
+    except OSError as problem:
+        raise UserError(f"cannot write {out}: {reason_of(problem)}; choose another --out") from None
+    try:
+        write_output(out, text, "--out")
+    except UserError:
+        out.unlink(missing_ok=True)  # an empty file would be in the way of the next try
+        raise

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgebench.errors import UserError
+from edgebench.errors import UserError, told
 from edgebench.experiments.folder import (
     command_for,
     cycle_files,
     folders,
     folders_set_aside,
     look,
-    look_if_there,
+    no_experiments,
 )
 from edgebench.experiments.summary import screen_of, sum_up
 from edgebench.shell.progress import say
@@ -25,7 +25,13 @@ Json = Mapping[str, Any]
 def states_of(output: Path, set_aside: bool) -> list[dict[str, Any]]:
     """The states of all experiments, the newest first; `set_aside`: those too that --fresh has renamed."""
     found = [*folders(output), *(folders_set_aside(output) if set_aside else [])]
-    return [state for folder in found if (state := look_if_there(folder))]
+    states = []
+    for folder in found:
+        try:
+            states.append(look(folder))
+        except (UserError, OSError) as problem:
+            say(f"left out: {told(problem)}")
+    return states
 
 
 def list_line(state: Json) -> str:
@@ -70,9 +76,13 @@ def need_summary(folder: Path) -> None:
 # --- Summary and workbooks ---
 
 
-def why_not_yet(state: Json | None, force: bool) -> str | None:
+def why_not_yet(folder: Path, force: bool) -> str | None:
     """Why an experiment is not summed up; None where it can be."""
-    if state is None or not state["done"]:
+    try:
+        state = look(folder)
+    except (UserError, OSError) as problem:
+        return told(problem)
+    if not state["done"]:
         return "nothing measured yet"
     if state["status"] not in ("completed", "failed") and not force:
         runs = f"{state['done']} of {state['total'] or '?'} runs"
@@ -82,8 +92,7 @@ def why_not_yet(state: Json | None, force: bool) -> str | None:
 
 def aggregate_one(folder: Path, force: bool) -> int:
     """Sum up one experiment; 1 where it cannot be."""
-    state = look_if_there(folder)
-    why = why_not_yet(state, force)
+    why = why_not_yet(folder, force)
     if why:
         say(f"{folder.name}: {why}")
         return 1
@@ -93,8 +102,11 @@ def aggregate_one(folder: Path, force: bool) -> int:
 def aggregate_all(output: Path, force: bool) -> int:
     """Sum up all that can be; the worst exit code."""
     worst = 0
-    for folder in folders(output):
-        why = why_not_yet(look_if_there(folder), force)
+    there = folders(output)
+    if not there:
+        say(no_experiments(output))
+    for folder in there:
+        why = why_not_yet(folder, force)
         if why:
             say(f"{folder.name}: {why}")
         else:
@@ -107,16 +119,17 @@ def lay_out(folder: Path, mode: str) -> int:
     code = 0
     try:
         sum_up(folder)
-    except (UserError, OSError, KeyError) as exc:
-        say(f"error: {exc}")
+    except (UserError, OSError) as exc:
+        say(f"error: {told(exc)}")
         code = 1
+    else:
+        print(f"{folder.name}: {folder / 'summary.md'}")
     if mode == "collect":
         try:
             print("\n".join(write_workbooks(folder)))
         except UserError as problem:
             say(f"error: {problem}")
             code = 1
-    print(f"{folder.name}: {folder / 'summary.md'}")
     return code
 
 
@@ -129,5 +142,5 @@ def write_workbooks(folder: Path) -> list[str]:
     scores = folder / "scores_mtbench.csv"
     wanted = Wanted([str(path) for path in cycle_files(folder)], scores if scores.exists() else None)
     study = read_study(wanted, command_for("aggregate", folder))
-    written = write_all(study, folder, lambda line: say(line))
+    written = write_all(study, folder, lambda line: say(line), cure="give the same command again when it can")
     return [*screen_lines(study), *(f"wrote {path}" for path in written)]

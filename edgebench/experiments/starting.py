@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping
@@ -23,11 +24,13 @@ from edgebench.experiments.folder import (
     folders,
     look,
     look_if_there,
+    read_config,
     read_json,
+    read_state,
     write_json,
 )
 from edgebench.experiments.preflight import refuse_unready, runs_per_cycle
-from edgebench.records.jsonl import sha256_of
+from edgebench.records.jsonl import reason_of, sha256_of
 from edgebench.shell.launch import room_command
 from edgebench.shell.progress import say
 
@@ -67,14 +70,25 @@ def check(chosen: Chosen, fresh: bool) -> None:
 
 
 def prepare(chosen: Chosen, fresh: bool) -> Path:
-    """The experiment's folder, made or found again. `check` has found nothing against it."""
+    """The experiment's folder, made or found again. `check` has found nothing against it.
+
+    UserError where it cannot be written; nothing is left of the attempt.
+    """
     folder = folder_of(chosen)
-    if fresh and folder.exists():
-        set_aside(folder)
-    if (folder / "state.json").exists():
-        adopt(folder, chosen)
-    else:
-        make(folder, chosen)
+    is_new = not folder.exists()
+    try:
+        if fresh and not is_new:
+            set_aside(folder)
+        if (folder / "state.json").exists():
+            adopt(folder, chosen)
+        else:
+            make(folder, chosen)
+    except OSError as problem:
+        if is_new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise UserError(
+            f"cannot write {folder}: {reason_of(problem)}; name another folder with --output"
+        ) from None
     return folder
 
 
@@ -122,8 +136,8 @@ def prompts_sha256(config: Json, cwd: Path) -> dict[str, str | None]:
 
 def check_unchanged(folder: Path) -> None:
     """UserError where the cycles would not all be of the same prompts."""
-    state = read_json(folder / "state.json")
-    now = prompts_sha256(read_json(folder / "effective_config.json"), Path(state.get("cwd", ".")))
+    state = read_state(folder)
+    now = prompts_sha256(read_config(folder), Path(state.get("cwd", ".")))
     for name, sha256 in state.get("prompts_sha256", {}).items():
         if now.get(name) != sha256:
             raise UserError(
@@ -146,7 +160,7 @@ def adopt(folder: Path, chosen: Chosen) -> None:
 
 def is_over(folder: Path, state: Json) -> bool:
     """Measured, and judged where the configuration names a judge?"""
-    judge = read_json(folder / "effective_config.json")["judge"]
+    judge = read_config(folder)["judge"]
     return state["status"] == "completed" and (not judge or state.get("judged") == judge)
 
 
@@ -161,7 +175,7 @@ def is_left(folder: Path, start: Start) -> bool:
     try:
         state = look(folder)
     except (UserError, OSError):
-        raise UserError(f"{folder}/state.json cannot be read; start over with --fresh") from None
+        raise UserError(f"{folder}/state.json cannot be read; start over with: run FILE --fresh") from None
     if state["status"] == "running":
         raise UserError(f"{folder.name} is running already; see it with: {command_for('follow', folder)}")
     check_unchanged(folder)
@@ -172,7 +186,7 @@ def is_left(folder: Path, start: Start) -> bool:
 
 def remember(folder: Path, start: Start) -> None:
     """Write down what this start is told."""
-    state = read_json(folder / "state.json")
+    state = read_state(folder)
     state |= {"no_aggregate": start.no_aggregate, "retry_failed": start.retry_failed}
     write_json(folder / "state.json", state)
 
@@ -222,7 +236,7 @@ def conductor(folder: Path, detached: bool) -> list[str]:
 def become_conductor(folder: Path) -> None:
     """Go on as the conductor: one process less between Ctrl-C and it. Does not return."""
     command = conductor(folder, False)
-    os.chdir(read_json(folder / "state.json")["cwd"])
+    os.chdir(read_state(folder)["cwd"])
     os.execv(command[0], command)
 
 
@@ -231,7 +245,7 @@ def start_detached(folder: Path) -> None:
 
     The one child that is meant to outlive us, and the terminal: no lifeline.
     """
-    cwd = read_json(folder / "state.json")["cwd"]
+    cwd = read_state(folder)["cwd"]
     with (folder / "run.log").open("ab") as log:
         child = subprocess.Popen(
             conductor(folder, True), cwd=cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -239,7 +253,7 @@ def start_detached(folder: Path) -> None:
         )  # fmt: skip
     until_s = time.monotonic() + START_SECONDS
     while child.poll() is None and time.monotonic() < until_s:
-        state = read_json(folder / "state.json")
+        state = read_state(folder)
         if (state["process"] or {}).get("pid") == child.pid:
             break
         time.sleep(0.1)

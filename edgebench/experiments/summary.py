@@ -32,10 +32,10 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.errors import UserError
-from edgebench.experiments.folder import read_json, runs_in, write_json
+from edgebench.experiments.folder import command_for, read_config, read_json, read_state, runs_in, write_json
 from edgebench.gguf import flops
 from edgebench.records.jsonl import records_in, write_whole
-from edgebench.records.run import counts
+from edgebench.records.run import all_flags_of, as_number, counts
 from edgebench.shell.progress import say
 from edgebench.shell.text import mean_half_width
 from edgebench.stats.intervals import mean_std, student_half_width
@@ -73,9 +73,8 @@ Cell = tuple[str, str, str]  # model, quantization, level or batch size
 
 def cell_of(record: Json) -> Cell:
     """What is compared over cycles."""
-    level = (
-        f"batch {record['batch_size']}" if record.get("kind") == "throughput" else str(record.get("level"))
-    )
+    is_batch = record.get("kind") == "throughput"
+    level = f"batch {record.get('batch_size')}" if is_batch else str(record.get("level"))
     return str(record.get("model_id")), str(record.get("quantization") or ""), level
 
 
@@ -89,7 +88,7 @@ def is_usable(record: Json) -> bool:
 
 def total(records: Sequence[Json], name: str) -> float | None:
     """Sum over runs; None if one of them lacks it: a sum with a gap is no sum."""
-    values = [record.get(name) for record in records]
+    values = [as_number(record.get(name)) for record in records]
     return None if None in values or not values else float(sum(values))  # type: ignore[arg-type]
 
 
@@ -100,7 +99,8 @@ def cycle_values(records: Sequence[Json]) -> dict[str, float | None]:
     values: dict[str, float | None] = {}
     for name in MEANS:
         if name in ("tpot_ms", "decode_tok_per_s", "temp_max_c"):
-            values[name] = mean_std([one[name] for one in records if one.get(name) is not None])[0]
+            measured = [as_number(one.get(name)) for one in records]
+            values[name] = mean_std([one for one in measured if one is not None])[0]
         else:
             summed = total(records, name)
             values[name] = None if summed is None else summed / len(records)
@@ -185,7 +185,7 @@ def cells_of(cycles: Sequence[Sequence[Json]]) -> list[dict[str, Any]]:
                 "level": cell[2],
                 "runs_per_cycle": len(expected[cell]),
                 "cycles_counted": counted,
-                "simulated_power": any("simulated_power" in (one.get("flags") or ()) for one in mine),
+                "simulated_power": any("simulated_power" in all_flags_of(one) for one in mine),
                 "energy_missing": next(
                     (one["energy_missing"] for one in mine if one.get("energy_missing")), None
                 ),
@@ -197,7 +197,8 @@ def cells_of(cycles: Sequence[Sequence[Json]]) -> list[dict[str, Any]]:
 
 def in_order(cell: Cell) -> tuple[Any, ...]:
     """Batch sizes as numbers, the placebo after the levels."""
-    number = int(cell[2][6:]) if cell[2].startswith("batch ") else 0
+    size = cell[2].removeprefix("batch ")
+    number = int(size) if size != cell[2] and size.isdigit() else 0
     return cell[0], cell[1], number, cell[2]
 
 
@@ -385,8 +386,8 @@ def notes(summary: Json) -> list[str]:
 
 def summarize(folder: Path) -> dict[str, Any]:
     """The summary of what is there now; without times, so that a broken campaign's is the same."""
-    config = read_json(folder / "effective_config.json")
-    state = read_json(folder / "state.json")
+    config = read_config(folder)
+    state = read_state(folder)
     paths = [folder / f"cycle_{n}.jsonl" for n in range(1, config["cycles"] + 1)]
     cycles = [runs_in(path) for path in paths]
     counted = count_flops(config, Path(state["cwd"]), cycles, folder / "flops.jsonl")
@@ -400,7 +401,8 @@ def summarize(folder: Path) -> dict[str, Any]:
         "name": config["name"],
         "mode": config["mode"],
         "cycles": [
-            {key: cycle[key] for key in ("n", "status", "runs", "failed", "why")} for cycle in state["cycles"]
+            {key: cycle.get(key) for key in ("n", "status", "runs", "failed", "why")}
+            for cycle in state["cycles"]
         ],
         "until_ci": until,
         "mixed": mixed,
@@ -419,7 +421,12 @@ def sum_up(folder: Path) -> dict[str, Any]:
 
 def screen_of(folder: Path) -> str:
     """summary.json for a terminal. Raises UserError."""
+    again = f"make it again with: {command_for('aggregate', folder)} --force"
     try:
         return screen(read_json(folder / "summary.json"))
-    except KeyError as exc:
-        raise UserError(f"summary.json lacks {exc}; make it again with: aggregate {folder.name}") from exc
+    except UserError:
+        raise UserError(f"{folder / 'summary.json'} cannot be read; {again}") from None
+    except KeyError as problem:
+        raise UserError(f"{folder / 'summary.json'} lacks {problem}; {again}") from None
+    except (TypeError, AttributeError, ValueError):
+        raise UserError(f"{folder / 'summary.json'} is no summary; {again}") from None

@@ -24,7 +24,7 @@ class Report:
         """As they are printed; each names its file."""
         for kind, texts in (("error", self.faults), ("warning", self.warnings)):
             for text in texts:
-                named = text if str(self.file) in text.split(" ")[0] else f"{self.file}: {text}"
+                named = text if text.startswith(f"{self.file}: ") else f"{self.file}: {text}"
                 yield f"{kind}: {named}"
 
 

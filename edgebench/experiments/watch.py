@@ -16,6 +16,7 @@ from typing import Any
 
 from edgebench.errors import UserError
 from edgebench.experiments.folder import command_for, is_alive, look
+from edgebench.records.run import as_number, flags_of
 from edgebench.shell.text import duration
 
 POLL_SECONDS = 0.5
@@ -62,15 +63,18 @@ def one_line(last: Json) -> str:
     what = f"batch {last['batch_size']}" if last["batch_size"] else f"task {last['id']} {last['level']}"
     words = [f"{last['model_id']} {what}"]
     if last["error"]:
-        words.append(f"failed: {last['error'].get('type')}")
-    for name, unit, form in (("completion_tokens", "tok", "d"), ("energy_joule", "J", ".3g")):
-        if last[name] is not None:
-            words.append(f"{last[name]:{form}} {unit}")
-    if last["power_mw_mean"] is not None:
-        simulated = " SIMULATED" if "simulated_power" in (last["flags"] or ()) else ""
-        words.append(f"{last['power_mw_mean'] / 1000:.2f} W{simulated}")
-    if last["temp_max_c"] is not None:
-        words.append(f"{last['temp_max_c']:.1f} C")
+        kind = last["error"].get("type") if isinstance(last["error"], dict) else last["error"]
+        words.append(f"failed: {kind}")
+    for name, unit, form in (("completion_tokens", "tok", ".0f"), ("energy_joule", "J", ".3g")):
+        value = as_number(last[name])
+        if value is not None:
+            words.append(f"{value:{form}} {unit}")
+    power_mw, temp_c = as_number(last["power_mw_mean"]), as_number(last["temp_max_c"])
+    if power_mw is not None:
+        simulated = " SIMULATED" if "simulated_power" in flags_of(last) else ""
+        words.append(f"{power_mw / 1000:.2f} W{simulated}")
+    if temp_c is not None:
+        words.append(f"{temp_c:.1f} C")
     return ", ".join(words)
 
 

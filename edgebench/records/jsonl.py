@@ -279,9 +279,11 @@ def writing_whole(path: Path) -> Iterator[IO[bytes]]:
             out.flush()
             os.fsync(out.fileno())
         part.replace(path)
-    except BaseException:
+    except BaseException as problem:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+        if isinstance(problem, OSError) and problem.filename in (None, str(part)):  # a name that users know
+            raise OSError(problem.errno, problem.strerror, str(path)) from problem
         raise
 
 

@@ -64,10 +64,12 @@ ROW_HEIGHT = 15.0  # points
 WIDEST_HERE = 24.0  # characters of a column on Summary, but for the first: its tables share their columns
 
 
-def write_all(study: Study, outdir: Path, tell: Callable[[str], None]) -> list[Path]:
+def write_all(
+    study: Study, outdir: Path, tell: Callable[[str], None], cure: str = "name another --outdir"
+) -> list[Path]:
     """The four workbooks; the old ones are replaced only when all four are written. Raises UserError.
 
-    `tell` hears which one is being written.
+    `tell` hears which one is being written; `cure` is what to do where the folder cannot be written.
     """
     try:
         outdir.mkdir(parents=True, exist_ok=True)
@@ -82,7 +84,7 @@ def write_all(study: Study, outdir: Path, tell: Callable[[str], None]) -> list[P
                 Path(room, name).replace(outdir / name)
     except OSError as problem:
         why = reason_of(problem)
-        raise UserError(f"cannot write the workbooks into {outdir}: {why}; name another --outdir") from None
+        raise UserError(f"cannot write the workbooks into {outdir}: {why}; {cure}") from None
     return [outdir / name for name in BOOKS]
 
 
