@@ -10,15 +10,16 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.clone import clone_repository, made_once
 from tests.conftest import run_maker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,7 +113,7 @@ def commands_of(text: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_commands_are_real(page: Path) -> None:
+def test_commands_are_real(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each script exists; where a block cannot run here, its parser takes the flags. Others run below."""
     for example in renew.examples_of(page.name, page.read_text(encoding="utf-8")):
         for words in commands_of(example.commands):
@@ -120,48 +121,42 @@ def test_commands_are_real(page: Path) -> None:
             assert script.is_file(), f"{page.name}:{example.line}: {words[1]}"
             if not example.not_run:
                 continue
-            check = (
-                "import runpy, sys; sys.argv = sys.argv[1:]; module = runpy.run_path(sys.argv[0]); "
-                "module['build_parser']().parse_args(sys.argv[1:]) if 'build_parser' in module else None"
-            )
-            done = subprocess.run(
-                [sys.executable, "-c", check, *words[1:]], cwd=ROOT, capture_output=True, text=True
-            )
-            assert done.returncode == 0, f"{page.name}:{example.line}: {done.stderr}"
+            module = runpy.run_path(str(script))
+            if "build_parser" not in module:
+                continue
+            try:
+                module["build_parser"]().parse_args(words[2:])
+            except SystemExit as told:
+                assert told.code == 0, f"{page.name}:{example.line}: {capsys.readouterr().err}"
+
+
+def lay_out(folder: Path) -> None:
+    """A clone in which `./run_all.sh --demo` has run."""
+    clone_repository(folder)
+    shutil.copytree(ROOT / "tests" / "golden" / "demo", folder / "results" / "demo")
+    (folder / "results" / "tried").mkdir()
+    for model in DEMO_MODELS:
+        flags = ("--size", "tiny", "--arch", "llama", "--name", model)
+        run_maker("make_demo_model.py", "--outdir", folder / "models" / "demo", *flags)
+    (folder / ".venv").symlink_to(sys.prefix)
 
 
 @pytest.fixture(scope="session")
 def after_the_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone in which `./run_all.sh --demo` has run."""
     pytest.importorskip("llama_cpp")
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
-    )
-    if listed.returncode:
-        pytest.skip("not a git checkout")
-    there = tmp_path_factory.mktemp("docs") / "repo"
-    for line in listed.stdout.splitlines():
-        if (ROOT / line).is_file() and not line.startswith("tests/"):
-            (there / line).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / line, there / line)
-    shutil.copytree(ROOT / "tests" / "golden" / "demo", there / "results" / "demo")
-    (there / "results" / "tried").mkdir()
-    for path in ROOT.glob("tests/bench_*.py"):
-        (there / "tests").mkdir(exist_ok=True)
-        shutil.copy(path, there / "tests" / path.name)
-    models = there / "models" / "demo"
-    for model in DEMO_MODELS:
-        run_maker(
-            "make_demo_model.py", "--outdir", models, "--size", "tiny", "--arch", "llama", "--name", model
-        )
-    (there / ".venv").symlink_to(sys.prefix)
-    return there
+    return made_once(tmp_path_factory, "docs", lay_out)
+
+
+def copy_or_link(source: str, target: str) -> None:
+    """What a command may write is copied; the code and its compiled forms are the same files in every copy."""
+    can_be_written = {"results", "models", "outputs"} & set(Path(source).parts)
+    (shutil.copy2 if can_be_written else os.link)(source, target)
 
 
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=name)
 def test_commands_run_and_print_what_the_page_shows(page: Path, after_the_demo: Path, tmp_path: Path) -> None:
     here = tmp_path / "repo"  # of this page alone: pages may run beside each other
-    shutil.copytree(after_the_demo, here, symlinks=True)
+    shutil.copytree(after_the_demo, here, symlinks=True, copy_function=copy_or_link)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     for example in renew.examples_of(page.name, page.read_text(encoding="utf-8")):
         if example.not_run:
