@@ -148,7 +148,7 @@ def after_the_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copy_or_link(source: str, target: str) -> None:
-    """What a command may write is copied; the code and its compiled forms are the same files in every copy."""
+    """What a command may write is copied; the code is the same files in every copy."""
     can_be_written = {"results", "models", "outputs"} & set(Path(source).parts)
     (shutil.copy2 if can_be_written else os.link)(source, target)
 

@@ -24,21 +24,20 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.clone import made_once
+from tests.doors import call
 from tests.fakes.judge_stub import JudgeStub, honest
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
 RENEW = "EDGEBENCH_RENEW_GOLDENS"
 BOOKS = ("quality_scores", "energy_per_run", "latency_per_run", "output_tokens_per_run")
-TIMEOUT_S = 300  # of one command; a busy machine is slow, not wrong
 
 
 def hold(name: str, text: str) -> None:
@@ -57,16 +56,8 @@ def hold(name: str, text: str) -> None:
 
 
 def run(script: str, *words: object, cwd: Path, status: int = 0) -> str:
-    """What the command prints to stdout; its exit status is checked."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, words)],
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=TIMEOUT_S,
-    )
+    """What the door prints to stdout; its exit status is checked."""
+    done = call(script, *words, cwd=cwd, env={"COLUMNS": "80", "NO_COLOR": "1"})
     assert done.returncode == status, done.stderr
     return done.stdout
 
@@ -412,12 +403,16 @@ SCORES = ("--scores", "scores_mtbench.csv")
 def analysed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Path, str]:
-    """(case, its folder with analysis.json, what analyze_levels printed)"""
-    folder = tmp_path_factory.mktemp(request.param)
-    CASES[request.param](folder)
-    flags = ("--out", "analysis.json", "--resamples", 200)
-    printed = run("companions/analyze_levels.py", *RUNS, *SCORES, *flags, cwd=folder)
-    return request.param, folder, printed
+    """(case, its folder with analysis.json, what analyze_levels printed); a test writes files of its own."""
+
+    def make(folder: Path) -> None:
+        CASES[request.param](folder)
+        flags = ("--out", "analysis.json", "--resamples", 200)
+        printed = run("companions/analyze_levels.py", *RUNS, *SCORES, *flags, cwd=folder)
+        (folder / "printed.txt").write_text(printed, encoding="utf-8")
+
+    folder = made_once(tmp_path_factory, f"goldens_{request.param}", make)
+    return request.param, folder, (folder / "printed.txt").read_text(encoding="utf-8")
 
 
 def test_analysis(analysed: tuple[str, Path, str]) -> None:
