@@ -29,9 +29,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edgebench.shell import lifeline
+from edgebench.shell import launch, lifeline
 from edgebench.shell.door import open_door
-from edgebench.shell.launch import LAUNCHER
 from tests.waiting import comes_to_an_end
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,7 +96,7 @@ def _status_of(main: Callable[[], int], words: Sequence[str]) -> int:
         return _code_of(ended)
     except _Became as other:
         became = other.words
-    assert became[1] == str(LAUNCHER), f"only a room of ours can be gone on as, not {became}"
+    assert became[1] == str(launch.LAUNCHER), f"only a room of ours can be gone on as, not {became}"
     module, *rest = became[2:]
     sys.argv = [module, *rest]
     code: int = importlib.import_module(module).main()
@@ -111,8 +110,9 @@ def _code_of(ended: SystemExit) -> int:
     return 1
 
 
-def _become(_path: str, words: Sequence[str]) -> NoReturn:
+def _become(path: str, words: Sequence[str]) -> NoReturn:
     """Stands for os.execv, which would end this process."""
+    sys.audit("os.exec", path, words, None)
     sys.stdout.flush()
     raise _Became(words)
 

@@ -1,4 +1,4 @@
-"""A desk for experiments: a copy of the scripts with a stand-in for the collector, in a folder of its own."""
+"""A desk for experiments: a folder to work in, and the command over a collector that is a stand-in."""
 
 from __future__ import annotations
 
@@ -6,23 +6,40 @@ import json
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+from edgebench.experiments import conductor
+from edgebench.shell import launch, lifeline
+from tests.doors import call
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_SECONDS = 90
+
+
+def copy_suite(tree: Path) -> Path:
+    """A copy of the scripts in which the collector is the stand-in, for commands that are processes.
+
+    A copied file keeps its time, so that what is compiled already is not compiled again.
+    """
+    for folder in ("companions", "edgebench"):
+        shutil.copytree(ROOT / folder, tree / folder)
+    shutil.copy2(ROOT / "judge_pairs.py", tree)
+    shutil.copy2(ROOT / "tests/fakes/stand_in_collector.py", tree / "run_llamacpp_collect.py")
+    return tree
 
 
 class Desk:
-    """A copy of the scripts with a stand-in for the collector, and a folder to work in."""
+    """A folder with a model, prompts and an experiment file, and the command over it.
 
-    def __init__(self, root: Path, model: Path) -> None:
-        self.root = root
-        for folder in ("companions", "edgebench"):
-            shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "tests/fakes/stand_in_collector.py", root / "run_llamacpp_collect.py")
+    `desk("run", "exp.yaml")` calls the door in this process, `start` starts it: where it is to be killed, or
+    runs beside the test.
+    """
+
+    def __init__(self, root: Path, model: Path, tree: Path) -> None:
+        self.root, self.tree = root, tree
+        root.mkdir(exist_ok=True)
         shutil.copy(model, root / "m.gguf")
         (root / "p.csv").write_text(
             "question_id,category,L0,P\n1,writing,a,b\n2,writing,c,d\n3,writing,e,f\n"
@@ -33,19 +50,27 @@ class Desk:
     def write(self, text: str) -> None:
         self.file.write_text(f"models: [m.gguf]\nprompts: [p.csv]\nlevels: [L0, P]\naggregate: false\n{text}")
 
-    def command(self, *words: str) -> list[str]:
-        return [sys.executable, str(self.root / "companions/run_experiment.py"), *words]
+    # --- The command
 
     def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*words), cwd=self.root, capture_output=True, text=True, timeout=WAIT_SECONDS
-        )
+        launcher = self.tree / "edgebench/__main__.py"
+        with (
+            mock.patch.object(conductor, "ROOT", self.tree),
+            mock.patch.object(launch, "LAUNCHER", launcher),
+            mock.patch.object(lifeline, "LAUNCHER", launcher),
+        ):
+            return call("companions/run_experiment.py", *words, cwd=self.root)
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, str(self.tree / "companions/run_experiment.py"), *words]
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         pipe = subprocess.PIPE
         return subprocess.Popen(
             self.command(*words), cwd=self.root, stdout=pipe, stderr=pipe, text=True, start_new_session=True
         )
+
+    # --- The folder of the experiment
 
     @property
     def folder(self) -> Path:
@@ -56,17 +81,29 @@ class Desk:
         state: dict[str, Any] = json.loads((self.folder / "state.json").read_text())
         return state
 
-    def hold_back(self) -> None:
-        """Make the folder before the first run, and every run of it wait for go()."""
-        assert self("run", "exp.yaml", "--dry_run").returncode == 0
-        (shown := json.loads(self("config", "show", "exp.yaml").stdout))
-        folder = self.root / "results/experiments" / shown["id"]
+    def folder_before(self, *orders: str) -> Path:
+        """The folder, made before the first run; orders to the stand-in are empty files of these names."""
+        shown = json.loads(self("config", "show", "exp.yaml").stdout)
+        folder = self.root / shown["config"]["output"] / shown["id"]
         folder.mkdir(parents=True)
-        (folder / "pace").touch()
+        for order in orders:
+            (folder / order).touch()
+        return folder
 
-    def folder_before(self) -> Path:
-        """The folder that hold_back made."""
-        return next((self.root / "results/experiments").iterdir())
+    def started(self, *words: str) -> tuple[subprocess.Popen[str], Path]:
+        """An experiment that runs and waits before each run for go(), and its folder."""
+        folder = self.folder_before("pace")
+        running = self.start("run", "exp.yaml", *words)
+        wait_for(lambda: (folder / "starts.txt").exists() or running.poll() is not None)
+        assert running.poll() is None, running.communicate()
+        return running, folder
+
+    def interrupted(self) -> Path:
+        """The folder of an experiment of one cycle that Ctrl-C has ended after its second run."""
+        self.write("cycles: 1\n")
+        folder = self.folder_before("interrupt_cycle_1_3")
+        assert self("run", "exp.yaml").returncode == 130
+        return folder
 
     def go(self, cycle: int, *runs: int) -> None:
         for run in runs or range(1, 7):
@@ -75,17 +112,3 @@ class Desk:
     def lines(self, cycle: int) -> int:
         path = self.folder / f"cycle_{cycle}.jsonl"
         return len(path.read_text().splitlines()) if path.exists() else 0
-
-
-def wait(until: Callable[[], object]) -> None:
-    end = time.monotonic() + WAIT_SECONDS
-    while not until():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return True

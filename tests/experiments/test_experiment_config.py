@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ from hypothesis import strategies as st
 from edgebench.errors import UserError
 from edgebench.experiments import config as experiment_config
 from edgebench.experiments import grid
+from tests.doors import call
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def conf(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "companions/run_experiment.py"), "config", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return call("companions/run_experiment.py", "config", *words)
 
 
 def write(path: Path, text: str) -> Path:
@@ -238,8 +237,7 @@ def as_read(key: str, values: list[Any]) -> list[Any]:
 
 
 def test_presets_are_listed() -> None:
-    command = [sys.executable, str(ROOT / "companions/run_experiment.py"), "presets"]
-    said = subprocess.run(command, capture_output=True, text=True).stdout
+    said = call("companions/run_experiment.py", "presets").stdout
     assert all(f"{name}: " in said for name in experiment_config.PRESETS)
 
 

@@ -3,18 +3,19 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgebench.experiments import conductor, costs
 from edgebench.experiments.folder import identity
-from tests.experiments.desk import ROOT, WAIT_SECONDS, Desk, is_gone, wait
+from tests.doors import call
+from tests.experiments.desk import ROOT, Desk
 from tests.fakes.judge_stub import JudgeStub
+from tests.waiting import PATIENCE_S, is_gone, wait_for
 
 # --- A campaign ---
 
@@ -63,37 +64,33 @@ def test_fresh_starts_over_and_keeps_the_old(desk: Desk) -> None:
 
 
 def test_killed_in_cycle_2_of_3_it_goes_on_and_sums_up_the_same(desk: Desk, tmp_path: Path) -> None:
-    whole = Desk(tmp_path / "whole", desk.root / "m.gguf")
+    whole = Desk(tmp_path / "whole", desk.root / "m.gguf", desk.tree)
     assert whole("run", "exp.yaml").returncode == 0
 
-    desk.hold_back()
-    running = desk.start("run", "exp.yaml")
-    wait(lambda: list((desk.root / "results/experiments").glob("*/state.json")))
+    running, _ = desk.started()
     desk.go(1)
-    wait(lambda: desk.state()["cycle"] == 2)
+    wait_for(lambda: desk.state()["cycle"] == 2)
     assert json.loads(desk("status", "--json").stdout)["eta_s"] is not None  # from the cycle before
     desk.go(2, 1, 2)
-    wait(lambda: desk.lines(2) == 2)
-    wait(lambda: (desk.state()["collector"] or {}).get("pid"))
+    wait_for(lambda: desk.lines(2) == 2)
+    wait_for(lambda: (desk.state()["collector"] or {}).get("pid"))
     collector = desk.state()["collector"]["pid"]
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
     status = json.loads(desk("status", "--json").stdout)
     assert status["status"] == "interrupted" and status["stale"] and status["done"] == 8
     assert "gone, without a word" in desk("status").stdout
-    wait(lambda: is_gone(collector))  # the kernel told it
+    wait_for(lambda: is_gone(collector))  # the kernel told it
 
     # As on a machine without the kernel's help: a collector of the start before still runs.
     orphan = subprocess.Popen(["sleep", "1000"])
     left = desk.state() | {"collector": identity(orphan.pid)}
     (desk.folder / "state.json").write_text(json.dumps(left))
     before = (desk.folder / "cycle_1.jsonl").read_bytes()
-    again = desk.start("run", "exp.yaml")
-    assert orphan.wait(WAIT_SECONDS) == -signal.SIGINT  # two must not measure at once
-    desk.go(2)
-    desk.go(3)
-    _, said = again.communicate(timeout=WAIT_SECONDS)
-    assert again.returncode == 0 and f"process {orphan.pid}" in said, said
+    (desk.folder / "pace").unlink()
+    again = desk("run", "exp.yaml")
+    assert orphan.wait(PATIENCE_S) == -signal.SIGINT  # two must not measure at once
+    assert again.returncode == 0 and f"process {orphan.pid}" in again.stderr, again.stderr
     assert (desk.folder / "cycle_1.jsonl").read_bytes() == before
     starts = [line.split()[0] for line in (desk.folder / "starts.txt").read_text().splitlines()]
     assert starts.count("cycle_1.jsonl") == 1
@@ -102,13 +99,9 @@ def test_killed_in_cycle_2_of_3_it_goes_on_and_sums_up_the_same(desk: Desk, tmp_
 
 
 def test_ctrl_c_ends_the_collector_and_says_how_to_go_on(desk: Desk) -> None:
-    desk.hold_back()
-    running = desk.start("run", "exp.yaml", "--limit", "3", "--set", "generation.max_tokens=512")
-    wait(lambda: list((desk.root / "results/experiments").glob("*/state.json")))
-    folder = next((desk.root / "results/experiments").glob("*/state.json")).parent
-    wait(lambda: (folder / "cycle_1.jsonl").exists())
+    running, folder = desk.started()
     os.killpg(running.pid, signal.SIGINT)
-    _, said = running.communicate(timeout=WAIT_SECONDS)
+    _, said = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 130, said
     assert f"run --resume {folder.name}" in said
     pid = int((folder / "starts.txt").read_text().split()[1])
@@ -119,6 +112,7 @@ def test_ctrl_c_ends_the_collector_and_says_how_to_go_on(desk: Desk) -> None:
     moved = folder.parent.rename(desk.root / "elsewhere") / folder.name
     assert f"run --resume elsewhere/{folder.name}" in desk("status", f"elsewhere/{folder.name}").stdout
     folder = moved.parent.rename(desk.root / "results/experiments") / folder.name
+    (folder / "pace").unlink()
     done = desk("run", "--resume", folder.name)
     assert done.returncode == 0, done.stderr
     assert json.loads((folder / "state.json").read_text())["status"] == "completed"
@@ -128,15 +122,15 @@ def test_ctrl_c_ends_the_collector_and_says_how_to_go_on(desk: Desk) -> None:
 
 
 def test_a_hangup_changes_nothing_when_detached_and_status_is_true(desk: Desk) -> None:
-    desk.hold_back()
+    desk.folder_before("pace")
     terminal = desk.start("run", "exp.yaml", "--detach")  # a session of its own, as a login has
-    out, said = terminal.communicate(timeout=WAIT_SECONDS)
+    out, said = terminal.communicate(timeout=PATIENCE_S)
     assert terminal.returncode == 0 and "From any shell" in out, said
     conductor = desk.state()["process"]["pid"]
     assert os.getsid(conductor) != terminal.pid  # the hang-up of that session cannot reach it
     os.kill(conductor, signal.SIGHUP)  # and were it sent all the same
     desk.go(1, 1, 2)
-    wait(lambda: desk.lines(1) == 2)
+    wait_for(lambda: desk.lines(1) == 2)
     status = json.loads(desk("status", "--json").stdout)
     assert (status["status"], status["done"], status["total"], status["cycle"]) == ("running", 2, 18, 1)
     assert status["last"]["level"] == "P" and status["eta_s"] > 0
@@ -146,13 +140,12 @@ def test_a_hangup_changes_nothing_when_detached_and_status_is_true(desk: Desk) -
     assert second.returncode == 1 and "is running already" in second.stderr
     assert desk("run", "exp.yaml", "--fresh").returncode == 1
 
-    follower = desk.start("follow")
     assert "ends after the current run" in desk("stop").stdout
     assert "ends after the current run" in desk("status").stdout
     desk.go(1, 3)
-    told, _ = follower.communicate(timeout=WAIT_SECONDS)
-    assert follower.returncode == 0 and "3/18" in told and "stopped" in told
-    wait(lambda: is_gone(conductor))
+    followed = desk("follow")
+    assert followed.returncode == 0 and "3/18" in followed.stdout and "stopped" in followed.stdout
+    wait_for(lambda: is_gone(conductor))
     assert desk.lines(1) == 3
     assert "run --resume" in desk("status").stdout
     assert "does not run" in desk("stop").stdout
@@ -164,24 +157,20 @@ def test_a_hangup_changes_nothing_when_detached_and_status_is_true(desk: Desk) -
 
 
 def test_the_time_left_knows_nothing_of_the_night_between_two_starts(desk: Desk) -> None:
-    desk.hold_back()
-    running = desk.start("run", "exp.yaml")
-    wait(lambda: (desk.folder_before() / "state.json").exists())
-    desk.go(1, 1, 2)
-    wait(lambda: desk.lines(1) == 2)
-    os.killpg(running.pid, signal.SIGINT)
-    running.communicate(timeout=WAIT_SECONDS)
+    desk.folder_before("interrupt_cycle_1_3")
+    assert desk("run", "exp.yaml").returncode == 130
     state = desk.state()
     state["cycles"][0]["started_at"] = "2020-01-01T00:00:00Z"
     (desk.folder / "state.json").write_text(json.dumps(state))
+    (desk.folder / "pace").touch()
     again = desk.start("run", "exp.yaml")
-    wait(lambda: desk.state()["status"] == "running" and desk.state()["collector"])
+    wait_for(lambda: desk.state()["status"] == "running" and desk.state()["collector"])
     assert json.loads(desk("status", "--json").stdout)["eta_s"] is None  # nothing finished since
     desk.go(1, 3)
-    wait(lambda: desk.lines(1) == 3)
+    wait_for(lambda: desk.lines(1) == 3)
     assert json.loads(desk("status", "--json").stdout)["eta_s"] < 86400
     (desk.folder / "pace").unlink()
-    again.communicate(timeout=WAIT_SECONDS)
+    again.communicate(timeout=PATIENCE_S)
 
 
 def test_a_number_that_another_process_has_by_now_is_no_running_experiment(desk: Desk) -> None:
@@ -198,10 +187,7 @@ def test_a_number_that_another_process_has_by_now_is_no_running_experiment(desk:
 
 
 def test_a_failed_cycle_is_kept_as_failed_and_the_rest_go_on(desk: Desk) -> None:
-    desk.hold_back()
-    folder = next((desk.root / "results/experiments").iterdir())
-    (folder / "pace").unlink()
-    (folder / "fail_2").touch()
+    folder = desk.folder_before("fail_2")
     done = desk("run", "exp.yaml")
     assert done.returncode == 1 and "cycle 2 failed" in done.stderr
     state = desk.state()
@@ -235,49 +221,33 @@ def test_warm_up_and_cool_down_leave_no_trace_in_the_cycles(desk: Desk) -> None:
     assert json.loads((desk.folder / "summary.json").read_text())["cells"][0]["cycles_counted"] == [1, 2]
 
 
-def set_to(zone: Path, temp_c: float) -> None:
-    """At once, as a sensor does: a file that is empty for a moment would be one that is off."""
-    draft = zone.with_name("draft")
-    draft.write_text(f"{temp_c * 1000:.0f}\n")
-    draft.replace(zone)
-
-
-def with_thermal_zone(desk: Desk) -> Path:
-    """A zone in place of this machine's, which the test heats."""
-    zone = desk.root / "sys/class/thermal/thermal_zone0/temp"
-    zone.parent.mkdir(parents=True)
-    zone.write_text("40000\n")
-    script = desk.root / "edgebench/board/thermal.py"
-    assert 'Path("/sys")' in script.read_text()
-    script.write_text(script.read_text().replace('Path("/sys")', f"Path({str(desk.root / 'sys')!r})"))
-    return zone
-
-
-@pytest.mark.parametrize("patience", [2 * WAIT_SECONDS, 0])
-def test_a_cycle_waits_until_the_board_is_as_cool_as_it_was(desk: Desk, patience: int) -> None:
-    zone = with_thermal_zone(desk)
-    desk.write(f"cycles: 2\ncool_down: {{to_within_c: 3.0, most_seconds: {patience}}}\n")
-    desk.hold_back()
-    running = desk.start("run", "exp.yaml")
+@pytest.mark.parametrize("patience_s", [2 * PATIENCE_S, 0])
+def test_a_cycle_waits_until_the_board_is_as_cool_as_it_was(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, patience_s: float
+) -> None:
+    """The board is 40 C until the first cycle has begun, then 60; once that has been said, it cools down."""
+    desk.write(f"cycles: 2\ncool_down: {{to_within_c: 3.0, most_seconds: {patience_s}}}\n")
     folder = desk.folder_before()
-    wait(lambda: (folder / "cycle_1.env.jsonl").exists())
-    set_to(zone, 60)
-    (folder / "pace").unlink()
-    if patience:
-        wait(lambda: "60.0 C, waiting for 43.0 C" in (folder / "run.log").read_text())
+
+    def read_hottest_c() -> float:
+        if not (folder / "cycle_1.env.jsonl").exists():
+            return 40.0
         assert not (folder / "cycle_2.jsonl").exists()
-        set_to(zone, 42.9)
-    _, said = running.communicate(timeout=WAIT_SECONDS)
-    assert running.returncode == 0, said
-    assert ("given up at 60.0 C" in said) == (patience == 0)
-    assert [cycle["temp_c"] for cycle in desk.state()["cycles"]] == [40.0, 42.9 if patience else 60.0]
+        waits = "60.0 C, waiting for 43.0 C" in (folder / "run.log").read_text()
+        return 42.9 if waits and patience_s else 60.0
+
+    monkeypatch.setattr(conductor, "read_hottest_c", read_hottest_c)
+    done = desk("run", "exp.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "waiting for 43.0 C" in done.stderr
+    assert ("given up at 60.0 C" in done.stderr) == (patience_s == 0)
+    assert [cycle["temp_c"] for cycle in desk.state()["cycles"]] == [40.0, 42.9 if patience_s else 60.0]
 
 
 # --- The judge ---
 
 
 def judge_words(desk: Desk, url: str) -> list[str]:
-    shutil.copy(ROOT / "judge_pairs.py", desk.root)
     asked = [{"question_id": n, "category": "writing", "turns": [f"Question {n}?"]} for n in (1, 2, 3)]
     (desk.root / "questions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
     sets = {"judge.model": "j", "judge.api_url": url, "judge.questions": "questions.jsonl"}
@@ -285,9 +255,7 @@ def judge_words(desk: Desk, url: str) -> list[str]:
 
 
 def test_the_judge_compares_the_first_good_cycle_and_is_asked_once(desk: Desk) -> None:
-    desk.hold_back()
-    (desk.folder_before() / "pace").unlink()
-    (desk.folder_before() / "fail_1").touch()
+    desk.folder_before("fail_1")
     assert desk("run", "exp.yaml").returncode == 1
     with JudgeStub() as stub:
         words = judge_words(desk, stub.url)
@@ -319,12 +287,12 @@ def test_a_judge_that_fails_is_told_and_asked_again_at_the_next_start(desk: Desk
 
 
 def test_ctrl_c_ends_the_judge_too(desk: Desk) -> None:
-    with JudgeStub(latency_s=WAIT_SECONDS) as stub:
+    with JudgeStub(latency_s=PATIENCE_S) as stub:
         running = desk.start("run", "exp.yaml", "--cycles", "1", *judge_words(desk, stub.url))
-        wait(lambda: stub.requests)
+        wait_for(lambda: stub.requests)
         judge = desk.state()["collector"]["pid"]
         os.killpg(running.pid, signal.SIGINT)
-        _, said = running.communicate(timeout=WAIT_SECONDS)
+        _, said = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 130 and "run --resume" in said and is_gone(judge), said
     state = desk.state()
     assert state["status"] == "interrupted" and state["cycles"][0]["status"] == "completed"
@@ -405,15 +373,12 @@ def test_mistakes_are_told_in_a_line(desk: Desk, words: list[str], said: str) ->
 
 
 def test_the_real_collector_in_cycles(tmp_path: Path, llama_cpp: object, tiny_model: Any) -> None:
-    command = [sys.executable, str(ROOT / "companions/run_experiment.py")]
     flags = ["--model", str(tiny_model("llama")), "--output", str(tmp_path / "exp")]
-    power = ["--source", f"replay:{ROOT}/data/demo/power_replay.log", "--idle_seconds", "1"]
+    power = ["--source", f"replay:{ROOT}/data/demo/power_replay.log", "--idle_seconds", "0.5"]
     short = ["--max_tokens", "8", "--limit", "2", "--no_aggregate"]
     prompts = ["--prompts", str(ROOT / "data/writing_prompts_hierarchical.csv")]
-    done = subprocess.run(
-        [*command, "run", "--preset", "quick-test", "--cycles", "2", *flags, *power, *short, *prompts],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    words = ["run", "--preset", "quick-test", "--cycles", "2", *flags, *power, *short, *prompts]
+    done = call("companions/run_experiment.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "exp").glob("quick-test-*/summary.json")
     (cell,) = json.loads(path.read_text())["cells"]
@@ -423,11 +388,11 @@ def test_the_real_collector_in_cycles(tmp_path: Path, llama_cpp: object, tiny_mo
 
 
 def test_the_throughput_preset_batches(tmp_path: Path, llama_cpp: object, tiny_model: Any) -> None:
-    command = [sys.executable, str(ROOT / "companions/run_experiment.py"), "run", "--preset", "throughput"]
     flags = ["--model", str(tiny_model("llama")), "--output", str(tmp_path / "exp"), "--source", "none"]
     short = ["--max_tokens", "8", "--repeats", "1", "--batch_sizes", "1", "2", "--cycles", "1"]
     prompts = ["--prompts", str(ROOT / "data/writing_prompts_hierarchical.csv")]
-    done = subprocess.run([*command, *flags, *short, *prompts], cwd=tmp_path, capture_output=True, text=True)
+    words = ["run", "--preset", "throughput", *flags, *short, *prompts]
+    done = call("companions/run_experiment.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "exp").glob("throughput-*/summary.json")
     cells = json.loads(path.read_text())["cells"]
@@ -442,7 +407,6 @@ def test_the_throughput_preset_batches(tmp_path: Path, llama_cpp: object, tiny_m
 
 
 def test_a_plan_from_a_pilot_scales_what_was_measured(desk: Desk) -> None:
-    shutil.copy(ROOT / "judge_pairs.py", desk.root)
     judge = ["--set", "judge.model=j", "--set", "judge.api_url=http://localhost/v1"]
     done = desk("plan", "exp.yaml", "--pilot_tasks", "1", "--json", *judge)
     assert done.returncode == 0, done.stderr
@@ -460,13 +424,10 @@ def test_a_plan_from_a_pilot_scales_what_was_measured(desk: Desk) -> None:
     assert len((path.parent / "starts.txt").read_text().splitlines()) == starts  # the pilot is kept
 
 
-def test_a_plan_of_a_trained_model_runs_nothing(desk: Desk) -> None:
-    (desk.root / "edgebench/forecasting/budget.py").write_text(
-        "Budget = dict\nfig = {'mean': 2.0, 'low': 1.0, 'high': 3.0}\n"
-        "no = dict.fromkeys(fig)\n"
-        "levels = {'L0': {'runs': 9, 'latency_s': fig, 'energy_joule': no}}\n"
-        "def make_plan(asked):\n    return {'levels': levels, 'warnings': ['w']}\n"
-    )
+def test_a_plan_of_a_trained_model_runs_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = {"mean": 2.0, "low": 1.0, "high": 3.0}
+    levels = {"L0": {"runs": 9, "latency_s": figures, "energy_joule": dict.fromkeys(figures)}}
+    monkeypatch.setattr(costs, "make_plan", lambda budget: {"levels": levels, "warnings": ["w"]})
     plan = json.loads(desk("plan", "exp.yaml", "--trained", "m", "--json").stdout)
     assert plan["time_s"] == {"low": 1.0, "mean": 2.0, "high": 3.0}
     assert plan["energy_joule"] is None and plan["warnings"] == ["w"]

@@ -18,29 +18,8 @@ import pytest
 from companions.run_experiment import main
 from edgebench.experiments.batch import matching
 from edgebench.experiments.folder import identity
-from tests.experiments.desk import WAIT_SECONDS, Desk, is_gone, wait
-
-
-def started(desk: Desk, *words: str) -> Path:
-    """The folder of an experiment that runs and waits before its first run."""
-    desk.hold_back()
-    desk.running = desk.start("run", "exp.yaml", *words)  # type: ignore[attr-defined]
-    folder = desk.folder_before()
-    wait(lambda: (folder / "starts.txt").exists())
-    return folder
-
-
-def interrupted(desk: Desk) -> Path:
-    """The folder of an experiment of one cycle that was interrupted after its second run."""
-    desk.write("cycles: 1\n")
-    folder = started(desk)
-    desk.go(1, 1, 2)
-    wait(lambda: desk.lines(1) == 2)
-    os.killpg(desk.running.pid, signal.SIGINT)  # type: ignore[attr-defined]
-    desk.running.communicate(timeout=WAIT_SECONDS)  # type: ignore[attr-defined]
-    (folder / "pace").unlink()
-    return folder
-
+from tests.experiments.desk import Desk
+from tests.waiting import PATIENCE_S, is_gone, wait_for
 
 # --- On a terminal
 
@@ -65,11 +44,11 @@ def on_a_terminal(desk: Desk, typed: str, *words: str) -> tuple[int, str]:
     except OSError:  # the other end is closed
         pass
     os.close(ours)
-    return child.wait(WAIT_SECONDS), said.decode()
+    return child.wait(PATIENCE_S), said.decode()
 
 
 def test_an_unfinished_experiment_is_asked_about(desk: Desk) -> None:
-    folder = interrupted(desk)
+    folder = desk.interrupted()
     code, said = on_a_terminal(desk, "what\nl\n", "run", "exp.yaml")
     assert code == 0 and said.count("[r]esume it, start [f]resh, or [l]eave") == 2, said
     assert "2 of 6 runs" in said
@@ -82,7 +61,7 @@ def test_an_unfinished_experiment_is_asked_about(desk: Desk) -> None:
 
 
 def test_fresh_on_a_terminal_keeps_the_old_one(desk: Desk) -> None:
-    folder = interrupted(desk)
+    folder = desk.interrupted()
     code, said = on_a_terminal(desk, "f\n", "run", "exp.yaml")
     assert code == 0 and "is kept as" in said, said
     assert desk.state()["status"] == "completed"
@@ -94,7 +73,7 @@ def test_fresh_on_a_terminal_keeps_the_old_one(desk: Desk) -> None:
 
 
 def test_without_a_terminal_it_goes_on_without_a_question(desk: Desk) -> None:
-    interrupted(desk)
+    desk.interrupted()
     done = desk("run", "exp.yaml")
     assert done.returncode == 0 and "[r]esume" not in done.stderr
     assert desk.state()["status"] == "completed"
@@ -104,7 +83,7 @@ def test_without_a_terminal_it_goes_on_without_a_question(desk: Desk) -> None:
 
 
 def test_status_and_stop_speak_of_the_work_that_outlived_its_conductor(desk: Desk) -> None:
-    folder = interrupted(desk)
+    folder = desk.interrupted()
     # As on a machine whose kernel does not tell children of their parent's death.
     orphan = subprocess.Popen(["sleep", "1000"])
     state = desk.state() | {"status": "running", "process": {"pid": 1, "start_ticks": 1}}
@@ -116,11 +95,9 @@ def test_status_and_stop_speak_of_the_work_that_outlived_its_conductor(desk: Des
     assert desk("results", "list").stdout.startswith("orphaned")
     fresh = desk("run", "exp.yaml", "--fresh")
     assert fresh.returncode == 1 and "stop it first" in fresh.stderr  # it would write into another's folder
-    stopped: list[str] = []
-    stopper = desk.start("stop")
-    assert orphan.wait(WAIT_SECONDS) == -signal.SIGINT
-    stopped += stopper.communicate(timeout=WAIT_SECONDS)
-    assert stopper.returncode == 0 and "has ended" in stopped[0]
+    stopped = desk("stop")
+    assert orphan.wait(PATIENCE_S) == -signal.SIGINT
+    assert stopped.returncode == 0 and "has ended" in stopped.stdout
     text = desk("status").stdout
     assert "gone, without a word" in text and "run --resume" in text
 
@@ -131,17 +108,17 @@ def test_kills_at_any_moment_change_nothing_in_the_summary(
     desk: Desk, tmp_path: Path, tiny_model: Callable[..., Path], moment: int
 ) -> None:
     """The conductor and its collector are killed after so many runs; then it goes on."""
-    whole = Desk(tmp_path / "whole", desk.root / "m.gguf")
+    whole = Desk(tmp_path / "whole", desk.root / "m.gguf", desk.tree)
     assert whole("run", "exp.yaml").returncode == 0
-    folder = started(desk)
+    running, folder = desk.started()
     for run in range(1, moment + 1):
         desk.go(1, run)
-    wait(lambda: desk.lines(1) == moment)
-    victims = [desk.running.pid, desk.state()["collector"]["pid"]]  # type: ignore[attr-defined]
+    wait_for(lambda: desk.lines(1) == moment)
+    victims = [running.pid, desk.state()["collector"]["pid"]]
     for pid in victims if moment % 2 else reversed(victims):
         os.kill(pid, signal.SIGKILL)
-    desk.running.communicate(timeout=WAIT_SECONDS)  # type: ignore[attr-defined]
-    wait(lambda: all(map(is_gone, victims)))
+    running.communicate(timeout=PATIENCE_S)
+    wait_for(lambda: all(map(is_gone, victims)))
     (folder / "pace").unlink()
     again = desk("run", "--resume", folder.name, *(["--retry_failed"] if moment % 2 == 0 else []))
     assert again.returncode == 0, again.stderr
@@ -154,17 +131,10 @@ def test_kills_at_any_moment_change_nothing_in_the_summary(
 
 def test_ctrl_c_says_once_how_to_go_on_and_the_hint_works(desk: Desk) -> None:
     desk.write("cycles: 1\noutput: elsewhere/of mine\n")
-    folder = desk.root / "elsewhere/of mine"
-    shown = json.loads(desk("config", "show", "exp.yaml").stdout)
-    folder = folder / shown["id"]
-    folder.mkdir(parents=True)
-    (folder / "pace").touch()
-    running = desk.start("run", "exp.yaml")
-    wait(lambda: (folder / "starts.txt").exists())
-    os.killpg(running.pid, signal.SIGINT)
-    _, said = running.communicate(timeout=WAIT_SECONDS)
-    assert running.returncode == 130 and said.lower().count("go on with") == 1, said
-    (folder / "pace").unlink()
+    desk.folder_before("interrupt_cycle_1_1")
+    stopped = desk("run", "exp.yaml")
+    said = stopped.stderr
+    assert stopped.returncode == 130 and said.lower().count("go on with") == 1, said
     assert_hint_works(desk, said)
 
 
@@ -275,10 +245,7 @@ def test_a_wrong_flag_is_a_usage_error(words: list[str], capsys: pytest.CaptureF
 
 def test_a_second_batch_leaves_failed_experiments_unless_told(desk: Desk) -> None:
     desk.write("cycles: 1\n")
-    desk.hold_back()
-    folder = desk.folder_before()
-    (folder / "pace").unlink()
-    (folder / "fail_1").touch()
+    folder = desk.folder_before("fail_1")
     first = desk("batch", "exp.yaml")
     assert first.returncode == 1 and "exit code 1" in first.stdout
     starts = (folder / "starts.txt").read_text()

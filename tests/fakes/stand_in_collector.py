@@ -1,8 +1,9 @@
 """Takes the collector's place in a copy of the repository: its flags, its files, its exit codes, no engine.
 
 Records are a function of the file's name, the task, the level and the seed, so that two campaigns can be
-compared byte for byte. A file named `pace` beside the output makes it wait for `go_N` files before run N, a
-file named `fail_N` makes cycle N fail.
+compared byte for byte. Empty files beside the output are orders: with `pace` it waits for `go_cycle_C_N`
+before run N of cycle C, with `fail_C` cycle C fails, with `interrupt_cycle_C_N` it sends its conductor the
+signal of a Ctrl-C before run N, once.
 """
 
 import argparse
@@ -38,6 +39,7 @@ def main() -> int:
             key = hashlib.sha256(f"{out.name} {task} {level} {args.seed}".encode()).hexdigest()
             if key in done:
                 continue
+            interrupt_conductor(out, len(done), stopped)
             wait_for_go(out, len(done), stopped)
             if stopped:
                 return 130
@@ -51,6 +53,16 @@ def wait_for_go(out: Path, runs: int, stopped: list[int]) -> None:
     go = out.parent / f"go_{out.stem}_{runs + 1}"
     while (out.parent / "pace").exists() and not go.exists() and not stopped:
         time.sleep(0.02)
+
+
+def interrupt_conductor(out: Path, runs: int, stopped: list[int]) -> None:
+    """With the order, as if the user had pressed Ctrl-C before run N; the conductor then stops us."""
+    order = out.parent / f"interrupt_{out.stem}_{runs + 1}"
+    if order.exists():
+        order.unlink()
+        os.kill(os.getppid(), signal.SIGINT)
+        while not stopped:
+            time.sleep(0.02)
 
 
 def record(key: str, task: int, level: str, args: argparse.Namespace, fails: bool) -> dict:
