@@ -2,22 +2,24 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.doors import call, command
+
 ARCHS = ("llama", "qwen2", "gemma2", "phi3", "qwen3")
 WORDS = ("river", "letter", "bread", "winter", "box", "teacher", "mountain", "key", "song", "storm")
 PROMPTS = ("What does the sea say?", "Write a letter to my old teacher.", "Why is bread better in winter?")
 
 
 def run(script: str, *flags: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "models" / script), *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, env=env)
+    """In this process; in one of its own where an environment is given."""
+    if env is None:
+        return call(f"models/{script}", *flags)
+    return subprocess.run(command(f"models/{script}", *flags), capture_output=True, text=True, env=env)
 
 
 def open_model(llama_cpp: Any, path: Path, n_ctx: int = 512, **settings: Any) -> Any:
@@ -50,7 +52,7 @@ def answer(llama_cpp: Any, llm: Any, ids: list[int], max_tokens: int = 160) -> l
 
 
 def test_the_demo_set_is_two_architectures_and_the_same_bytes_each_time(tmp_path: Path) -> None:
-    first = run("make_demo_model.py", "--outdir", tmp_path / "a")
+    first = run("make_demo_model.py", "--outdir", tmp_path / "a", env={**os.environ})
     again = run("make_demo_model.py", "--outdir", tmp_path / "b", env={**os.environ, "PYTHONHASHSEED": "7"})
     names = ["demo-llama-F32.gguf", "demo-qwen2-F32.gguf"]
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names

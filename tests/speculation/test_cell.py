@@ -123,8 +123,17 @@ def test_every_cell_of_a_seed_asks_the_same_requests_at_the_same_places() -> Non
 
 
 def test_the_engines_own_interface_agrees(tmp_path: Path, demo_models: dict[str, Path]) -> None:
-    (tmp_path / "prompts.txt").write_text("A red box and a red key and a red box.\n\nGo on.\n\nName a lock.\n")
-    same = {"prompts": (str(tmp_path / "prompts.txt"),), "drafter": "lookup", "cross_check": True, "batches": 1, "max_tokens": 30, "warmup": 0}
+    (tmp_path / "prompts.txt").write_text(
+        "A red box and a red key and a red box.\n\nGo on.\n\nName a lock.\n"
+    )
+    same = {
+        "prompts": (str(tmp_path / "prompts.txt"),),
+        "drafter": "lookup",
+        "cross_check": True,
+        "batches": 1,
+        "max_tokens": 30,
+        "warmup": 0,
+    }
     run = run_cell(settings(demo_models["llama"], requests=3, n_batch=32, **same))
     assert run["cross_check"] == {"identical": 3, "requests": 3, "reason": None}
     assert run["summary"]["per_mode"][0]["spec_num_draft_tokens"] > 0
