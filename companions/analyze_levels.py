@@ -78,8 +78,6 @@ def write_analysis(args: argparse.Namespace) -> None:
     from edgebench.reporting.terminal import print_text
     from edgebench.reporting.words import in_words
 
-    if not args.out.parent.is_dir():
-        raise UserError(f"no folder {args.out.parent} to write into; make it or choose another --out")
     given = {name: value for name, value in vars(args).items() if name != "out"}
     analysis = analyze(Settings(**given))
     analysis |= in_words(analysis)

@@ -49,7 +49,7 @@ from edgebench.backends.job import JobSettings
 from edgebench.backends.table import Wanted, read_rows, tabulate
 from edgebench.errors import UserError, told
 from edgebench.power.session import PowerSettings
-from edgebench.records.jsonl import write_whole
+from edgebench.records.jsonl import write_output
 from edgebench.shell.door import Parser, above, at_least, open_door
 from edgebench.shell.progress import say
 
@@ -92,7 +92,7 @@ def table_settings(args: argparse.Namespace) -> Wanted:
 def print_table(args: argparse.Namespace, text: str) -> int:
     """The table on stdout, or in its file."""
     if args.table_out:
-        write_whole(args.table_out, text)
+        write_output(args.table_out, text, "--table_out")
     else:
         sys.stdout.write(text)
     return 0

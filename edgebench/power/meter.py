@@ -103,6 +103,7 @@ def record(metering: Metering, out: Path | None) -> int:
         with contextlib.ExitStack() as held:
             rows: IO[str] | None = None if live else sys.stdout
             if out:
+                out.parent.mkdir(parents=True, exist_ok=True)
                 rows = held.enter_context(out.open("a", encoding="utf-8"))
             recorder = held.enter_context(Recorder(metering, rows, View() if live else None))
             with contextlib.suppress(KeyboardInterrupt):

@@ -121,6 +121,7 @@ class TegrastatsSampler:
         if self._trace_path is None:
             return None
         try:
+            self._trace_path.parent.mkdir(parents=True, exist_ok=True)
             file = self._trace_path.open("a", 1, "utf-8")
             if not (file.seekable() and file.tell()):
                 file.write(TRACE_FIELDS + "\n")

@@ -347,9 +347,9 @@ def start_feed(
     """(sampler, None) with the feed running, or (None, why there is no power)."""
     choice = find_feed(settings.source, settings.feed, settings.interval_ms)
     if settings.trace_path and choice.command:
-        settings.trace_path.open(
-            "a"
-        ).close()  # a trace that cannot be written is no reason to go without power
+        # A trace that cannot be written is no reason to go without power.
+        settings.trace_path.parent.mkdir(parents=True, exist_ok=True)
+        settings.trace_path.open("a").close()
     sampler = TegrastatsSampler(choice, settings.interval_ms, settings.trace_path, on_line=on_line)
     try:
         sampler.start()

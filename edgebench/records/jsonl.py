@@ -228,8 +228,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def write_output(path: Path, content: str | bytes, flag: str) -> None:
-    """write_whole for a file that a flag names. UserError that names file and flag where it cannot be."""
+    """write_whole for a file that a flag names, in a folder that is made where it is not there yet.
+
+    UserError that names file and flag where it cannot be.
+    """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
     except OSError as problem:
         raise UserError(_cannot_write(path, reason_of(problem), f"choose another {flag}")) from problem

@@ -361,7 +361,7 @@ def test_runs_without_stamps_have_no_drift_and_a_reason(tmp_path: Path) -> None:
             1,
             "--baseline can be one of L0, L1",
         ),
-        (["--runs", "runs.jsonl", "--out", "no/where.json"], 1, "choose another --out"),
+        (["--runs", "runs.jsonl", "--out", "runs.jsonl/no.json"], 1, "choose another --out"),
         (["--runs", "runs.jsonl", "--out", "o.json", "--margin", "7"], 2, "between 0 and 1"),
         (["--runs", "empty.jsonl", "--out", "o.json"], 1, "no run"),
     ],

@@ -90,7 +90,8 @@ def test_a_recording_says_when_its_feed_dies(tmp_path: Path) -> None:
 
 
 def test_an_unwritable_trace_is_a_clear_error(tmp_path: Path) -> None:
-    done = run("record", "--out", tmp_path / "no/such.csv", "--seconds", 1, *STEADY)
+    (tmp_path / "file").write_text("no folder")
+    done = run("record", "--out", tmp_path / "file/trace.csv", "--seconds", 1, *STEADY)
     assert done.returncode == 1 and "cannot write" in done.stderr and "Traceback" not in done.stderr
     done = run("record", "--out", "/dev/full", "--seconds", 1, *STEADY)
     assert done.returncode == 1 and "No space left" in done.stderr and "Traceback" not in done.stderr

@@ -305,7 +305,7 @@ def start(said: list[str], **settings: Any) -> Any:
 
 def test_a_session_measures_beside_the_work(tmp_path: Path) -> None:
     said: list[str] = []
-    with start(said, feed=QUICK, interval_ms=10, trace_path=tmp_path / "trace.csv") as session:
+    with start(said, feed=QUICK, interval_ms=10, trace_path=tmp_path / "new/folder/trace.csv") as session:
         assert said == ["power: feed, rail VDD_IN, scope module"] and session.missing is None
         session.new_resident()
         session.measure_idle()
@@ -315,7 +315,7 @@ def test_a_session_measures_beside_the_work(tmp_path: Path) -> None:
         assert session.environment()["rail"] == "VDD_IN" and session.trace is not None
     assert fields.energy_joule == pytest.approx(0, abs=0.01) and fields.temp_max_c == 45.0
     assert (fields.power_source, fields.power_rail, fields.power_scope) == ("feed", "VDD_IN", "module")
-    assert (tmp_path / "trace.csv").read_text().count("VDD_IN") > 10
+    assert (tmp_path / "new/folder/trace.csv").read_text().count("VDD_IN") > 10
 
 
 def test_a_replay_is_labelled() -> None:
@@ -363,7 +363,8 @@ def test_what_was_asked_for_by_name_and_does_not_work_is_an_error(
 
 
 def test_a_trace_that_cannot_be_written_stops_at_the_start(tmp_path: Path) -> None:
-    with pytest.raises(OSError), start([], feed=QUICK, trace_path=tmp_path / "no/such/trace.csv"):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError), start([], feed=QUICK, trace_path=tmp_path / "file/trace.csv"):
         pass
 
 

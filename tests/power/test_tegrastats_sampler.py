@@ -577,7 +577,7 @@ def test_a_trace_is_written_and_a_full_disk_does_not_stop_the_sampling(tmp_path:
     lines = (tmp_path / "trace.csv").read_text().splitlines()
     assert lines[0] == power.TRACE_FIELDS and lines.count(power.TRACE_FIELDS) == 1 and len(lines) > 10
     assert lines[1].endswith(",5000,VDD_IN,module,feed,")
-    for path in (tmp_path / "no/such/folder.csv", Path("/dev/full")):
+    for path in (tmp_path / "trace.csv/no_folder.csv", Path("/dev/full")):
         with pytest.raises(power.SamplerError, match=f"cannot write {path}"):
             power.TegrastatsSampler(choice, 10, trace_path=path).start()
 

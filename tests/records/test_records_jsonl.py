@@ -158,6 +158,14 @@ def test_an_error_while_writing_leaves_the_file_of_before_and_nothing_else(tmp_p
         jsonl.write_whole(tmp_path / "no folder" / "a.txt", "text")
 
 
+def test_an_output_makes_its_folder_and_names_its_flag_where_it_cannot(tmp_path: Path) -> None:
+    jsonl.write_output(tmp_path / "new" / "folder" / "a.txt", "text", "--out")
+    assert (tmp_path / "new" / "folder" / "a.txt").read_text() == "text"
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"cannot write .*a\.txt: .*; choose another --out$"):
+        jsonl.write_output(tmp_path / "file" / "a.txt", "text", "--out")
+
+
 def test_a_file_behind_a_link_is_written_where_it_is(tmp_path: Path) -> None:
     # Results often lie on a larger disk, and not for everyone to read.
     real, link = tmp_path / "disk" / "runs.jsonl", tmp_path / "runs.jsonl"
