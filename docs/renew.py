@@ -81,6 +81,7 @@ SECTION = re.compile(r"--- (.+) ---")
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.M | re.S)
 PLACEHOLDER = "…"  # alone in a block: an output that has not been written yet
 NOT_RUN = re.compile(r"<!-- not run: (.+?) -->\s*\Z")
+STAND_IN = re.compile(r"<!-- stand-in: (.+?) -->\s*\Z")  # what tests/test_docs.py puts there to run it
 FREE = re.compile(r"<!-- not compared: (.+?) -->\s*\Z")
 
 
@@ -164,6 +165,7 @@ class Example:
     line: int  # of the page, from 1
     commands: str
     not_run: str | None  # why it cannot run after the demo
+    stand_in: str | None  # what takes the place of something the demo does not leave, where a test runs it
     output: str | None  # of the ```text block that follows
     not_compared: str | None  # why that output is another one each time
     output_at: tuple[int, int] | None  # where its text stands in the page
@@ -177,6 +179,7 @@ def examples_of(page: str, text: str) -> list[Example]:
         if fence[1] not in ("bash", "sh", "console"):
             continue
         before = NOT_RUN.search(text[: fence.start()])
+        stand_in = STAND_IN.search(text[: fence.start()])
         output = output_at = free = None
         if after is not None and after[1] == "text":
             between = text[fence.end() : after.start()]
@@ -189,6 +192,7 @@ def examples_of(page: str, text: str) -> list[Example]:
                 text[: fence.start()].count("\n") + 1,
                 fence[2],
                 before[1] if before else None,
+                stand_in[1] if stand_in else None,
                 output,
                 free[1] if free else None,
                 output_at,
@@ -234,7 +238,7 @@ def renew_outputs(path: Path) -> int:
     text = path.read_text(encoding="utf-8")
     changed: list[tuple[tuple[int, int], str]] = []
     for example in examples_of(path.name, text):  # in their order: one block makes what the next reads
-        if example.not_run:
+        if example.not_run or example.stand_in:
             continue
         done = run(example.commands, ROOT)
         if done.returncode:

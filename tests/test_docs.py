@@ -21,6 +21,7 @@ import pytest
 
 from tests.clone import clone_repository, made_once
 from tests.conftest import run_maker
+from tests.fakes import beyond_the_demo
 
 ROOT = Path(__file__).resolve().parents[1]
 DOORS = sorted([*ROOT.glob("*.py"), *ROOT.glob("companions/*.py")])
@@ -31,6 +32,8 @@ WITH_COMMANDS = [page for page in PAGES if page.name != "CONTRIBUTING.md" and pa
 HELPS = sorted((ROOT / "tests" / "golden" / "help").glob("*.txt"))
 DEMO_MODELS = ("SmolLM2-135M-Instruct-Q4_1", "SmolLM2-135M-Instruct-Q8_0")
 TIMEOUT_S = 300  # of one block; a busy machine is slow, not wrong
+TOOLS = ("jq ", "bc)")  # programs of others that a machine may lack; as they stand in a command
+SLOW = "slow: "  # begins a stand-in's note where the block runs under -m slow alone
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -134,7 +137,6 @@ def lay_out(folder: Path) -> None:
     """A clone in which `./run_all.sh --demo` has run."""
     clone_repository(folder)
     shutil.copytree(ROOT / "tests" / "golden" / "demo", folder / "results" / "demo")
-    (folder / "results" / "tried").mkdir()
     for model in DEMO_MODELS:
         flags = ("--size", "tiny", "--arch", "llama", "--name", model)
         run_maker("make_demo_model.py", "--outdir", folder / "models" / "demo", *flags)
@@ -157,13 +159,45 @@ def copy_or_link(source: str, target: str) -> None:
 def test_commands_run_and_print_what_the_page_shows(page: Path, after_the_demo: Path, tmp_path: Path) -> None:
     here = tmp_path / "repo"  # of this page alone: pages may run beside each other
     shutil.copytree(after_the_demo, here, symlinks=True, copy_function=copy_or_link)
+    examples = renew.examples_of(page.name, page.read_text(encoding="utf-8"))
+    for example in examples:
+        if not example.not_run and not example.stand_in:
+            run_example(page, example, example.commands, here)
+    quick = [one for one in examples if one.stand_in and not one.stand_in.startswith(SLOW)]
+    run_among_stand_ins(page, quick, here)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=name)
+def test_long_commands_run(page: Path, after_the_demo: Path, tmp_path: Path) -> None:
+    """Those that take their time even with a stand-in."""
+    examples = renew.examples_of(page.name, page.read_text(encoding="utf-8"))
+    slow = [one for one in examples if one.stand_in and one.stand_in.startswith(SLOW)]
+    if not slow:
+        pytest.skip("none on this page")
+    here = tmp_path / "repo"
+    shutil.copytree(after_the_demo, here, symlinks=True, copy_function=copy_or_link)
+    run_among_stand_ins(page, slow, here)
+
+
+def run_among_stand_ins(page: Path, examples: list[Any], here: Path) -> None:
+    """Run blocks that need more than the demo leaves."""
+    if not examples:
+        return
+    beyond_the_demo.put_them(here)
+    with beyond_the_demo.judge() as stub:
+        for example in examples:
+            if any(tool in example.commands and not shutil.which(tool[:2]) for tool in TOOLS):
+                continue
+            run_example(page, example, beyond_the_demo.asked_of(stub, example.commands), here)
+
+
+def run_example(page: Path, example: Any, commands: str, here: Path) -> None:
+    """Run one block as a user would, and hold its output against the one shown."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    for example in renew.examples_of(page.name, page.read_text(encoding="utf-8")):
-        if example.not_run:
-            continue
-        done = renew.run(example.commands, here, environment, TIMEOUT_S)
-        where = f"{name(page)}:{example.line}"
-        assert done.returncode == 0, f"{where}: status {done.returncode}\n{done.stderr[-2000:]}"
-        if example.output is not None and not example.not_compared:
-            assert example.output.strip() != renew.PLACEHOLDER, f"{where}: python docs/renew.py outputs"
-            assert renew.agrees(example.output, done.stdout), f"{where} prints\n{done.stdout}"
+    done = renew.run(commands, here, environment, TIMEOUT_S)
+    where = f"{name(page)}:{example.line}"
+    assert done.returncode == 0, f"{where}: status {done.returncode}\n{done.stderr[-2000:]}"
+    if example.output is not None and not example.not_compared:
+        assert example.output.strip() != renew.PLACEHOLDER, f"{where}: python docs/renew.py outputs"
+        assert renew.agrees(example.output, done.stdout), f"{where} prints\n{done.stdout}"
