@@ -115,13 +115,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure what is left, then print the table of all there is."""
+    """Measure what is left, then print the table of all that this command asks for."""
     args = build_parser().parse_args(argv)
     catch_ending_signals()
     try:
         settings = Settings(**vars(args))
-        failures = measure_all(settings)
-        print(table_of(settings.out_jsonl))
+        outcome = measure_all(settings)
+        print(table_of(settings.out_jsonl, outcome.keys))
     except (UserError, OSError) as exc:
         say(f"error: {told(exc)}")
         return 1
@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         again = shlex.join(own_call(sys.argv[1:]))
         advise(f"stopped; every finished measurement is kept. Go on with:\n  {again}")
         return exc.exit_code
-    return 1 if failures else 0
+    return 1 if outcome.failures else 0
 
 
 if __name__ == "__main__":

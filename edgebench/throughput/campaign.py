@@ -42,8 +42,16 @@ class Campaign:
         return [Prompt.of_text(one.text, self.settings.prompt_format) for one in self.plan.prompts]
 
 
-def measure_all(settings: Settings) -> int:
-    """Plan and measure; the number of measurements that failed. Raises UserError, OSError."""
+@dataclass(frozen=True)
+class Outcome:
+    """What a start has brought."""
+
+    failures: int  # measurements that failed
+    keys: frozenset[str]  # of all that it was to bring, those of earlier starts included
+
+
+def measure_all(settings: Settings) -> Outcome:
+    """Plan and measure. Raises UserError, OSError."""
     with exclusive(settings.out_jsonl, cure="or choose another --out_jsonl"):
         if heal_tail(settings.out_jsonl):
             say(f"{settings.out_jsonl}: its last line was cut short and is done again")
@@ -52,13 +60,14 @@ def measure_all(settings: Settings) -> int:
         plan = make_plan(settings, board)
         say(f"{plan.due} of {plan.total} measurements to do, {len(plan.prompts)} prompts each")
         if not plan.due:
-            return 0
+            return Outcome(0, plan.keys)
         with (
             PowerSession.start(settings.power(), say) as power,
             EngineProcess(settings.run_timeout) as engine,
         ):
             campaign = Campaign(settings, plan, board, engine, power)
-            return sum(run_model(campaign, model) for model in plan.models if model.todo)
+            failures = sum(run_model(campaign, model) for model in plan.models if model.todo)
+            return Outcome(failures, plan.keys)
 
 
 def run_model(campaign: Campaign, model: PlannedModel) -> int:

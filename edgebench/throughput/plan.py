@@ -65,7 +65,12 @@ class Plan:
 
     prompts: tuple[PlannedPrompt, ...]
     models: tuple[PlannedModel, ...]
-    total: int  # measurements, those that are there included
+    keys: frozenset[str]  # of all measurements, those that are there included
+
+    @property
+    def total(self) -> int:
+        """Measurements, those that are there included."""
+        return len(self.keys)
 
     @property
     def due(self) -> int:
@@ -175,15 +180,17 @@ def make_plan(settings: Settings, board: Json) -> Plan:
     told_settings = {name: getattr(settings, name) for name in KEY_SETTINGS}
     wanted = cells(settings.batch_sizes, settings.repeats)
     models = []
+    keys = set()
     for entry in identify_models(settings):
         todo = []
         for size, repeat in wanted:
             identity = entry.get("sha256") or entry["path"]
             defining = [identity, told_prompts, told_settings, engine, size, repeat]
             key = hashlib.sha256(json.dumps(defining, sort_keys=True).encode()).hexdigest()[:16]
+            keys.add(key)
             if key not in done:
                 todo.append(Cell(key, size, repeat))
         models.append(
             PlannedModel(entry["path"], entry["model_id"], entry["quantization"], entry["error"], tuple(todo))
         )
-    return Plan(prompts, tuple(models), len(models) * len(wanted))
+    return Plan(prompts, tuple(models), frozenset(keys))

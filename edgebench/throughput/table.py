@@ -10,27 +10,29 @@
            quantized model may differ, since larger batches round in another order
 
 Records with an error are left out and counted. Of two records of one
-measurement the last good one counts.
+measurement the last good one counts. Measurements of other settings that the
+file holds are in no mean, and counted too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgebench.records.jsonl import read_jsonl
+from edgebench.shell.text import counted
 from edgebench.stats.intervals import mean_std
+from edgebench.throughput.plan import measurements_in
 
 NAME_WIDTH = 20
 Json = Mapping[str, Any]
 
 
-def read_records(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """(the last good record of each measurement, how many measurements failed)."""
+def read_records(path: Path, keys: Collection[str]) -> tuple[list[dict[str, Any]], int]:
+    """(the last good record of each of these measurements, how many of them failed)."""
     good, bad = {}, set()
-    for _, record in read_jsonl(path):
-        if record and record.get("kind") == "throughput" and "run_key" in record:
+    for record in measurements_in(path):
+        if record.get("run_key") in keys:
             if record.get("error") is None:
                 good[record["run_key"]] = record
             else:
@@ -64,7 +66,7 @@ def rows(records: Sequence[Json]) -> list[dict[str, Any]]:
                 "joule_per_token_n": sum(one.get("joule_per_token") is not None for one in here),
                 "tok_per_s_std": means["tok_per_s"][1],
                 "ratio": rate / base if rate is not None and base else None,
-                # Files of several campaigns may hold other prompts: then there is nothing to compare.
+                # Of other prompts there is nothing to compare.
                 "same_answers": sum(map(str.__eq__, ids, base_ids)) if len(ids) == len(base_ids) else None,
                 "answers": len(ids),
                 "simulated_power": any("simulated_power" in one["flags"] for one in here),
@@ -77,14 +79,18 @@ def shown(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def table_of(path: Path) -> str:
-    """The table of a file of records, for a terminal. Raises OSError."""
-    records, failed = read_records(path)
-    return format_table(rows(records), failed)
+def table_of(path: Path, keys: Collection[str]) -> str:
+    """The table of these measurements in a file of records, for a terminal. Raises OSError.
+
+    A mean of answers of 2 and of 200 tokens would be of nothing, so that other settings stay out.
+    """
+    records, failed = read_records(path, keys)
+    others = len({one.get("run_key") for one in measurements_in(path)} - {*keys})
+    return format_table(rows(records), failed, others)
 
 
-def format_table(found: Sequence[Json], failed: int) -> str:
-    """The rows for a terminal of 80 columns."""
+def format_table(found: Sequence[Json], failed: int, others: int = 0) -> str:
+    """The rows for a terminal of 80 columns; `others`: measurements of other settings in their file."""
     head = f"{'model':{NAME_WIDTH}} batch {'tok/s':>15} ratio {'prefill':>8} {'decode':>7} J/token  same"
     lines = [head]
     for row in found:
@@ -105,4 +111,8 @@ def format_table(found: Sequence[Json], failed: int) -> str:
         lines.append("SIMULATED power, not measured here")
     if failed:
         lines.append(f"{failed} failed, left out; do them again with --retry_errors")
+    if others:
+        lines.append(
+            f"{counted(others, 'measurement')} of other models or settings in this file: not in the table"
+        )
     return "\n".join(lines)

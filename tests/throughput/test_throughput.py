@@ -292,9 +292,10 @@ def test_the_table_has_ratio_spread_and_same_answers(tmp_path: Path) -> None:
     ]
     lines.append(made(4, 1, 1.0, "abcd", error={"type": "timeout", "message": "late"}, tok_per_s=None))
     runs.write_text("".join(json.dumps(one) + "\n" for one in lines) + '{"torn')
-    text = table_of(runs)
+    keys = {str(one["run_key"]) for one in lines}
+    text = table_of(runs, keys)
     assert "11.0 ± 1.4" in text and "3.00" in text and "3/4" in text and "1 failed" in text
-    one, eight = rows(read_records(runs)[0])
+    one, eight = rows(read_records(runs, keys)[0])
     assert (one["n"], eight["ratio"], eight["joule_per_token"], one["joule_per_token"]) == (2, 3.0, 0.5, None)
 
 
