@@ -271,8 +271,13 @@ def _key_of(line: bytes, key: str) -> str:
 def writing_whole(path: Path) -> Iterator[IO[bytes]]:
     """A binary file to write to, which takes the place of `path` when the block ends without an error.
 
-    Behind a symbolic link it is the file linked to that is replaced, and its permissions stay.
+    Behind a symbolic link it is the file linked to that is replaced, and its permissions stay. A pipe or a
+    device (/dev/stdout, /dev/null) is written to as it is: as root it could be replaced, for all the machine.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        with path.open("wb") as out:
+            yield out
+        return
     path = Path(os.path.realpath(path))
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

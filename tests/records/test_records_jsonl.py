@@ -182,6 +182,16 @@ def test_a_file_behind_a_link_is_written_where_it_is(tmp_path: Path) -> None:
     assert real.read_text() == "x"
 
 
+def test_a_pipe_is_written_to_and_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"  # stands for /dev/stdout and /dev/null, which root could replace
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    jsonl.write_whole(pipe, "one")
+    assert os.read(reader, 10) == b"one"
+    os.close(reader)
+    assert pipe.is_fifo() and [one.name for one in tmp_path.iterdir()] == ["pipe"]
+
+
 def test_a_file_is_written_whole_with_its_own_line_ends(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     jsonl.write_whole(path, "one\r\ntwo\nä")
