@@ -9,7 +9,7 @@ requests than prompts.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ OWN_MODE_COLUMNS = (
     "total_confidence_checks",
 )
 ENERGY_COLUMNS = ("energy_joule_per_request", "joule_per_output_token")
+ROLES = ("plain", "fixed", "published", "cost")  # of a cell of ours
+WORDS = ("scv_mode", "nwor_mode", "ncu_metrics")  # of the modes' columns; all others are numbers
 PlaceInRun = tuple[int, int]  # batch, place in the batch: one request
 Columns = dict[str, Any]
 
@@ -152,8 +154,9 @@ def read_documents(paths: Sequence[Path]) -> tuple[list[tuple[Path, dict[str, An
     found, notes = [], []
     for file in files.values():
         try:
-            document = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as exc:
+            # NaN and Infinity, which other programs write, are missing.
+            document = json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+        except (OSError, ValueError, RecursionError) as exc:
             notes.append(f"{file}: unreadable, left out ({exc})")
             continue
         summary = document.get("summary") if isinstance(document, dict) else None
@@ -219,6 +222,17 @@ def result_of(file: Path, document: Mapping[str, Any], mode: Mapping[str, Any]) 
         **determinism(entries, config["temperature"]),
     }
     passes, tokens = mode.get("target_steps"), mode.get("output_tokens")
+    cell = sweep.get("config")
+    check_numbers(columns, (name for name in (*MODE_COLUMNS, *OWN_MODE_COLUMNS) if name not in WORDS))
+    check_numbers(columns, (*ENERGY_COLUMNS, "draft_tokens", "confidence_threshold"))
+    if columns["role"] not in (None, *ROLES):
+        raise ValueError(f"the role {columns['role']!r} is none of {', '.join(ROLES)}")
+    for batch, entry in batches.values():
+        if not is_number(entry["latency_s"]):
+            raise ValueError(f"latency_s of batch {batch} is no number")
+    odd = [name for name, value in {**config, **(cell or {})}.items() if isinstance(value, dict | list)]
+    if odd:
+        raise ValueError(f"{odd[0]} is no single value")
     return Result(
         path=file,
         columns=columns,
@@ -228,9 +242,22 @@ def result_of(file: Path, document: Mapping[str, Any], mode: Mapping[str, Any]) 
         joules=joules_by_batch(energy.get("per_batch")),
         plain_joules=joules_by_batch(energy.get("plain_per_batch")),
         positions=[place_of(value) for value in mode.get("accept_by_position") or []],
-        cell=sweep.get("config"),
+        cell=cell,
         least_ratio=passes / tokens if passes is not None and tokens else None,
     )
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value read from JSON is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_numbers(columns: Columns, names: Iterable[str]) -> None:
+    """ValueError where one of these columns is there and is no number."""
+    for name in names:
+        value = columns.get(name)
+        if value is not None and not is_number(value):
+            raise ValueError(f"{name} is {value!r}, and no number")
 
 
 def config_columns(document: Mapping[str, Any]) -> Columns:

@@ -484,6 +484,40 @@ def test_a_batch_that_stands_there_twice_costs_the_file_and_is_told(told: Any) -
     assert "left out (batch 0 stands there twice)" in found.text and list(found.by_name) == ["b"]
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (
+            ("summary", "per_mode", 0, "spec_num_draft_tokens"),
+            "x",
+            "spec_num_draft_tokens is 'x', and no number",
+        ),
+        (("summary", "per_mode", 0, "latency_p50_s"), [], "latency_p50_s is [], and no number"),
+        (("results", 0, "latency_s"), None, "latency_s of batch 0 is no number"),
+        (("results", 0, "latency_s"), float("nan"), "latency_s of batch 0 is no number"),
+        (("sweep", "config", "levels"), ["L0"], "levels is no single value"),
+        (("sweep", "config", "threshold"), "half", "confidence_threshold is 'half', and no number"),
+        (("sweep", "role"), "extra", "the role 'extra' is none of plain, fixed, published, cost"),
+    ],
+)
+def test_a_value_of_another_kind_costs_its_file_and_is_told(
+    told: Any, place: tuple[Any, ...], value: Any, said: str
+) -> None:
+    document = cell("fixed", [[1.0] * 3] * 2)
+    inner = document
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    found = told(a=document, b=cell("plain", [[1.0] * 3]))
+    assert said in found.text and list(found.by_name) == ["b"]
+
+
+def test_nan_is_missing(told: Any) -> None:
+    document = cell("fixed", [[1.0] * 3] * 2, mode={"spec_acceptance_ratio": float("nan")})
+    found = told(a=document)
+    assert found.by_name["a"]["spec_acceptance_ratio"] is None and "nan" not in found.text
+
+
 def test_a_file_that_is_reached_twice_is_read_once(tmp_path: Path) -> None:
     folder = write(tmp_path / "g", a=cell("plain", [[1.0] * 3]))
     (tmp_path / "link").symlink_to(folder)
