@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgebench.backends.reading import readable
 from edgebench.errors import UserError
 from edgebench.records.account import grouped
 from edgebench.records.jsonl import read_jsonl, reason_of
@@ -98,8 +99,11 @@ def read_rows(paths: Sequence[str]) -> list[Row]:
             for number, row in read_jsonl(Path("/dev/stdin" if path == "-" else path)):
                 if row is None:
                     say(f"{path}:{number}: no row; left out")
-                else:
-                    rows.append(row)
+                    continue
+                known, odd = readable(row)
+                if odd:
+                    say(f"{path}:{number}: no value of its kind in {', '.join(odd)}; taken as missing")
+                rows.append(known)
         except OSError as exc:
             raise UserError(
                 f"cannot read {path}: {reason_of(exc)}; give the --out file of `{MEASURE}`"
@@ -247,7 +251,7 @@ def what_was_run(run: Row) -> list[str]:
 
 def notes(line: Line) -> list[str]:
     """What must be known of a line, most telling first."""
-    texts = [f"{row['status']}: {row['cause']}" for row in line.failures[:1]]
+    texts = [f"{row['status']}: {row.get('cause') or 'without a reason'}" for row in line.failures[:1]]
     if line.failures and line.runs:
         texts = [f"{len(line.failures)} of {len(line.failures) + len(line.runs)} runs failed: {texts[0]}"]
     for run in line.runs:
@@ -259,7 +263,7 @@ def notes(line: Line) -> list[str]:
             texts.append(f"flash attention {'on' if run['flash_attn'] else 'off'}")
         if run.get("same_work") is False:
             texts.append("not the same work")
-        texts += [note for note in run.get("notes", []) if not note.startswith(("warm-up:", "token times"))]
+        texts += [note for note in run.get("notes") or [] if not note.startswith(("warm-up:", "token times"))]
     flags = sorted({flag for run in line.runs for flag in run.get("power_flags") or ()})
     texts += [f"power: {', '.join(flags)}"] if flags else []
     skipped = line.values("warmup_excluded")
