@@ -35,6 +35,8 @@ from edgebench.shell.calls import as_called
 from edgebench.shell.progress import say
 
 IDLE_BEFORE = "before the engine was started"
+# Net of idle power and gross, of an answer and of each of its tokens.
+ENERGIES = ("energy_joule", "joule_per_token", "energy_gross_joule", "joule_per_token_gross")
 # What of the board's state decides whether two runs may be compared; the rest is kept to explain them.
 DECIDING = ("board", "power_mode_name", "clocks_locked", "cpu_governor", "emc_locked", "gpu_max_hz")
 STATE = (
@@ -253,7 +255,8 @@ def fill_energy(row: dict[str, Any], power: PowerSession) -> None:
         power.take_idle(idle["t0_s"], idle["t1_s"])
     elif power.idle is not None:
         row["idle_method"] = IDLE_BEFORE
-    row |= {"energy_joule": None, "joule_per_token": None, "idle_mw": None, "energy_missing": power.missing}
+    row |= dict.fromkeys(ENERGIES)
+    row |= {"idle_mw": None, "energy_missing": power.missing}
     if power.missing or row["status"] != "ok":
         row["idle_method"] = None
         return
@@ -271,8 +274,10 @@ def fill_energy(row: dict[str, Any], power: PowerSession) -> None:
     row["power_flags"] = sorted({flag for one in told for flag in one.flags})
     if gone is None:
         row["energy_joule"] = sum(joules)
+        row["energy_gross_joule"] = sum(one.energy_gross_joule or 0.0 for one in told)
         if row["generated_tokens"]:
             row["joule_per_token"] = row["energy_joule"] / row["generated_tokens"]
+            row["joule_per_token_gross"] = row["energy_gross_joule"] / row["generated_tokens"]
 
 
 def finished(out: Path, retry_errors: bool) -> dict[str, Json]:

@@ -30,6 +30,7 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,19 @@ def sit_still(seconds: float) -> dict[str, float] | None:
     return {"t0_s": t0_s, "t1_s": time.monotonic()}
 
 
+def place_of(exc: BaseException) -> str:
+    """Where it happened, in a bracket: file, function and the line's text, which may be the whole reason."""
+    frames = [
+        one for one in traceback.extract_tb(exc.__traceback__) if "tinygrad" in Path(one.filename).parts
+    ]
+    # A check of a return code says nothing by itself: who called it does.
+    telling = [one for one in frames if one.name not in ("check", "<lambda>", "<genexpr>")] or frames
+    if not telling:
+        return ""
+    last = telling[-1]
+    return f" (in {Path(last.filename).name}, {last.name}: {(last.line or '').strip()[:160]})"
+
+
 def version() -> str:
     """The version of the tinygrad in use; a checkout need not be installed and then has none."""
     import importlib.metadata
@@ -253,8 +267,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as exc:  # whatever a compiler, a driver or a kernel raises: it is this engine's result
+        traceback.print_exc()  # the whole story, for the engine's own log
         reason = (str(exc).strip() or "no message").splitlines()[0]
-        told = {"error": f"tinygrad failed: {type(exc).__name__}: {reason}"}
+        told = {"error": f"tinygrad failed: {type(exc).__name__}: {reason}{place_of(exc)}"}
     if "error" in told:
         print(f"error: {told['error']}", file=sys.stderr)
     print(json.dumps(told), file=answers, flush=True)

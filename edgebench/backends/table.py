@@ -471,6 +471,47 @@ def bottleneck(line: Line, limit_gb_s: float | None) -> str | None:
     )
 
 
+def idle_cautions(lines: Sequence[Line]) -> list[str]:
+    """What J/token hides: idle power that was measured in another state, and windows of few power samples.
+
+    A card with a program on it idles higher than without: an H200 at 121 W against 78 W. What one engine's
+    figure is net of, another's holds.
+    """
+    known = [line for line in lines if line.mean("joule_per_token") is not None]
+    told = []
+    if len({is_idle_resident(line) for line in known}) > 1:
+        states = [
+            f"{line.name} {(line.mean('idle_mw') or 0) / 1000:.4g} W {line.runs[0].get('idle_method')}"
+            for line in known
+        ]
+        gross = [
+            f"{line.name} {mean_std_text(line.mean('joule_per_token_gross'))}"
+            for line in known
+            if line.mean("joule_per_token_gross") is not None
+        ]
+        alike = f" Gross J/token, which is alike for all: {'; '.join(gross)}." if gross else ""
+        told.append(
+            f"J/token is net of idle power that was not measured alike: {'; '.join(states)}. A card with a"
+            f" program on it may idle higher.{alike}"
+        )
+    thin = [line.name for line in known if all(has_few_samples(run) for run in line.runs)]
+    if thin:
+        told.append(
+            f"J/token of {', '.join(thin)} rests on fewer than five power samples a run and may be far off:"
+            " raise --max_tokens"
+        )
+    return told
+
+
+def is_idle_resident(line: Line) -> bool:
+    """Whether idle power is that of a process that sat still with its model."""
+    return all("resident" in str(run.get("idle_method")) for run in line.runs)
+
+
+def has_few_samples(run: Row) -> bool:
+    return "few_power_samples" in (run.get("power_flags") or ())
+
+
 def where_answers_part(line: Line) -> str | None:
     """Where a line's answer leaves the reference's, and how narrow the choice was there."""
     places = [int(one) for one in line.values("first_difference")]
@@ -493,6 +534,7 @@ def analysis(lines: Sequence[Line], limit_gb_s: float | None) -> list[str]:
     told += [where_answers_part(line) for line in ran]
     gone = [line.name for line in lines if not line.runs]
     told += [f"No result: {', '.join(gone)}; the notes say why."] if gone else []
+    told += idle_cautions(ran)
     told += [bottleneck(line, limit_gb_s) for line in ran]
     verdicts = comparisons(lines)
     if not verdicts:

@@ -265,7 +265,7 @@ def check_heat(facts: Facts) -> Check:
     trips = facts["trip_points_c"]
     temp_c = hottest_c(chip_c)
     if temp_c is None:
-        return Check("temperature", "unknown", "no thermal zone could be read")
+        return check_heat_of_cards(facts)
     of_that_heat = [zone for zone in chip_c if chip_c[zone] == temp_c]
     hottest = next((zone for zone in of_that_heat if zone_name(zone) == "tj"), of_that_heat[0])
     text = f"{hottest} {temp_c:.0f} C is the hottest of {len(facts['temps_c'])}"
@@ -280,11 +280,41 @@ def check_heat(facts: Facts) -> Check:
     return Check("temperature", status, text, cure)
 
 
+def check_heat_of_cards(facts: Facts) -> Check:
+    """The cards' own temperatures, where the board shows none: a PC's, a virtual machine's."""
+    known = [card for card in facts["gpus"] if card.get("temp_c") is not None]
+    if not known:
+        return Check("temperature", "unknown", "no thermal zone could be read")
+    told, margins = [], []
+    for card in known:
+        limit_c = card.get("slowdown_c")
+        told.append(f"{card['name']} {card['temp_c']} C")
+        if limit_c:
+            told[-1] += f", it slows down at {limit_c} C"
+            margins.append(limit_c - card["temp_c"])
+    tight = min(margins, default=None)
+    status = "ok" if tight is None or tight >= TRIP_MARGIN_C else "warn" if tight > 0 else "bad"
+    return Check("temperature", status, "; ".join(told), None if status == "ok" else "sleep 300; nvidia-smi")
+
+
+def check_throttling_of_cards(facts: Facts) -> Check:
+    """What the cards say of their clocks, where the board has no counter."""
+    known = [card for card in facts["gpus"] if card.get("throttled_by") is not None]
+    if not known:
+        return Check("throttling", "unknown", "no throttle counter here")
+    now = [f"{card['name']} by {', '.join(card['throttled_by'])}" for card in known if card["throttled_by"]]
+    if now:
+        return Check(
+            "throttling", "warn", f"slowed right now: {'; '.join(now)}", "nvidia-smi -q -d PERFORMANCE"
+        )
+    return Check("throttling", "ok", f"none now of {', '.join(card['name'] for card in known)}")
+
+
 def check_throttling(facts: Facts) -> Check:
     """Throttling now is a warning, under-voltage ever too; over-current events are normal at full power."""
     counters = facts["throttle_counters"]
     if not counters:
-        return Check("throttling", "unknown", "no throttle counter here")
+        return check_throttling_of_cards(facts)
     now = sorted(
         name.split(":", 1)[1] for name, value in counters.items() if name.startswith("cooling:") and value > 0
     )

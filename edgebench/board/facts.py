@@ -69,6 +69,15 @@ NOT_THROTTLING = re.compile(r"fan|powerclamp|tcc", re.IGNORECASE)  # cooling dev
 MAX_CLOCK_SLACK = 0.03  # a locked CPU clock is read back from counters, a little off
 BUSY_PERCENT, BUSY_SECONDS = 20.0, 0.3  # of one core; how long other processes are watched
 # Runs in the child. system_info names the backends that were built in, even where no device answers.
+NVML_SLOWDOWN_TEMPERATURE = 1  # NVML_TEMPERATURE_THRESHOLD_SLOWDOWN
+# nvmlClocksThrottleReasons: an idle card and clocks that a user has set are no throttling.
+NVML_THROTTLE_REASONS = {
+    0x04: "power cap",
+    0x08: "hardware slowdown",
+    0x20: "heat",
+    0x40: "heat",
+    0x80: "power brake",
+}
 ENGINE_QUESTION = """
 import json, llama_cpp
 print(json.dumps({
@@ -392,7 +401,8 @@ def ask_gpus() -> list[Facts]:
         def ask(question: str, *rest: Any, card: Any = card) -> Any:
             try:
                 return getattr(nvml, question)(card, *rest)
-            except nvml.NVMLError:  # "not supported" differs from card to card
+            # "Not supported" differs from card to card, and an older package has fewer questions.
+            except (nvml.NVMLError, AttributeError):
                 return None
 
         space, limit = ask("nvmlDeviceGetMemoryInfo"), ask("nvmlDeviceGetEnforcedPowerLimit")
@@ -407,10 +417,23 @@ def ask_gpus() -> list[Facts]:
                 "memory_bandwidth_gb_per_s": round(clock * 2 * bus / 8e3, 1) if clock and bus else None,
                 "power_limit_w": limit / 1000 if limit else None,
                 "temp_c": ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
+                "slowdown_c": ask("nvmlDeviceGetTemperatureThreshold", NVML_SLOWDOWN_TEMPERATURE),
+                "throttled_by": throttle_words(ask("nvmlDeviceGetCurrentClocksThrottleReasons")),
             }
         )
     nvml.nvmlShutdown()
     return cards
+
+
+def throttle_words(reasons: int | None) -> list[str] | None:
+    """What slows a card down now, of NVML's bits; None where the card does not say.
+
+    >>> throttle_words(0x1), throttle_words(0x24)
+    ([], ['power cap', 'heat'])
+    """
+    if reasons is None:
+        return None
+    return list(dict.fromkeys(word for bit, word in NVML_THROTTLE_REASONS.items() if reasons & bit))
 
 
 def ask_nvidia_smi() -> list[Facts]:
@@ -438,6 +461,8 @@ def smi_card(row: Sequence[str]) -> Facts:
         "memory_bandwidth_gb_per_s": None,
         "power_limit_w": limit,
         "temp_c": round(temp) if temp is not None else None,
+        "slowdown_c": None,
+        "throttled_by": None,
     }
 
 

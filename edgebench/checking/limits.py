@@ -246,6 +246,20 @@ def is_throttled(record: Record, limit: Limits) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
+def why_far_below(record: Record) -> str:
+    """What a rate far under the bound suggests: the record says whether the layers were on the GPU."""
+    under = f"decode rate under {FAR_BELOW_BOUND:.0%} of the memory-bandwidth bound"
+    if is_all_offloaded(record):
+        return f"{under} with all layers on the GPU: a model too small to fill it, or low clocks"
+    return f"{under}: a CPU-only build?"
+
+
+def is_all_offloaded(record: Record) -> bool:
+    """Whether the engine put every layer on the GPU, as "17/17" says."""
+    on_gpu, _, layers = str(record.get("offloaded") or "").partition("/")
+    return on_gpu.isdigit() and on_gpu == layers and int(layers) > 0
+
+
 @dataclass(frozen=True)
 class RunTest:
     """A question to one run."""
@@ -254,7 +268,7 @@ class RunTest:
     severity: str  # of a fault: error or warn
     of_power: bool  # not for simulated power
     ask: Callable[[Record, Limits], bool | None]
-    fault: str
+    fault: str | Callable[[Record], str]  # what it means, or what it means of this run
     why_unknown: str
 
 
@@ -271,7 +285,7 @@ TESTS = (
     ),
     RunTest(
         "decode rate, lower bound", "warn", False, is_far_below_bound,
-        f"decode rate under {FAR_BELOW_BOUND:.0%} of the memory-bandwidth bound: a CPU-only build?",
+        why_far_below,
         "the records have neither ttft_ms nor decode_tok_per_s",
     ),
     RunTest(
@@ -315,7 +329,8 @@ def run_test(test: RunTest, record: Record, limit: Limits, missing: Mapping[str,
         message = "no measured power"
     else:
         answer = test.ask(record, limit)
-        message = test.fault if answer else missing.get(test.check) or test.why_unknown
+        fault = test.fault if isinstance(test.fault, str) else test.fault(record)
+        message = fault if answer else missing.get(test.check) or test.why_unknown
     return TestAnswer(test.check, test.severity, answer, message)
 
 

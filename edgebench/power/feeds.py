@@ -41,6 +41,8 @@ MIN_INTERVAL_MS, MAX_INTERVAL_MS = 10, 60_000  # an INA3221 converts its three c
 INA3221_STEP_UV = 40  # over the shunt
 INA3221_READ_MS = 5.0  # four rails of two registers take 4.4 ms on an AGX Orin: so old is the first of a line
 NVML_MEAN_MS = 1000.0
+# So long a reading stands in NVML: an H200 (driver 580.159) gives a new one every 100 ms, however often asked.
+NVML_REFRESH_MS = 100.0
 CPU_TIMES = Path("/proc/stat")
 # Idle power and what comes on top of it at full load, per rail of a board that was made up in an Orin Nano's
 # order of magnitude. Nobody measured these.
@@ -306,6 +308,7 @@ def open_nvml(request: FeedRequest, held: Held) -> tuple[Source, Read]:
     except (pynvml.NVMLError, AttributeError):
         instant = False
     rail = f"GPU{request.gpu}"
+    is_new = fresh_readings(request.interval_ms)
 
     def read() -> Sample:
         try:
@@ -313,13 +316,33 @@ def open_nvml(request: FeedRequest, held: Held) -> tuple[Source, Read]:
             temp_c = float(pynvml.nvmlDeviceGetTemperature(card, pynvml.NVML_TEMPERATURE_GPU))
         except pynvml.NVMLError as exc:
             raise FeedError(f"NVML lost GPU {request.gpu}: {exc}") from exc
-        return Sample({} if power_mw is None else {rail: power_mw}, {"gpu": temp_c})
+        known = power_mw is not None and is_new(power_mw, time.monotonic())
+        return Sample({rail: power_mw} if power_mw is not None and known else {}, {"gpu": temp_c})
 
     text = name.decode() if isinstance(name, bytes) else str(name)
     kind = "instantaneous" if instant else "one-second mean"
     # A mean of the last second is the power of half a second ago; how old an instant is, no driver says.
     lag_ms = None if instant else NVML_MEAN_MS / 2
     return Source("nvml", rail, "gpu", f"{text}, {kind} power", lag_ms=lag_ms), read
+
+
+def fresh_readings(interval_ms: float) -> Callable[[float, float], bool]:
+    """A question to each reading (value, moment in s): is it a new one of the sensor, or the last one again?
+
+    Asked more often than it measures, a sensor repeats itself. Taken for samples, repeats would make five out
+    of one and hide for how long the power is unknown. An equal value is new once a refresh has passed.
+    """
+    stands_s = (NVML_REFRESH_MS - interval_ms / 2) / 1000 if interval_ms < NVML_REFRESH_MS else 0.0
+    last: tuple[float, float] | None = None
+
+    def is_new(value: float, at_s: float) -> bool:
+        nonlocal last
+        if last is not None and value == last[0] and at_s - last[1] < stands_s:
+            return False
+        last = value, at_s
+        return True
+
+    return is_new
 
 
 def open_rapl(request: FeedRequest, held: Held) -> tuple[Source, Read]:

@@ -22,6 +22,7 @@ from edgebench.stats.ratios import Ratio, product_of_sums, ratio_of_repeats, rat
 
 SAME_PROCESS = "plain, same process"
 DRAM_WRITE = "dram__bytes_write.sum"
+FEW_SAMPLES = "fewer than five power samples in a batch: more --requests or --max_tokens"
 FEW_BATCHES = 3  # so many batches decoded plainly in the process tell an interval of energy by themselves
 
 
@@ -257,14 +258,16 @@ def against_fixed_of_the_original(result: Result, results: Sequence[Result]) -> 
 def energy_ratio(result: Result, twin: Result | None) -> tuple[Ratio | None, str | None]:
     """(energy over that of plain decoding with batches as units, or why there is none)."""
     # A batch or two of the same process tell no interval; the plain cell's batches may.
-    inside = result.plain_joules
+    inside, thin = result.plain_joules, result.thin_batches
     if len(inside) < FEW_BATCHES and twin is not None:
-        inside = twin.joules
+        inside, thin = twin.joules, thin | twin.thin_batches
     both = sorted(result.joules.keys() & inside.keys())
     if not result.joules:
         return None, result["energy_reason"] or "no energy was measured"
     if not both:
         return None, "plain decoding has no energy to compare with"
+    if thin.intersection(both):
+        return None, FEW_SAMPLES
     pairs = [(result.joules[batch], inside[batch]) for batch in both]
     if any(joule <= 0 for pair in pairs for joule in pair):
         return None, "no more than idle within its noise: a ratio of such energies means nothing"

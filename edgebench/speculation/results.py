@@ -91,6 +91,7 @@ class Result:
     latency_s: dict[int, float]  # by batch
     joules: dict[int, float]  # by batch, net of idle; batches that have none are not in it
     plain_joules: dict[int, float]
+    thin_batches: frozenset[int]  # whose energy, or that of plain decoding beside them, has few samples
     positions: list[Place]
     cell: Mapping[str, Any] | None  # what defined it, if it is one of ours
     least_ratio: float | None  # passes of the model per output token: plain decoding takes one
@@ -241,6 +242,7 @@ def result_of(file: Path, document: Mapping[str, Any], mode: Mapping[str, Any]) 
         latency_s={number: entry["latency_s"] for number, entry in batches.values()},
         joules=joules_by_batch(energy.get("per_batch")),
         plain_joules=joules_by_batch(energy.get("plain_per_batch")),
+        thin_batches=thin_batches([*(energy.get("per_batch") or []), *(energy.get("plain_per_batch") or [])]),
         positions=[place_of(value) for value in mode.get("accept_by_position") or []],
         cell=cell,
         least_ratio=passes / tokens if passes is not None and tokens else None,
@@ -318,6 +320,11 @@ def place_of(value: Any) -> Place:
     if isinstance(value, Mapping):
         return Place(value.get("accept_ratio"), value.get("judged"))
     return Place(value, None)
+
+
+def thin_batches(rows: Sequence[Mapping[str, Any]]) -> frozenset[int]:
+    """Batches whose energy rests on fewer power samples than tell it."""
+    return frozenset(row["batch_index"] for row in rows if "few_power_samples" in (row.get("flags") or ()))
 
 
 def joules_by_batch(rows: Sequence[Mapping[str, Any]] | None) -> dict[int, float]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from edgebench.records.account import check_sum, grouped
 from edgebench.records.jsonl import write_whole
-from edgebench.speculation.comparing import Compared, columns_of, compare
+from edgebench.speculation.comparing import FEW_SAMPLES, Compared, columns_of, compare
 from edgebench.speculation.findings import (
     CORRELATION,
     DRIFT,
@@ -248,6 +248,9 @@ def check_notes(compared: Sequence[Compared]) -> list[str]:
     ]
     if any(result["power_simulated"] for result in results):
         notes.append("power is simulated: these Joule are no measurement")
+    thin = [str(result["file"]) for result in results if result.thin_batches and result.joules]
+    if thin:
+        notes.append(f"energy of {', '.join(thin)}: {FEW_SAMPLES}")
     lonely = [
         one.result["file"]
         for one in compared

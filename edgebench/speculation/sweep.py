@@ -278,7 +278,9 @@ def profile_cell(sweep: Sweep, cell: PlannedCell, document: Document) -> None:
         mode["ncu"] = {"kernels": found["kernels"], "csv": str(csv), "reason": None}
     except (UserError, OSError) as problem:
         if isinstance(problem, ProfilerHangs):
-            sweep.no_profiler = f"not tried: the profiler hung at {cell.name}; the same command tries again"
+            sweep.no_profiler = (
+                f"not tried: the profiler took too long at {cell.name}; the same command tries again"
+            )
         mode["ncu"] = {"reason": str(problem)}
         sweep.say(f"  no memory counters: {problem}")
     reason = mode["ncu"]["reason"]

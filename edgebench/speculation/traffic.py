@@ -184,9 +184,13 @@ def run_step(command: Sequence[str], timeout_s: float, what: str) -> str:
             command, tree=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout_s
         )
     except subprocess.TimeoutExpired as exc:
-        raise ProfilerHangs(
-            f"{what} took more than {timeout_s:g} s and was ended: the profiler hangs, or see --ncu_timeout"
-        ) from exc
+        kernels = str(exc.output or "").count("==PROF== Profiling ")
+        came = (
+            f"at kernel {kernels}: raise --ncu_timeout, or lower --ncu_tokens"
+            if kernels
+            else "before the first kernel: the profiler hangs, or see --ncu_timeout"
+        )
+        raise ProfilerHangs(f"{what} took more than {timeout_s:g} s and was ended {came}") from exc
     output = str(done.stdout)
     if done.returncode:
         lines = [line for line in output.splitlines() if line.strip()]

@@ -216,6 +216,29 @@ def test_examples_of_a_checkout(
     assert found["commands"][0].startswith("cd ")
 
 
+def test_where_tinygrad_failed_is_told_with_the_line(tmp_path: Path) -> None:
+    """tinygrad 0.13's NV knows no Hopper: an H200 ended in a bare StopIteration, whose line says it all."""
+    from edgebench.backends.drive_tinygrad import place_of
+
+    (tmp_path / "tinygrad").mkdir()
+    file = tmp_path / "tinygrad" / "ops_nv.py"
+    file.write_text(
+        "def check(status):\n    raise RuntimeError(f'CUDA Error {status}')\n"
+        "def compute_class(has):\n    return next(c for c in ['ADA', 'AMPERE'] if c in has)\n"
+        "def launch():\n    check(1)\n"
+    )
+    names: dict[str, Any] = {}
+    exec(compile(file.read_text(), str(file), "exec"), names)
+    with pytest.raises(StopIteration) as bare:
+        names["compute_class"](["HOPPER"])
+    said = place_of(bare.value)
+    assert said == " (in ops_nv.py, compute_class: return next(c for c in ['ADA', 'AMPERE'] if c in has))"
+    with pytest.raises(RuntimeError) as checked:
+        names["launch"]()
+    assert place_of(checked.value) == " (in ops_nv.py, launch: check(1))"
+    assert place_of(ValueError("elsewhere")) == ""
+
+
 @pytest.mark.parametrize("engine", ["nonsense", "tinygrad:nv=1", "llama-bench:NV"])
 def test_unknown_engines_are_refused(engine: str) -> None:
     with pytest.raises(UserError, match="--engines"):

@@ -262,3 +262,24 @@ def test_several_runs_of_one_round_are_averaged_and_none_is_dropped() -> None:
     first, second = line((1, 20.0), (2, 30.0), (None, 9.0)), line((1, 10.0), (1, 40.0), (2, 30.0), (3, 1.0))
     assert paired(first, second, "decode_tok_per_s") == pytest.approx([0.0, 0.0])
     assert paired(second, first, "decode_tok_per_s") == pytest.approx([0.0, 0.0])
+
+
+def test_idle_power_of_different_states_is_told_beside_the_gross_energy() -> None:
+    """An H200 idled at 121 W with a program on it, at 78 W without: J/token net of these is not alike."""
+    resident = {"idle_method": "with the model resident, before the answer", "idle_mw": 120_548.0}
+    before = {"idle_method": "before the engine was started", "idle_mw": 77_806.0}
+    rows = [
+        run_row(engine, number, 1350.0, joule_per_token=net, joule_per_token_gross=gross, **idle)
+        for engine, net, gross, idle in (
+            ("llama-cpp-python", 0.006, 0.11, resident), ("llama-bench", 0.038, 0.12, before),
+        )
+        for number in (1, 2)
+    ]  # fmt: skip
+    said = text_of(tabulated(rows))
+    assert "J/token is net of idle power that was not measured alike: llama-cpp-python 120.5 W with" in said
+    assert "Gross J/token, which is alike for all: llama-cpp-python 0.1100; llama-bench 0.1200." in said
+    assert "few" not in said
+    same = [{**row, **resident} for row in rows]
+    assert "not measured alike" not in text_of(tabulated(same))
+    thin = text_of(tabulated([{**row, "power_flags": ["few_power_samples"]} for row in same]))
+    assert "J/token of llama-cpp-python, llama-bench rests on fewer than five power samples" in thin

@@ -188,6 +188,32 @@ def test_on_a_pc_with_a_card_the_cards_memory_counts(machines: Mapping[str, Any]
     assert verdicts(facts)["GPU"].message == "NVIDIA T4, driver 535, 16.0 GiB"
 
 
+H200 = {
+    "name": "NVIDIA H200", "driver": "580.159.04", "memory_total_byte": 150754820096,
+    "memory_free_byte": 150109880320, "memory_bandwidth_gb_per_s": 4814.3, "power_limit_w": 700.0,
+    "temp_c": 34, "slowdown_c": 89, "throttled_by": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("card", "heat", "throttling"),
+    [
+        ({}, ("ok", "NVIDIA H200 34 C, it slows down at 89 C"), ("ok", "none now of NVIDIA H200")),
+        ({"temp_c": 88}, ("warn", "88 C"), ("ok", "none")),
+        ({"temp_c": 90, "throttled_by": ["heat"]}, ("bad", "90 C"), ("warn", "NVIDIA H200 by heat")),
+        ({"slowdown_c": None}, ("ok", "NVIDIA H200 34 C"), ("ok", "none")),
+        ({"temp_c": None, "throttled_by": None}, ("unknown", "no thermal"), ("unknown", "no throttle")),
+    ],
+)
+def test_where_the_board_shows_no_heat_the_card_tells(
+    machines: Mapping[str, Any], card: dict[str, Any], heat: tuple[str, str], throttling: tuple[str, str]
+) -> None:
+    bare = {**machines["pc"], "temps_c": {}, "throttle_counters": {}, "gpus": [{**H200, **card}]}
+    found = verdicts(bare)
+    for name, (status, words) in (("temperature", heat), ("throttling", throttling)):
+        assert found[name].status == status and words in found[name].message
+
+
 @pytest.mark.parametrize(
     ("answer", "status", "words"),
     [

@@ -236,10 +236,21 @@ def test_cards_through_nvml(tmp_path: Path) -> None:
     (card,) = facts["gpus"]
     assert card["memory_bandwidth_gb_per_s"] == 936.1 and card["power_limit_w"] == 350.0
     assert card["temp_c"] is None and card["memory_free_byte"] == 20 * 2**30
+    assert card["slowdown_c"] is card["throttled_by"] is None  # an older package has no such questions
     assert facts["memory_bandwidth_gb_per_s"] == 936.1
     # A CPU-only engine does not read the card's memory: its bound is another, which is not known.
     board_trees.engine(tmp_path, gpu_offload=False)
     assert ask(PYTHONPATH=str(tmp_path))["memory_bandwidth_gb_per_s"] is None
+
+
+def test_a_card_that_tells_its_limit_and_what_slows_it_down(tmp_path: Path) -> None:
+    (tmp_path / "pynvml.py").write_text(
+        NVML + "\ndef nvmlDeviceGetTemperatureThreshold(card, kind): return {1: 89, 0: 95}[kind]"
+        "\ndef nvmlDeviceGetCurrentClocksThrottleReasons(card): return 0x1 | 0x4"  # idle, and power cap
+    )
+    board_trees.engine(tmp_path, gpu_offload=True)
+    (card,) = ask(PYTHONPATH=str(tmp_path))["gpus"]
+    assert (card["slowdown_c"], card["throttled_by"]) == (89, ["power cap"])
 
 
 def test_cards_through_the_drivers_tool(tmp_path: Path) -> None:

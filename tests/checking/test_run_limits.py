@@ -62,6 +62,17 @@ def test_range_of_joule_per_token_is_6_w_at_the_bound_to_25_w_at_a_fifth_of_it()
 
 
 @pytest.mark.parametrize(
+    ("offloaded", "words"),
+    [("17/17", "all layers on the GPU"), ("0/17", "CPU-only"), (None, "CPU-only"), ("0/0", "CPU-only")],
+)
+def test_a_slow_decode_is_no_cpu_only_build_where_all_layers_are_on_the_gpu(
+    offloaded: str | None, words: str
+) -> None:
+    tests = {test.check: test for test in limits(decode_tok_per_s=3.0, offloaded=offloaded).tests}
+    assert tests["decode rate, lower bound"].fault and words in tests["decode rate, lower bound"].message
+
+
+@pytest.mark.parametrize(
     ("check", "changes", "fault"),
     [
         ("cold prefill", {"prompt_tokens_evaluated": 20}, True),

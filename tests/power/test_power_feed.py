@@ -129,6 +129,16 @@ def test_nvml_prefers_instantaneous_power(nvml: str, mw: int, tmp_path: Path) ->
     assert ("instantaneous" in said["origin"]) == (nvml == "card")
 
 
+@pytest.mark.parametrize(("interval_ms", "lines"), [(10, 3), (50, 3), (100, 12)])
+def test_a_reading_that_nvml_repeats_is_no_new_sample(interval_ms: int, lines: int) -> None:
+    """An H200 gave a new reading every 100 ms, however often it was asked: its repeats are no samples."""
+    is_new = feeds.fresh_readings(interval_ms)
+    steps = range(0, 300 if interval_ms < 100 else 1200, interval_ms)
+    assert sum(is_new(78_045.0, ms / 1000) for ms in steps) == lines  # a steady card still prints
+    # Another value is another reading, whenever it comes.
+    assert is_new(78_367.0, 1.201) and is_new(78_045.0, 1.202)
+
+
 @pytest.mark.parametrize(("nvml", "words"), [("jetson", "Not Supported"), ("none", "Library Not Found")])
 def test_nvml_without_power_says_so(nvml: str, words: str) -> None:
     done = once("--source", "nvml", nvml=nvml)

@@ -309,6 +309,16 @@ def test_energies_that_are_no_more_than_noise_make_no_ratio(told: Any) -> None:
     assert found.json["best"][0]["thriftiest"] is None and "no energy" in found.text
 
 
+def test_energies_of_few_power_samples_make_no_ratio_and_are_named(told: Any) -> None:
+    """An H200 decoded four requests in 43 ms, between two readings: no energy of theirs was seen."""
+    short = cell("fixed", [[30.5] * 4], joules=[0.2], plain=[[10.8] * 4])
+    short["summary"]["per_mode"][0]["energy"]["per_batch"][0]["flags"] = ["few_power_samples"]
+    found = told(run1=short, plain=cell("plain", [[10.8] * 4], joules=[0.0069]))
+    assert found.by_name["run1"]["energy_ratio"] is None
+    assert "fewer than five power samples" in found.by_name["run1"]["energy_ratio_reason"]
+    assert "energy of run1.json: fewer than five power samples in a batch" in found.text
+
+
 def test_a_pair_is_compared_with_fixed_drafts(told: Any) -> None:
     fixed = cell("fixed", [[100.0] * 4] * 2, mode={"ncu_metrics": {"dram__bytes_write.sum": 200.0}})
     adaptive = cell(

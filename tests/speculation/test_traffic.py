@@ -120,6 +120,21 @@ def test_a_profiler_that_hangs_goes_with_all_it_started(tmp_path: Path) -> None:
         assert not is_running(int(pid))
 
 
+def test_a_slow_profiler_is_not_called_a_hanging_one(tmp_path: Path) -> None:
+    """Nsight Compute 2025.3 told so of each kernel while 45 s were too few for it."""
+    ncu = tmp_path / "ncu"
+    ncu.write_text(
+        f"#!{sys.executable}\nimport time\n"
+        "print('==PROF== Connected to process 812 (/usr/bin/python3.12)')\n"
+        "for number in range(3):\n"
+        "    print(f'==PROF== Profiling \"rms_norm_f32\" - {number}: 0%....100% - 2 passes', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    ncu.chmod(0o755)
+    with pytest.raises(ProfilerHangs, match=r"ended at kernel 3: raise --ncu_timeout, or lower --ncu_tokens"):
+        profile_memory.profile(["true"], tmp_path / "x.csv", str(ncu), timeout_s=3)
+
+
 def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
