@@ -41,7 +41,7 @@ MIN_INTERVAL_MS, MAX_INTERVAL_MS = 10, 60_000  # an INA3221 converts its three c
 INA3221_STEP_UV = 40  # over the shunt
 INA3221_READ_MS = 5.0  # four rails of two registers take 4.4 ms on an AGX Orin: so old is the first of a line
 NVML_MEAN_MS = 1000.0
-# So long a reading stands in NVML: an H200 (driver 580.159) gives a new one every 100 ms, however often asked.
+# So long a reading stands in NVML: an H200 (driver 580.159) has a new one every 100 ms, however often asked.
 NVML_REFRESH_MS = 100.0
 CPU_TIMES = Path("/proc/stat")
 # Idle power and what comes on top of it at full load, per rail of a board that was made up in an Orin Nano's
