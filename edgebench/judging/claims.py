@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 OTHER_SIDE = {"A": "B", "B": "A"}
+OF_ORDINAL = {"first": "A", "second": "B"}
 NOUN = r"(?:assistant|answer|response|option|model|candidate|output|chatbot)"
 CRITERION = (
     r"(?:factual|accura|correct(?!ion|ed)|helpful|structur|concis|clarity|relevan|depth|detail|creativ|style|brevity"
@@ -60,7 +61,7 @@ GOOD = (
 )
 # "less verbose" would be praise: only what is surely a fault may be lacking.
 BAD = (
-    r"(?:worse|inferior|weaker|loses|lost"
+    r"(?:worse|inferior|weaker|loses|lost|loser"
     r"|less (?:helpful|accurate|correct|useful|effective|convincing|factual|preferable|informative|good))\b"
 ) + WHOLLY
 BARE = r"\(?(?<![A-Za-z0-9'’])(?-i:(?P<s>[AB]))(?![A-Za-z0-9+-])\)?"
@@ -77,6 +78,13 @@ def subjects(form: str) -> Iterator[re.Pattern[str]]:
         yield re.compile(form.replace("SUBJECT", subject), re.I)
 
 
+HOW_CLEARLY = r"(?:clearly|slightly|easily|narrowly|definitely|still|therefore|overall|handily|convincingly)"
+# The side that is beaten, named, and then the end or a reason; not "beats B on style".
+OPPOSED = (
+    rf"(?:the other(?: {NOUN}| one)?|(?:the )?(?:{NOUN} )?\(?(?-i:(?P<o>[AB]))\)?(?![A-Za-z0-9+-])"
+    rf"|the (?P<onth>first|second) (?:{NOUN}|one))"
+    r"(?=\s*(?:$|[.,;:!)\n]|(?:because|since|as|due|here|overall|thanks)\b))"
+)
 # A bare capital A before an adjective is an article ("A better response"): it needs a verb, or its opponent.
 OPPONENT = rf"better than (?:{NOUN} )?\(?[AB]\b"
 CLAIMS = [
@@ -107,6 +115,21 @@ CLAIMS = [
         r"(?=\s*(?:$|[.,;:!)\n]|(?:because|since|as|due|here|overall)\b))"
     ),
     *subjects(r"\b(?:so|therefore|thus|hence|ultimately|overall),? SUBJECT(?=\s*(?:[.!]|$))"),
+    *subjects(
+        rf"SUBJECT,? (?:{HOW_CLEARLY} )*(?:beats?|defeats?|outperforms?|surpasses|outshines|outclasses"
+        rf"|edges out|wins? over|(?:has )?(?:beat|beaten|defeated|outperformed|surpassed))"
+        rf" {OPPOSED}"
+    ),
+    *subjects(
+        rf"SUBJECT (?:is|was|gets|got|has been) (?:{HOW_CLEARLY} )*"
+        rf"(?P<bad>beaten|defeated|outperformed|surpassed|outclassed) by {OPPOSED}"
+    ),
+    *subjects(rf"\b(?:the |my )(?:clear )?winner is (?:{HOW_CLEARLY} )*SUBJECT(?=\s*(?:$|[.,;!)\n]|and\b))"),
+    *subjects(
+        rf"\b(?P<bad>(?:worse|worst|weaker|inferior|losing|poorer) (?:{NOUN}|one)|loser)"
+        rf" (?:here |overall )?(?:is|was) (?:{HOW_CLEARLY} )*SUBJECT"
+        r"(?=\s*(?:$|[.,;!)\n]|(?:because|since|as|due|here|overall)\b))"
+    ),
 ]
 TIED = re.compile(
     r"\b(?:it's|is|as|call it|be|are|were|a)(?: an?| considered| essentially){0,3} (?:tied?|draw)\b"
@@ -196,13 +219,24 @@ def english_claims(sentence: str) -> set[str]:
         side
         for claim in CLAIMS
         for found in claim.finditer(sentence)
-        if not is_doubted(sentence, found)
+        if not is_doubted(sentence, found) and spoken_of(found) != opponent(found)
         for side in [claimed_by(found)]
     }
 
 
+def spoken_of(found: re.Match[str]) -> str:
+    """The side that a claim speaks of."""
+    return str(found["s"] or OF_ORDINAL[str(found.groupdict()["nth"]).lower()])
+
+
+def opponent(found: re.Match[str]) -> str | None:
+    """The side that a claim names as the other one, if it does."""
+    groups = found.groupdict()
+    return groups.get("o") or OF_ORDINAL.get(str(groups.get("onth")).lower())
+
+
 def claimed_by(found: re.Match[str]) -> str:
-    side = found["s"] or {"first": "A", "second": "B"}[str(found.groupdict()["nth"]).lower()]
+    side = spoken_of(found)
     return OTHER_SIDE[side] if found.groupdict().get("bad") else side
 
 

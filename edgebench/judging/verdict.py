@@ -26,6 +26,7 @@ from edgebench.judging.claims import (
     OTHER_SIDE,
     claimed_side,
 )
+from edgebench.judging.points import side_with_more_points
 from edgebench.prompts.thinking import without_reasoning
 
 # Every rule below returns a side, AMBIGUOUS (stop looking), or None (try the next rule).
@@ -137,6 +138,15 @@ REPLACED = re.compile(
 )
 LOSING_HEAD = re.compile(
     r"\b(?:runner|second|loser|losing|worse|weaker|rejected|not chosen|other)|[差劣败輸输]", re.I
+)
+# A line that names the loser and nothing else. "Runner-up" is not among these: of three it may be the second.
+LOSER_LINE = re.compile(
+    rf"^[^\w\n]*(?:the |le |la |el |der |die )?"
+    rf"(?:loser|(?:worse|worst|weaker|inferior|losing)(?: {NOUN}| one)?"
+    r"|verlierer(?:in)?|schlechtere antwort|perdante?|perdedora?|perdente|verliezer|проигравший|输家|輸家"
+    r"|败者|敗者|败方|敗方|패자)(?:[^\S\n]*[:=]|[^\S\n]+(?:is|ist|est|es)\b|[^\S\n]*[是为は])[^\S\n]*"
+    rf"(?:{NOUNS})?[^\w\n]*(?P<side>(?-i:[AB]))[^\w\n]*$",
+    re.I | re.M,
 )
 OPENED = re.compile(r"\W*(?:A|B|Tie)\b\W*?\n[ \t]*\n")
 REASON = "|".join(grammar.reasons for grammar in GRAMMARS)
@@ -372,6 +382,8 @@ def opening_label(text: str) -> str | None:
     if opening["noun"] and not opening["because"] and claimed_side(text) != side:
         return AMBIGUOUS  # the head of a part, perhaps
     reason = re.split(r"[.!?。\n]", opening["rest"].strip(), maxsplit=1)[0]
+    if reason and not re.sub(r"[\W\d_]|\b[AB]\b", "", reason):
+        return AMBIGUOUS  # points of one answer
     lost = (
         rf"\W*(?:it |this |the answer |{NOUN} )?(?:is |was |has |does |ist |est |es )?"
         rf"(?:\w+ly )?(?:{NEGATED}|wrong|incorrect|bad|poor|false|incomplete|out)(?!\w)|[^.]*\bthan "
@@ -400,10 +412,26 @@ def parse_verdict(raw: str | None, was_cut: bool = False) -> str | None:
             return None  # JSON that is quoted, perhaps
     if not found:
         found = stated_side(text, was_cut) or claimed_side(without_quotes(text))
+        found = against_loser(found, text)
+        if not found and not was_cut:
+            found = side_with_more_points(text)
         if opened:
             label = whole_label(opened[0])
             found = label if found in (None, label) else AMBIGUOUS
     return None if found == AMBIGUOUS else found
+
+
+def against_loser(found: str | None, text: str) -> str | None:
+    """The side found, held against the lines that name the loser; where there is none, the other than theirs.
+
+    AMBIGUOUS where they contradict it or each other. In a reply that goes through criteria the line may be
+    about one of them.
+    """
+    losers = {line["side"] for line in LOSER_LINE.finditer(text)}
+    if not losers or found == AMBIGUOUS or re.search(rf"\b{CRITERION}", text, re.I):
+        return found
+    wins = OTHER_SIDE[losers.pop()]
+    return wins if not losers and found in (None, wins) else AMBIGUOUS
 
 
 def finished_part(text: str) -> str:

@@ -523,11 +523,6 @@ SAY_NOTHING = [
     "The rubric says to return A if A is better.",
     'Rate on: factuality... Return "A", "B", or "Tie".',
     "Factuality: A\nHelpfulness: A\nStructure: A\nConciseness: A",
-    "A: 4/5\nB: 5/5",
-    "Score A 8, Score B 9",
-    "Answer A: 8\nAnswer B: 9",
-    "A - 7 points\nB - 9 points",
-    "A gets 7, B gets 9.",
     "A: good\nB: better",
     "1. A is short.\n2. B is long.",
     "(A) short (B) long",
@@ -863,3 +858,147 @@ def test_every_language_has_plain_forms_here() -> None:
 def test_a_correction_is_no_criterion(word: str) -> None:
     assert parse_verdict(f"Winner: B\n{word}: A") is None
     assert parse_verdict("Winner: B\nCorrectness: A") == "B"  # one criterion of several
+
+
+# --- who beats whom, who loses, who gets more points
+
+TOLD_OTHERWISE = {
+    "A": [
+        *("A beats B", "A beats B.", "Answer A beats Answer B because it is complete.", "A wins over B"),
+        *(
+            "A clearly outperforms B.",
+            "A surpasses B.",
+            "A defeats B",
+            "A beats the other one.",
+            "B loses to A",
+        ),
+        *("The first answer beats the second answer.", "B is beaten by A.", "B was outperformed by A"),
+        *("B is worse", "B is worse than A.", "B is the loser.", "The loser is B.", "The worse answer is B."),
+        *("The winner is A and the loser is B", "Loser: B", "**Loser:** B", "Loser: Answer B", "Worse: B"),
+        *("Winner: A\nLoser: B", "Loser: B\nWinner: A", "Better: A\nWorse: B", "Weaker answer: B"),
+        *("Verlierer: B", "Perdant : B", "Perdedor: B", "Проигравший: B", "输家：B", "敗者：B", "패자: B"),
+        *("A schlägt B", "A bat B", "A gana a B", "A побеждает B", "A胜过B"),
+        *(
+            "A: 9\nB: 7",
+            "B: 7\nA: 9",
+            "A: 9, B: 7",
+            "A: 9/10\nB: 7/10",
+            "A=9; B=7",
+            "A - 9\nB - 7",
+            "A: 1, B: 0",
+        ),
+        *(
+            "Answer A: 8.5\nAnswer B: 8,0",
+            "Assistant A: 5/5\nAssistant B: 4/5",
+            "A gets 9/10 and B gets 7/10.",
+        ),
+        *(
+            "Scores: A=9, B=7",
+            "Score A 9, Score B 8",
+            "**Final scores:**\nA: 90%\nB: 70%",
+            "Rating A: 2, B: 1",
+        ),
+        *(
+            '{"A": 9, "B": 7}',
+            '{"score_A": 9, "score_B": 7.5, "reason": "short"}',
+            '{"A_score": 2, "B_score": 1}',
+        ),
+        *(
+            '{"scores": {"A": 9, "B": 7}, "reason": "A is whole."}',
+            '```json\n{"answer_A": 9, "answer_B": 7}\n```',
+        ),
+    ],
+    "Tie": ["A: 8\nB: 8", "Scores: A 8/10, B 8/10", '{"A": 8, "B": 8.0}', "A: 8.0, B: 8"],
+}
+NOT_SURELY = [
+    *(
+        "A does not beat B.",
+        "I doubt that A beats B.",
+        "If A beats B, say A.",
+        "A beats B?",
+        "A beats A",
+        "A could beat B.",
+    ),
+    *(
+        "A beats B on accuracy, B beats A on style.",
+        "A beats B in style.",
+        "Team A beats Team B.",
+        "Nothing beats A.",
+    ),
+    *("It is claimed that A beats B.", "A is not beaten by B.", "A is beaten by B only if length counts."),
+    *(
+        "In round one A beats B, in round two B beats A.",
+        "A wins over B\n\nB wins over A",
+        "Neither beats the other.",
+    ),
+    *(
+        "Loser: none",
+        "Loser: A or B",
+        "Loser: A\nWinner: A",
+        "Loser: B\nLoser: A",
+        "Accuracy:\nWeaker: B",
+        "No loser.",
+    ),
+    *(
+        "The winner is A and the loser is A.",
+        "The worse answer is not B.",
+        "Worst case: B",
+        "Better: A\nWorse: A",
+    ),
+    *("A: 1\nB: 2", "Rank: A: 1, B: 2", "A: 1st\nB: 2nd", "A: 9 errors\nB: 7 errors", "Words: A 90, B 70"),
+    *(
+        "A: 10\nB: 9 (lower is better)",
+        "A: 9/10\nB: 7",
+        "A: 9/10\nB: 7/5",
+        "A: 12/10\nB: 7/10",
+        "A: 9",
+        "A: 9 B",
+    ),
+    *(
+        "Accuracy: A: 9, B: 7",
+        "Accuracy\nA: 9\nB: 7",
+        "A: 9, A: 7",
+        "A: 9, B: 7, C: 8",
+        "A: 1999\nB: 7",
+        "A: -3\nB: 2",
+    ),
+    *(
+        '{"A": 1, "B": 2}',
+        '{"A": {"accuracy": 9}, "B": {"accuracy": 7}}',
+        '{"A": true, "B": false}',
+        '{"A": 9}',
+    ),
+    *(
+        '{"errors_a": 9, "errors_b": 7}',
+        '{"accuracy": 9, "A": 3, "B": 2}',
+        '{"scores": {"A": 9, "B": 7}, "round": 2}',
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [(reply, side) for side, replies in TOLD_OTHERWISE.items() for reply in replies],
+    ids=lambda text: repr(text)[:40],
+)
+def test_who_beats_whom_who_loses_and_who_gets_more_points(reply: str, said: str) -> None:
+    assert parse_verdict(reply) == said
+    assert parse_verdict(turned_round(reply)) == OTHER[said]
+
+
+@pytest.mark.parametrize("reply", NOT_SURELY, ids=lambda reply: repr(reply)[:40])
+def test_neither_denials_nor_counts_nor_ranks_are_verdicts(reply: str) -> None:
+    assert parse_verdict(reply) is None
+    assert parse_verdict(turned_round(reply)) is None
+
+
+@given(
+    a=st.integers(0, 100), b=st.integers(0, 100), form=st.sampled_from(["A: {}\nB: {}", "Scores: A {}, B {}"])
+)
+def test_more_points_win_whatever_they_are(a: int, b: int, form: str) -> None:
+    assume("Scores" in form or {a, b} != {1, 2})
+    assert parse_verdict(form.format(a, b)) == ("A" if a > b else "B" if b > a else "Tie")
+
+
+def test_a_reply_that_is_cut_in_its_points_says_nothing() -> None:
+    assert parse_verdict("A: 9\nB: 1", was_cut=True) is None
