@@ -29,22 +29,35 @@ FAKES = ROOT / "tests" / "fakes"
 MARK = "EDGEBENCH_TEST_MARK"
 PATIENCE_S = 90.0
 LOOK_S = 0.01
+LOOK_SELDOM_S = 0.05
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 Start = Callable[[Path], tuple[list[str], dict[str, str]]]  # a folder -> words and variables of a long start
 
 
-def marked(mark: str) -> set[int]:
-    """Numbers of all processes that carry the mark and are more than zombies."""
-    wanted = f"{MARK}={mark}".encode()
-    found = set()
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
+class Marked:
+    """Finds processes that carry a mark: those that have come since it was made. The others are not read."""
+
+    def __init__(self) -> None:
+        self.mark = uuid.uuid4().hex
+        self._before = numbers()
+
+    def found(self) -> set[int]:
+        """Numbers of all processes that carry the mark and are more than zombies."""
+        wanted = f"{MARK}={self.mark}".encode()
+        found = set()
+        for number in numbers() - self._before:
+            folder = Path("/proc") / number
             with contextlib.suppress(OSError):
                 if wanted in (folder / "environ").read_bytes():
                     state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-                    found |= set() if state in "ZX" else {int(folder.name)}
-    return found
+                    found |= set() if state in "ZX" else {int(number)}
+        return found
+
+
+def numbers() -> set[str]:
+    """Of all processes."""
+    return {path.name for path in Path("/proc").glob("[0-9]*")}
 
 
 def described(pids: set[int]) -> list[str]:
@@ -56,14 +69,16 @@ def described(pids: set[int]) -> list[str]:
     return lines
 
 
-def kill_when(start: Start, folder: Path, ready: Callable[[int], bool], group: bool = False) -> int:
+def kill_when(
+    start: Start, folder: Path, ready: Callable[[int], bool], group: bool = False, look_s: float = LOOK_S
+) -> int:
     """Kill a start once ready(processes seen so far); how many were seen. All must end."""
-    mark = uuid.uuid4().hex
+    marked = Marked()
     words, variables = start(folder)
     child = subprocess.Popen(
         words,
         cwd=folder,
-        env={**os.environ, **variables, MARK: mark},
+        env={**os.environ, **variables, MARK: marked.mark},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -72,12 +87,12 @@ def kill_when(start: Start, folder: Path, ready: Callable[[int], bool], group: b
     seen: set[int] = set()
     deadline_s = time.monotonic() + PATIENCE_S
     while not ready(len(seen)) and child.poll() is None and time.monotonic() < deadline_s:
-        seen |= marked(mark)
-        time.sleep(LOOK_S)
+        seen |= marked.found()
+        time.sleep(look_s)
     assert child.poll() is None and time.monotonic() < deadline_s, "it ended, or never came so far"
     os.killpg(child.pid, signal.SIGKILL) if group else child.kill()
     child.wait()
-    while (left := marked(mark)) and time.monotonic() < deadline_s + PATIENCE_S:
+    while (left := marked.found()) and time.monotonic() < deadline_s + PATIENCE_S:
         time.sleep(LOOK_S)
     try:
         assert not left, described(left)
@@ -97,7 +112,7 @@ def long_model(llama_cpp, tiny_model: Callable[..., Path]) -> Path:  # type: ign
 def throughput(model: Path) -> Start:
     def start(folder: Path) -> tuple[list[str], dict[str, str]]:
         flags = ["--models", model, "--prompts", PROMPTS, "--out_jsonl", folder / "t.jsonl", "--repeats", 500]
-        flags += ["--source", POWER, "--idle_seconds", 0.5, "--max_tokens", 64, "--batch_sizes", "1,2"]
+        flags += ["--source", POWER, "--idle_seconds", 0.3, "--max_tokens", 64, "--batch_sizes", "1,2"]
         return [sys.executable, str(ROOT / "companions/throughput.py"), *map(str, flags)], {}
 
     return start
@@ -143,7 +158,7 @@ def sweep(model: Path) -> Start:
 def experiment(model: Path) -> Start:
     def start(folder: Path) -> tuple[list[str], dict[str, str]]:
         flags = ["run", "--preset", "quick-test", "--model", model, "--prompts", PROMPTS, "--cycles", 3]
-        flags += ["--source", POWER, "--idle_seconds", 1, "--repeats", 200, "--no_aggregate"]
+        flags += ["--source", POWER, "--idle_seconds", 0.3, "--repeats", 200, "--no_aggregate"]
         return [sys.executable, str(ROOT / "companions/run_experiment.py"), *map(str, flags)], {}
 
     return start
@@ -170,7 +185,8 @@ def batch_of_experiments(model: Path) -> Start:
 
 def plan_of_a_pilot(model: Path) -> Start:
     def start(folder: Path) -> tuple[list[str], dict[str, str]]:
-        lines = [f"models: [{model}]", f"prompts: [{PROMPTS}]", f"power: {{source: '{POWER}'}}"]
+        power = f"power: {{source: '{POWER}', idle_seconds: 0.3}}"
+        lines = [f"models: [{model}]", f"prompts: [{PROMPTS}]", power]
         (folder / "exp.yaml").write_text("\n".join([*lines, "generation: {max_tokens: 512}"]) + "\n")
         return [sys.executable, str(ROOT / "companions/run_experiment.py"), "plan", "exp.yaml"], {}
 
@@ -203,7 +219,7 @@ def test_a_command_killed_in_the_middle_of_its_work_leaves_nothing(
     command: str, long_model: Path, tmp_path: Path
 ) -> None:
     start, is_working = STARTS[command]
-    seen = kill_when(start(long_model), tmp_path, lambda _: is_working(tmp_path))
+    seen = kill_when(start(long_model), tmp_path, lambda _: is_working(tmp_path), look_s=LOOK_SELDOM_S)
     assert seen >= 3  # it had started others, and those had
 
 
@@ -233,19 +249,23 @@ def test_a_command_killed_at_random_leaves_nothing(command: str, long_model: Pat
 
 def test_a_detached_conductor_outlives_the_command_that_started_it(long_model: Path, tmp_path: Path) -> None:
     """By design: it has a session of its own. Killed itself, it leaves nothing either."""
-    mark = uuid.uuid4().hex
+    marked = Marked()
     words, _ = experiment(long_model)(tmp_path)
     done = subprocess.run(
-        [*words, "--detach"], cwd=tmp_path, env={**os.environ, MARK: mark}, capture_output=True, text=True
+        [*words, "--detach"],
+        cwd=tmp_path,
+        env={**os.environ, MARK: marked.mark},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     (state,) = (tmp_path / "results/experiments").glob("*/state.json")
     deadline_s = time.monotonic() + PATIENCE_S
-    while len(marked(mark)) < 4 and time.monotonic() < deadline_s:
+    while len(marked.found()) < 4 and time.monotonic() < deadline_s:
         time.sleep(LOOK_S)
     conductor = json.loads(state.read_text())["process"]["pid"]
-    assert conductor in marked(mark) and len(marked(mark)) >= 4
+    assert conductor in marked.found() and len(marked.found()) >= 4
     os.kill(conductor, signal.SIGKILL)
-    while (left := marked(mark)) and time.monotonic() < deadline_s + PATIENCE_S:
+    while (left := marked.found()) and time.monotonic() < deadline_s + PATIENCE_S:
         time.sleep(LOOK_S)
     assert not left, described(left)

@@ -18,6 +18,7 @@ import hashlib
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import glob
@@ -25,9 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.errors import UserError
+from edgebench.records.analysis import Caveat
 from edgebench.records.environment import CONDITIONS, model_sha256
 from edgebench.records.jsonl import read_jsonl, what_it_is
-from edgebench.records.run import HARD_FLAGS, all_flags_of, task_of, why_left_out
+from edgebench.records.run import HARD_FLAGS, all_flags_of, as_number, task_of, why_left_out
+from edgebench.shell.text import counted, printable
 
 TEXTS = ("id", "category", "level", "started_at", "quantization", "power_source", "power_scope", "power_rail")
 NUMBERS = (
@@ -37,6 +40,13 @@ NUMBERS = (
     *("energy_decode_joule", "idle_mw", "power_mw_mean", "power_mw_max", "power_samples", "power_coverage"),
     *("temp_start_c", "temp_max_c"),
 )
+# The numbers that means and tests are made of.
+MEASURED = (
+    *("turn", "repeat", "prompt_tokens", "completion_tokens", "latency_ms", "ttft_ms", "tpot_ms"),
+    *("decode_tok_per_s", "energy_joule", "energy_uncertainty_joule", "energy_prefill_joule"),
+    "energy_decode_joule",
+)
+MAY_BE_NEGATIVE = frozenset({"energy_joule", "energy_prefill_joule", "energy_decode_joule"})  # net of idle
 FIELDS = (
     "run_key",
     "env_id",
@@ -82,6 +92,10 @@ class Campaign:
     lines: int = 0
     nameless: int = 0
     torn: int = 0
+    repeated_files: list[str] = field(default_factory=list)  # a sentence on each
+    as_text: Counter[str] = field(default_factory=Counter)  # numbers written as text, by field
+    no_numbers: Counter[str] = field(default_factory=Counter)  # what stands where a number belongs, by field
+    examples: dict[str, Any] = field(default_factory=dict)  # the first of each field of no_numbers
 
 
 def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -150,6 +164,58 @@ def note_key(campaign: Campaign, run: Mapping[str, Any]) -> None:
         campaign.good.add(key)
 
 
+def note_numbers(campaign: Campaign, run: Mapping[str, Any]) -> None:
+    """Count the numbers that are written as text, and what is no number: -1, "ERROR", "1,5"."""
+    for name in MEASURED:
+        value = run.get(name)
+        if (
+            value is None
+            or (type(value) in (float, int) and 0 <= value <= sys.float_info.max)
+            or value != value
+        ):
+            continue
+        number = as_number(value)
+        if number is None or (number < 0 and name not in MAY_BE_NEGATIVE):
+            campaign.no_numbers[name] += 1
+            campaign.examples.setdefault(name, value)
+        elif isinstance(value, str):
+            campaign.as_text[name] += 1
+
+
+def noticed(campaign: Campaign) -> list[Caveat]:
+    """What the reader of the files met that a reader of the means must know, once all were read."""
+    told: list[Caveat] = [
+        {"key": "file_twice", "severity": "note", "text": text} for text in campaign.repeated_files
+    ]
+    if campaign.dropped:
+        records = counted(len(campaign.dropped), "record")
+        text = f"{records} left out: the last good one of each run counts"
+        told.append({"key": "superseded", "severity": "note", "text": text})
+    if campaign.as_text:
+        numbers = counted(campaign.as_text.total(), "number")
+        text = f"{numbers} written as text ({', '.join(campaign.as_text)}): read as numbers"
+        told.append({"key": "numbers_as_text", "severity": "note", "text": text})
+    if campaign.no_numbers:
+        values = counted(campaign.no_numbers.total(), "value")
+        shown = ", ".join(f"{name} ({shown_value(value)})" for name, value in campaign.examples.items())
+        cure = comma_cure(campaign.examples.values())
+        text = f"{values} where a number belongs, taken as missing: {shown}{cure}"
+        told.append({"key": "no_numbers", "severity": "high", "text": text})
+    return told
+
+
+def shown_value(value: Any) -> str:
+    """A value as it stands in the record, short."""
+    text = json.dumps(value, ensure_ascii=False)
+    return printable(text if len(text) <= 20 else f"{text[:19]}…")
+
+
+def comma_cure(values: Iterable[Any]) -> str:
+    """What helps where a decimal comma is the fault: "1,500" may be either number."""
+    commas = any(isinstance(value, str) and re.fullmatch(r"\s*-?\d+,\d+\s*", value) for value in values)
+    return "; decimals are written with a point" if commas else ""
+
+
 def mixtures(campaign: Campaign) -> list[str]:
     """One sentence per difference between the runs of one model on one board."""
     names = {"model_sha256": "model file"} | {name: name.replace("_", " ") for name in CONDITIONS[:4]}
@@ -213,7 +279,8 @@ def stream_runs(files: Sequence[Path], extra: Sequence[Path], campaign: Campaign
     for path in files:
         facts, bad = fingerprint(path), [campaign.nameless, campaign.torn]
         if facts["sha256"] in hashes:
-            campaign.remarks.append(f"{path} is the same file as {hashes[facts['sha256']]}: counted once")
+            told = f"{path} is the same file as {hashes[facts['sha256']]}: counted once"
+            campaign.repeated_files.append(told)
             continue
         hashes[facts["sha256"]], before = path, campaign.lines
         envs = environments(path, extra)
@@ -228,6 +295,7 @@ def stream_runs(files: Sequence[Path], extra: Sequence[Path], campaign: Campaign
                 run = add_context(record, envs.get(str(record.get("env_id")), (path, only))[1])
                 note_conditions(campaign, run)
                 note_key(campaign, run)
+                note_numbers(campaign, run)
                 campaign.lines += 1
                 yield run
         read, nameless, torn = campaign.lines - before, campaign.nameless - bad[0], campaign.torn - bad[1]
@@ -279,7 +347,8 @@ def check(wanted: Request, campaign: Campaign) -> list[str]:
 
 def head(wanted: Request, campaign: Campaign, mixed: Sequence[str]) -> dict[str, Any]:
     """What the runs together say of themselves, once all were read."""
-    rows, remarks = campaign.provenance, [*campaign.remarks]
+    rows, told_too = campaign.provenance, noticed(campaign)
+    remarks = [*campaign.remarks, *(row["text"] for row in told_too)]
     models = []
     for (board, model), seen in sorted(campaign.conditions.items()):
         values = {name: " and ".join(sorted(value)) or "unknown" for name, value in seen.items()}
@@ -291,11 +360,9 @@ def head(wanted: Request, campaign: Campaign, mixed: Sequence[str]) -> dict[str,
         path = getattr(wanted, name)
         if path and path.exists():
             rows += [[name, *fact] for fact in fingerprint(path).items()]
-    if campaign.dropped:
-        remarks.append(f"{len(campaign.dropped):,} records repeat a run: the last good one of each counts")
     remarks += [f"mixed in one mean, as --allow_mixed says: {what}" for what in mixed]
     rows = [[what, name, None if value is None else str(value)] for what, name, value in rows]
-    told: dict[str, Any] = {"provenance": rows, "remarks": remarks, "mixed": [*mixed]}
+    told: dict[str, Any] = {"provenance": rows, "remarks": remarks, "noticed": told_too, "mixed": [*mixed]}
     told |= {"inputs": campaign.inputs, "models": models, "hard_flags": sorted(HARD_FLAGS)}
     counts = {"torn_lines": campaign.torn, "superseded": len(campaign.dropped)}
     counts["without_level_or_model"] = campaign.nameless

@@ -387,7 +387,8 @@ def read_runs(settings: Settings) -> Selection:
         request = Request(settings.runs, settings.env, allow_mixed=settings.allow_mixed)
         return select(request, settings.include_flagged)
     empty: dict[str, Any] = {"counts": {"records": 0, "used": 0}}
-    return Selection(facts=empty | {name: [] for name in ("inputs", "mixed", "flags", "left_out", "models")})
+    lists = ("inputs", "mixed", "remarks", "flags", "left_out", "models")
+    return Selection(facts=empty | {name: [] for name in lists})
 
 
 def read_judge(settings: Settings, selection: Selection) -> dict[str, Any]:

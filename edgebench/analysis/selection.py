@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgebench.analysis import campaign
-from edgebench.analysis.campaign import Request
+from edgebench.analysis.campaign import MAY_BE_NEGATIVE, Request
 from edgebench.errors import UserError
 from edgebench.records.run import as_number, task_of
 
-MAY_BE_NEGATIVE = {"energy_joule", "energy_prefill_joule", "energy_decode_joule"}  # net of idle, not clamped
 FACTS = ("power_scope", "power_source", "power_mode", "quantization")
 Group = tuple[str, str]  # board ("" is unknown), model_id
 Lengths = dict[tuple[str, ...], int]  # characters of an answer by (model, task, turn, level)
@@ -168,6 +167,7 @@ class Selector:
             "inputs": head["inputs"],
             "counts": counts_of(head, left_out, sum(map(len, runs.values()))),
             "mixed": head["mixed"],
+            "remarks": head["noticed"],
             "flags": flag_rows(flags, head["hard_flags"]),
             "left_out": sorted(left_out, key=lambda row: [str(value) for value in row.values()]),
             "models": [model_row(facts, runs[facts["board"], facts["model_id"]]) for facts in models],

@@ -327,6 +327,7 @@ class Analysis(TypedDict, total=False):
     inputs: list[dict[str, Any]]
     counts: dict[str, int]
     mixed: list[str]  # what --allow_mixed let stand in one mean
+    remarks: list[Caveat]  # what the reader of the files met; they stand among the caveats, too
     flags: list[dict[str, Any]]
     left_out: list[dict[str, Any]]
     models: list[Model]

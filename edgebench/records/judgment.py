@@ -119,9 +119,14 @@ class Scores:
             what = counted(self.malformed, "row")
             said.append(f"{what} of the scores left out: no task, no model, or not two levels")
         if self.duplicates:
-            what = counted(self.duplicates, "row")
-            said.append(f"{what} of the scores left out: the pair stands again below, the last row counts")
+            said.append(of_repeated_rows(self.duplicates))
         return said
+
+
+def of_repeated_rows(rows: int) -> str:
+    """What is said of rows of a pair that stands again below."""
+    what = counted(rows, "row")
+    return f"{what} of the scores left out: the pair stands again below, the last row counts"
 
 
 def as_cell(text: str) -> str:

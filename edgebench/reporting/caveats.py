@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from edgebench.records.judgment import of_repeated_rows
 from edgebench.reporting.cases import Row, case_name, is_simulated, judges, listed
 from edgebench.shell.text import counted, duration, p_value, percent, printable
 from edgebench.stats.intervals import FEWEST
@@ -44,6 +45,7 @@ def caveats(analysis: Row) -> list[dict[str, str]]:
         *judge_caveats(analysis),
     ]
     found += [("mixed", "high", f"averaged together although {text}") for text in analysis["mixed"]]
+    found += [(row["key"], row["severity"], row["text"]) for row in analysis.get("remarks", ())]
     rows = [{"key": key, "severity": severity, "text": text} for key, severity, text in found]
     return sorted(rows, key=lambda row: row["severity"] != "high")
 
@@ -177,6 +179,9 @@ def left_out_caveats(counts: Row) -> Iterator[Caveat]:
         whys += ["they name no task, no model, or not two levels"] * (lost > unknown)
         text = f"{lost} of {counted(counts['rows'], 'row')} of the scores left out: {', or '.join(whys)}"
         yield "scores_left_out", "high", text
+    twice = counts.get("duplicates")
+    if twice:
+        yield "scores_twice", "note", of_repeated_rows(twice)
 
 
 def lean_caveats(analysis: Row) -> Iterator[Caveat]:

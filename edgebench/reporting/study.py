@@ -34,7 +34,6 @@ NUMBERS = (
     *("turn", "repeat", "prompt_tokens", "completion_tokens", "latency_ms", "ttft_ms", "tpot_ms"),
     *("energy_joule", "energy_uncertainty_joule"),
 )
-MAY_BE_NEGATIVE = ("energy_joule",)  # net of idle, not clamped
 LONGEST_TEXT = 32_767  # characters that are kept of an error
 VERDICTS = ("task_id", "category", "model_id", "pair", "winner", "judge_model", "turn")
 NEEDED = ("settings", "levels", "models", "level_means", "paired", "win_rates", "inputs")
@@ -138,9 +137,6 @@ def read_runs(wanted: Wanted) -> tuple[pd.DataFrame, dict[str, Any], Selection |
     frame = frame.drop(index=list(seen.dropped))
     frame["kept"] = (frame["left_out"] == "") | wanted.include_flagged
     facts = campaign.head(request, seen, mixed)
-    as_text = int(frame.pop("text_numbers").sum())
-    if as_text:
-        facts["remarks"].append(f"{as_text:,} numbers are written as text, and were read as numbers")
     selection = selector.selection(facts, seen.dropped) if selector else None
     return frame, {**facts, "dropped": seen.dropped}, selection
 
@@ -159,22 +155,16 @@ def run_row(run: Mapping[str, Any]) -> list[Any]:
 
 
 def run_frame(rows: Sequence[Sequence[Any]]) -> pd.DataFrame:
-    """Rows as a table; "ERROR", -1 and the like are missing, and flagged.
-
-    text_numbers counts the numbers of a row that were written as text.
-    """
+    """Rows as a table; "ERROR", -1 and the like are missing, and flagged."""
     raw = pd.DataFrame(rows, columns=[*TEXTS, *NUMBERS], dtype=object)
     frame = raw[list(TEXTS)].copy()
-    frame["text_numbers"] = 0
     for name in NUMBERS:
         given = raw[name]
         number = numbers_of(given)
-        good = number.notna() & ((number >= 0) | (name in MAY_BE_NEGATIVE))
+        good = number.notna() & ((number >= 0) | (name in campaign.MAY_BE_NEGATIVE))
         invalid = given.notna() & ~good
         if invalid.any():
             frame.loc[invalid, "flags"] = (frame["flags"] + f" {INVALID}{name}").str.strip()[invalid]
-        if given.map(type).eq(str).any():
-            frame["text_numbers"] += given.map(type).eq(str) & good
         frame[name] = number.where(good)
     return frame
 

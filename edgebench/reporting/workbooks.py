@@ -188,7 +188,8 @@ class Front:
             for words in [*answer, *(verdict["text"] for verdict in study.analysis.get("verdicts") or [])]:
                 self.text(words)
         told = [caveat["text"] for caveat in study.analysis.get("caveats") or []]
-        told += [remark for remark in study.remarks if not (told and remark == study.left_out)]
+        said = {*told, study.left_out} if told else set()
+        told += [remark for remark in study.remarks if remark not in said]
         if told:
             self.row += 1
             self.text("Before it is quoted", HEADING)

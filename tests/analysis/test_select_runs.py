@@ -169,3 +169,49 @@ def test_files_that_are_not_there_or_cut_off_are_a_clear_error(tmp_path: Path) -
     (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError):
         select(tmp_path / "cut.jsonl.gz")
+
+
+def remarks(*paths: Path) -> list[str]:
+    return [row["text"] for row in select(*paths)[1]["remarks"]]
+
+
+def test_numbers_as_text_are_read_and_told(tmp_path: Path) -> None:
+    rows = [record(latency_ms="12.3", energy_joule=" -3e0 "), record("L1", latency_ms="40"), record("P")]
+    runs, facts = select(write(tmp_path / "r.jsonl", *rows))
+    assert [run.latency_ms for run in runs] == [12.3, 40.0, 1000.0] and runs[0].energy_joule == -3.0
+    text = "3 numbers written as text (latency_ms, energy_joule): read as numbers"
+    assert facts["remarks"] == [{"key": "numbers_as_text", "severity": "note", "text": text}]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "cure"),
+    [
+        ("1,5", '"1,5"', "; decimals are written with a point"),
+        ("ERROR", '"ERROR"', ""),
+        (-1, "-1", ""),
+        (True, "true", ""),
+        (["much", "too", "long", "a list"], '["much", "too", "lo…', ""),
+        (10**400, "1000000000000000000…", ""),
+    ],
+)
+def test_what_stands_in_place_of_a_number_is_missing_and_told(
+    tmp_path: Path, value: Any, shown: str, cure: str
+) -> None:
+    path = write(tmp_path / "r.jsonl", record(latency_ms=value), record("P", latency_ms=value), record())
+    assert [run.latency_ms for run in select(path)[0]] == [None, None, 1000.0]
+    text = f"2 values where a number belongs, taken as missing: latency_ms ({shown}){cure}"
+    assert select(path)[1]["remarks"] == [{"key": "no_numbers", "severity": "high", "text": text}]
+
+
+def test_missing_and_negative_net_energy_are_no_remark(tmp_path: Path) -> None:
+    rows = [record(energy_joule=-0.4, ttft_ms=None, tpot_ms=float("nan")), record("P", temp_max_c="?")]
+    assert remarks(write(tmp_path / "r.jsonl", *rows)) == []
+
+
+def test_superseded_records_and_a_file_given_twice_are_told(tmp_path: Path) -> None:
+    one = write(tmp_path / "a.jsonl", record(run_key="k"), record(run_key="k"), record("P"))
+    two = write(tmp_path / "b.jsonl", record(run_key="k"), record(run_key="k"), record("P"))
+    assert remarks(one, two) == [
+        f"{two} is the same file as {one}: counted once",
+        "1 record left out: the last good one of each run counts",
+    ]

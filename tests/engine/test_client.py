@@ -29,6 +29,7 @@ from edgebench.engine.client import (
     Prompt,
     Sampling,
 )
+from edgebench.shell.worker import LAST_WORDS, Log
 from tests.fakes import odd_models
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -233,38 +234,34 @@ def with_patch(tmp_path: Path, code: str) -> dict[str, str]:
     return {"PYTHONPATH": str(tmp_path)}
 
 
+FRAMES = [f"#{n} 0x00007f in __libc_start_main ()" for n in range(100)]  # a debugger's
+
+
 @pytest.mark.parametrize(
-    ("cause", "code"),
+    "cause",
     [
-        (
-            "GGML_ASSERT(n_tokens <= n_batch) failed",
-            "sys.stderr.write('/ggml/ggml.c:12: GGML_ASSERT(n_tokens <= n_batch) failed\\n')",
-        ),
-        ("CUDA error: out of memory", "sys.stderr.write('CUDA error: out of memory\\n')"),
-        (
-            "NvMapMemAllocInternalTagged: 1075072515 error 12",
-            "sys.stderr.write('NvMapMemAllocInternalTagged: 1075072515 error 12\\n')",
-        ),
-        (
-            "cudaMalloc failed: out of memory",
-            "sys.stderr.write('allocating 512.00 MiB on device 0: cudaMalloc failed: out of memory\\n')",
-        ),
+        "/ggml/ggml.c:12: GGML_ASSERT(n_tokens <= n_batch) failed",
+        "CUDA error: out of memory",
+        "NvMapMemAllocInternalTagged: 1075072515 error 12",
+        "allocating 512.00 MiB on device 0: cudaMalloc failed: out of memory",
     ],
 )
+def test_a_line_that_names_a_cause_is_among_the_last_words(cause: str) -> None:
+    log = Log()
+    for line in ["loading", cause, *FRAMES]:
+        log.add(line)
+    assert log.last_words()[0] == cause and len(log.last_words()) == 1 + LAST_WORDS
+
+
 def test_the_reason_of_a_death_is_told_whatever_follows_it(
-    cause: str,
-    code: str,
-    engine: EngineProcess,
-    demo_models: dict[str, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    engine: EngineProcess, demo_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The engine's own words, and then the hundred lines of a debugger."""
+    cause = "/ggml/ggml.c:12: GGML_ASSERT(n_tokens <= n_batch) failed"
     dying = (
         "import os, sys\n"
         "def die(*_):\n"
-        f"    {code}\n"
-        "    sys.stderr.write(''.join(f'#{n} 0x00007f in __libc_start_main ()\\n' for n in range(100)))\n"
+        f"    sys.stderr.write({chr(10).join([cause, *FRAMES, ''])!r})\n"
         "    sys.stderr.flush()\n"
         "    os.abort()\n"
         "binding.llama_cpp.llama_decode = die\n"

@@ -45,11 +45,14 @@ BROKEN: dict[str, tuple[str, Callable[[str, Any], Any], str]] = {
 }
 
 
-@pytest.fixture(params=BROKEN)
-def broken(request: pytest.FixtureRequest, demo_models: dict[str, Path], tmp_path: Path) -> tuple[Path, str]:
+@pytest.fixture(params=BROKEN, scope="module")
+def broken(
+    request: pytest.FixtureRequest, demo_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
     """A model with broken weights, and what its failure must name."""
     arch, change, words = BROKEN[request.param]
-    return odd_models.changed(demo_models[arch], tmp_path / "broken.gguf", change), words
+    path = tmp_path_factory.mktemp("broken") / "broken.gguf"
+    return odd_models.changed(demo_models[arch], path, change), words
 
 
 def draft_decoder(path: Path, **drafting: Any) -> DraftDecoder:

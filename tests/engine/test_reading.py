@@ -9,8 +9,6 @@ import pytest
 pytest.importorskip("llama_cpp", reason="the engine, llama-cpp-python, is not installed")
 pytest.importorskip("gguf", reason="gguf, which writes the tiny models, is not installed")
 
-import gguf
-
 from edgebench.engine import single
 from edgebench.engine.binding import Model
 from edgebench.engine.protocol import EngineFailure, Message, Prompt, Sampling
@@ -64,7 +62,7 @@ def both(text: str) -> list[Prompt]:
 
 
 def metadata(source: Path, name: str) -> Any:
-    return gguf.GGUFReader(source).fields[name].contents()
+    return odd_models.read(source).fields[name].contents()
 
 
 # ---------------------------------------------------------------------------
@@ -145,7 +143,7 @@ def test_bos_stands_once_as_the_metadata_say(
     template = written + "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     values = {TEMPLATE: template, ADD_BOS: adds_bos}
     model = odd_models.changed(demo_models[arch], tmp_path / "a.gguf", metadata=values)
-    bos = metadata(model, BOS)
+    bos = metadata(demo_models[arch], BOS)
     chat, raw = (one.ids for one in read(model, *both("Why?")))
     assert chat.count(bos) == (1 if written or adds_bos else 0) and raw.count(bos) == (1 if adds_bos else 0)
     assert not (written or adds_bos) or chat[0] == bos
@@ -229,7 +227,7 @@ def test_thinking_is_split_off_in_other_families_marks(
 ) -> None:
     """The same model as with <think>, but for the names of two tokens and their kind."""
     made = tiny_model("qwen3", script=["The answer is A."], think=True)
-    tokens, kinds = metadata(made, TOKENS), metadata(made, KINDS)
+    tokens, kinds = list(metadata(made, TOKENS)), list(metadata(made, KINDS))
     for old, new in (("<think>", opening), ("</think>", closing)):
         place = tokens.index(old)
         tokens[place] = new

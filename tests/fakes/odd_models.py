@@ -5,6 +5,7 @@ All are made of a model of make_demo_model.py, whose tokenizer they keep.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,17 @@ import numpy as np
 
 Tensors = dict[str, Any]
 WIDTH, INNER, STATE, KERNEL, HEADS = 32, 64, 16, 4, 4
+
+
+def read(source: Path) -> gguf.GGUFReader:
+    """A file's parts, read once however often they are asked for: a file has thousands of tokens."""
+    found = source.stat()
+    return _read_once(source, found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=32)
+def _read_once(source: Path, _mtime_ns: int, _size: int) -> gguf.GGUFReader:
+    return gguf.GGUFReader(source)
 
 
 def write(
@@ -57,7 +69,7 @@ def add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
 
 def metadata_of(source: Path, *, tokenizer_only: bool = False) -> dict[str, Any]:
     """The metadata of a file, without what the writer writes itself."""
-    fields = gguf.GGUFReader(source).fields
+    fields = read(source).fields
     return {
         key: field
         for key, field in fields.items()
@@ -75,7 +87,7 @@ def changed(
     drop: tuple[str, ...] = (),
 ) -> Path:
     """A copy with other tensors (`tensor` is given name and data) and metadata."""
-    reader = gguf.GGUFReader(source)
+    reader = read(source)
     arch = str(reader.fields["general.architecture"].contents())
     kept = {key: value for key, value in metadata_of(source).items() if key not in drop}
     tensors = {one.name: tensor(one.name, np.array(one.data)) for one in reader.tensors}
@@ -85,7 +97,7 @@ def changed(
 
 def widened(source: Path, out: Path, n_vocab: int) -> Path:
     """A copy with a vocabulary of so many tokens: those that are new are never said."""
-    fields = gguf.GGUFReader(source).fields
+    fields = read(source).fields
     tokens = list(fields["tokenizer.ggml.tokens"].contents())
     more = n_vocab - len(tokens)
     kinds = list(fields["tokenizer.ggml.token_type"].contents())
@@ -153,7 +165,7 @@ def zeros(*shape: int) -> Any:
 
 
 def vocabulary(source: Path) -> int:
-    return len(gguf.GGUFReader(source).fields["tokenizer.ggml.tokens"].data)
+    return len(read(source).fields["tokenizer.ggml.tokens"].data)
 
 
 def architecture(

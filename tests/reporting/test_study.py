@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import shutil
@@ -18,9 +19,11 @@ from edgebench.analysis.levels import Settings, analyze, as_json
 from edgebench.errors import UserError
 from edgebench.records.run import HARD_FLAG_MEANINGS, HARD_FLAGS
 from edgebench.reporting import study as study_room
+from edgebench.reporting.page import Sources, page_of, read_report
 from edgebench.reporting.study import Study, Wanted, read_study
+from edgebench.reporting.terminal import text_of
 from edgebench.reporting.words import in_words
-from tests.fakes.made_workbooks import SCORES, record, study_of, write_runs
+from tests.fakes.made_workbooks import SCORES, all_text, book_of, record, study_of, write_runs
 
 FIELD_CASES = Path(__file__).resolve().parents[3] / "shared" / "data" / "field-cases" / "judge"
 JUNK = st.sampled_from([math.nan, math.inf, -math.inf, None, "ERROR", -1, True, [], {}, 10**400])
@@ -69,8 +72,27 @@ def test_what_was_invalid_is_flagged_and_empty(tmp_path: Path) -> None:
 def test_numbers_as_text_are_read_with_a_remark(tmp_path: Path) -> None:
     study = study_of(tmp_path, [record(latency_ms="1028.46", energy_joule=" 3 "), record(id=2)])
     assert study.runs["latency_ms"].tolist() == [1028.46, 100.0] and study.runs["flags"].eq("").all()
-    assert "2 numbers are written as text, and were read as numbers" in study.remarks
+    assert "2 numbers written as text (latency_ms, energy_joule): read as numbers" in study.remarks
     assert row_of(study)["mean"] == pytest.approx((1028.46 + 100) / 2)
+
+
+def test_what_the_reader_noticed_is_told_once_in_workbooks_text_and_page(tmp_path: Path) -> None:
+    rows = [record(latency_ms="1,5"), record(id=2, latency_ms="12.3"), record(id=3, run_key="k")]
+    study = study_of(tmp_path, [*rows, record(id=3, run_key="k")])
+    said = [
+        "1 record left out: the last good one of each run counts",
+        "1 number written as text (latency_ms): read as numbers",
+        '1 value where a number belongs, taken as missing: latency_ms ("1,5"); decimals are written with a'
+        " point",
+    ]
+    assert [row["text"] for row in study.analysis["remarks"]] == said
+    (tmp_path / "analysis.json").write_bytes(as_json(study.analysis))
+    book = all_text(book_of(study, tmp_path / "latency.xlsx"))
+    text = " ".join(text_of(study.analysis, "#").split())
+    page = html.unescape(page_of(read_report(tmp_path / "analysis.json", Sources())))
+    for sentence in said:
+        assert study.remarks.count(sentence) == 1
+        assert (book.count(f"– {sentence}"), text.count(sentence), page.count(sentence)) == (1, 1, 1)
 
 
 def test_who_decides_which_runs_count_decides_the_same(tmp_path: Path) -> None:
@@ -109,7 +131,10 @@ def test_the_same_file_twice_counts_once_and_the_last_good_record_of_a_key_wins(
     study = read_study(Wanted([str(tmp_path / "*.jsonl")]))
     assert (row_of(study)["n_runs"], row_of(study)["mean"], len(study.runs)) == (2, 40, 2)
     said = "\n".join(study.remarks)
-    assert "two.jsonl is the same file as" in said and "3 records repeat a run" in said
+    assert (
+        "two.jsonl is the same file as" in said
+        and "3 records left out: the last good one of each run counts" in said
+    )
 
 
 def test_a_task_is_one_whatever_it_is_called_and_however_it_is_written(tmp_path: Path) -> None:
