@@ -300,6 +300,7 @@ def plan_run(
     return PlannedRun(
         model_id=model["model_id"],
         quantization=model["quantization"],
+        model_sha256=model["sha256"],
         task_id=task.id,
         category=task.category,
         level=level,

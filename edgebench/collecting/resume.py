@@ -40,6 +40,7 @@ class PlannedRun:
 
     model_id: str
     quantization: str | None
+    model_sha256: str  # of the file: two quantizations of one model may share its model_id
     task_id: int | str
     category: str | None
     level: str
@@ -58,6 +59,11 @@ class PlannedRun:
     def cell(self) -> tuple[str, str, str, int, int]:
         """What the run is, whatever it is measured with."""
         return self.model_id, str(self.task_id), self.level, self.turn, self.repeat
+
+    @property
+    def conversation(self) -> tuple[str, str, str, int]:
+        """Which turns belong together: a second one goes on from the first answer of the same file."""
+        return self.model_sha256, str(self.task_id), self.level, self.repeat
 
     @property
     def prompt_cell(self) -> tuple[int | str, str, int]:
@@ -103,12 +109,11 @@ def with_keys(runs: Sequence[PlannedRun], records: Sequence[Record]) -> list[Pla
             key = run.base_key
         else:
             key = full_key(run.base_key, run.prompt_ids_sha256)
-        conversation = (run.model_id, str(run.task_id), run.level, run.repeat)
         if run.turn == 1:
-            first_keys[conversation] = key
+            first_keys[run.conversation] = key
             first_key = None
         else:
-            first_key = first_keys[conversation]
+            first_key = first_keys[run.conversation]
         keyed.append(dataclasses.replace(run, run_key=key, first_key=first_key))
     return keyed
 

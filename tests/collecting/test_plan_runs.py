@@ -92,10 +92,14 @@ def test_over_ten_tasks_five_levels_stand_in_each_place_equally_often() -> None:
 
 
 def planned(
-    before: Earlier | None = None, adds: str = "", tasks: list[Task] | None = None, **changes: object
+    before: Earlier | None = None,
+    adds: str = "",
+    tasks: list[Task] | None = None,
+    facts: dict[str, object] | None = None,
+    **changes: object,
 ) -> list[PlannedRun]:
-    """The runs of one model, planned with a made-up engine."""
-    model = planning.PlannedModel(facts=dict(MODEL))
+    """The runs of one model, planned with a made-up engine; `facts` beats those of MODEL."""
+    model = planning.PlannedModel(facts=MODEL | (facts or {}))
     told = settings(**changes)
     runs = planning.plan_model(
         model, tasks or TASKS[:2], told, BOARD, MadeUpEngine(adds), before or Earlier()
@@ -203,6 +207,28 @@ def test_a_second_turn_points_at_the_key_of_its_first_in_old_files_too() -> None
     left = resume.left_to_do(runs, before.records, retry_errors=False)
     assert [run.turn for run in left] == [2] * 10
     assert all(run.prompt.messages[-2].content == "An answer." for run in left)
+
+
+def test_a_second_turn_goes_on_from_the_answer_of_its_own_file_whatever_the_order() -> None:
+    """Two quantizations of one model share its id: what parts them is the file."""
+    tasks = [dataclasses.replace(task, second="And why?") for task in TASKS[:2]]
+    q4 = planned(tasks=tasks, turns=2, facts={"quantization": "Q4_0", "sha256": "4" * 64})
+    q8 = planned(tasks=tasks, turns=2, facts={"quantization": "Q8_0", "sha256": "8" * 64})
+    pairs = list(zip(q4, q8, strict=True))
+    interleaved = [run for turn in (1, 2) for pair in pairs for run in pair if run.turn == turn]
+    runs = resume.with_keys(interleaved, [])
+    first = {run.run_key: run for run in runs if run.turn == 1}
+    assert len(first) == 20
+    for run in runs:
+        if run.turn == 2:
+            assert run.first_key is not None
+            before = first[run.first_key]
+            assert (before.quantization, before.task_id, before.level) == (
+                run.quantization, run.task_id, run.level,
+            )  # fmt: skip
+    records = [record_of(run, output_text=f"As {run.quantization}.") for run in first.values()]
+    left = resume.left_to_do(runs, records, retry_errors=False)
+    assert [run.prompt.messages[-2].content for run in left] == [f"As {run.quantization}." for run in left]
 
 
 # --- What must not be mixed ---
