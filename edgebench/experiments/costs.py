@@ -30,6 +30,7 @@ from edgebench.errors import UserError
 from edgebench.experiments.config import Chosen, effective
 from edgebench.experiments.preflight import refuse_unready, runs_per_cycle
 from edgebench.experiments.starting import Start, check, conductor, is_left, prepare, remember
+from edgebench.experiments.summary import Cell, cell_of, name_of
 from edgebench.forecasting.budget import Budget, make_plan
 from edgebench.power.session import PowerSettings
 from edgebench.records.jsonl import records_in
@@ -86,10 +87,6 @@ def run_pilot(asked: Asked, chosen: Chosen) -> tuple[Path, list[dict[str, Any]]]
     return path, good
 
 
-def group_of(record: Json) -> str:
-    return f"batch {record['batch_size']}" if record.get("kind") == "throughput" else str(record["level"])
-
-
 def figures(values: Sequence[float | None], times: float) -> dict[str, float] | None:
     """{low, mean, high} of so many runs; None where one was not measured."""
     there = [value for value in values if value is not None]
@@ -109,17 +106,18 @@ def add_up(parts: Sequence[Mapping[str, float] | None]) -> dict[str, float] | No
 
 
 def from_pilot(config: Json, records: Sequence[Json], runs_each_cycle: int) -> dict[str, Any]:
-    """The plan, from the pilot's records: {(model, level): …} summed up."""
-    groups: dict[tuple[str, str], list[Json]] = {}
+    """The plan, from the pilot's records, summed up over what the summary tells apart, too."""
+    groups: dict[Cell, list[Json]] = {}
     for record in records:
-        groups.setdefault((record["model_id"], group_of(record)), []).append(record)
+        groups.setdefault(cell_of(record), []).append(record)
     runs_each = config["cycles"] * runs_each_cycle / len(groups)  # a level that some tasks lack is rare
     cells = []
-    for (model, level), here in groups.items():
+    for (model, quantization, level), here in groups.items():
         seconds = [None if one["latency_ms"] is None else one["latency_ms"] / 1000 for one in here]
         cells.append(
             {
                 "model_id": model,
+                "quantization": quantization or None,
                 "level": level,
                 "pilot_runs": len(here),
                 "runs": round(runs_each),
@@ -184,7 +182,8 @@ def from_trained(config: Json, asked: Asked) -> dict[str, Any]:
                 kept = {"runs": one["runs"]}
                 for name in ("latency_s", "energy_joule"):  # without a figure: three nulls
                     kept[name] = one[name] if one[name] and None not in one[name].values() else None
-                cells.append({"model_id": Path(model).stem, "level": level, "pilot_runs": 0, **kept})
+                cell = {"model_id": Path(model).stem, "quantization": None, "level": level}
+                cells.append({**cell, "pilot_runs": 0, **kept})
     return {"method": "trained", "cells": cells, "overhead_s": None, "disk_byte": None, "warnings": warnings}
 
 
@@ -290,7 +289,7 @@ def as_text(plan: Json) -> str:
     how = "from a pilot" if plan["method"] == "pilot" else "from a trained model"
     lines = [f"{plan['id']}: {plan['runs']} runs in up to {plan['cycles']} cycles, estimated {how}"]
     for cell in plan["cells"]:
-        lines.append(f"  {cell['model_id']} {cell['level']}: {cell['runs']} runs")
+        lines.append(f"  {name_of(cell)} {cell['level']}: {cell['runs']} runs")
         lines.append(f"    {spread(cell['latency_s'], duration)}, {spread(cell['energy_joule'], joule)}")
     lines.append(f"time    {spread(plan['time_s'], duration)}")
     if plan["overhead_s"] is not None:

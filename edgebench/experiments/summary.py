@@ -323,8 +323,15 @@ def markdown(summary: Json) -> str:
 
 
 def name_of(cell: Json) -> str:
-    """Model and quantization."""
-    return " ".join(filter(None, (cell["model_id"], cell["quantization"])))
+    """Model and quantization; files of one model that are measured together have it in their id.
+
+    >>> name_of({"model_id": "gemma", "quantization": "Q6_K"})
+    'gemma Q6_K'
+    >>> name_of({"model_id": "gemma-Q6_K", "quantization": "Q6_K"})
+    'gemma-Q6_K'
+    """
+    model, quantization = str(cell["model_id"]), cell["quantization"] or ""
+    return model if model.lower().endswith(quantization.lower()) else f"{model} {quantization}"
 
 
 def screen(summary: Json) -> str:

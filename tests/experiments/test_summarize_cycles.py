@@ -187,6 +187,31 @@ def test_a_run_that_every_cycle_repeats_is_counted_in_every_cycle() -> None:
     ]
 
 
+def test_two_quantizations_of_one_model_are_planned_each_by_itself() -> None:
+    """They have the same model_id; the quick one's runs say nothing of the slow one's."""
+    config = {
+        "cycles": 3,
+        "power": {"idle_every": 15, "idle_seconds": 0},
+        "cool_down": {"seconds": 0, "run": "0"},
+    }
+    records = [
+        run(task, energy, model_id="m", quantization=kind, latency_ms=latency_ms)
+        for kind, energy, latency_ms in (("Q8_0", 4.0, 2000.0), ("Q4_1", 1.0, 500.0))
+        for task in (1, 2)
+    ]
+    plan = costs.from_pilot(config, records, runs_each_cycle=20)
+    assert [(cell["quantization"], cell["pilot_runs"], cell["runs"]) for cell in plan["cells"]] == [
+        ("Q8_0", 2, 30),
+        ("Q4_1", 2, 30),
+    ]
+    seconds = [cell["latency_s"] for cell in plan["cells"]]
+    assert [tuple(one.values()) for one in seconds] == [(60.0,) * 3, (15.0,) * 3]
+    assert [cell["energy_joule"]["mean"] for cell in plan["cells"]] == [120.0, 30.0]
+    whole = {"id": "x", "cycles": 3, "runs": 60, "time_s": None, "energy_joule": None, "judge": None}
+    told = costs.as_text(plan | whole)
+    assert "  m Q8_0 L0: 30 runs\n" in told and "  m Q4_1 L0: 30 runs\n" in told
+
+
 def test_two_quantizations_of_one_model_are_loaded_twice() -> None:
     """They have the same model_id."""
     config = {
