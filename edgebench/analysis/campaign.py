@@ -28,7 +28,7 @@ from typing import Any
 from edgebench.errors import UserError
 from edgebench.records.analysis import Caveat
 from edgebench.records.environment import CONDITIONS, model_sha256
-from edgebench.records.jsonl import read_jsonl, what_it_is
+from edgebench.records.jsonl import glued_remark, read_jsonl, what_it_is
 from edgebench.records.run import HARD_FLAGS, all_flags_of, as_number, task_of, why_left_out
 from edgebench.shell.text import counted, printable
 
@@ -93,6 +93,7 @@ class Campaign:
     nameless: int = 0
     torn: int = 0
     repeated_files: list[str] = field(default_factory=list)  # a sentence on each
+    glued: list[str] = field(default_factory=list)  # a sentence on each file with records in one line
     as_text: Counter[str] = field(default_factory=Counter)  # numbers written as text, by field
     no_numbers: Counter[str] = field(default_factory=Counter)  # what stands where a number belongs, by field
     examples: dict[str, Any] = field(default_factory=dict)  # the first of each field of no_numbers
@@ -187,6 +188,7 @@ def noticed(campaign: Campaign) -> list[Caveat]:
     told: list[Caveat] = [
         {"key": "file_twice", "severity": "note", "text": text} for text in campaign.repeated_files
     ]
+    told += [{"key": "glued_records", "severity": "note", "text": text} for text in campaign.glued]
     if campaign.dropped:
         records = counted(len(campaign.dropped), "record")
         text = f"{records} left out: the last good one of each run counts"
@@ -286,7 +288,8 @@ def stream_runs(files: Sequence[Path], extra: Sequence[Path], campaign: Campaign
         envs = environments(path, extra)
         only = next(iter(envs.values()))[1] if len(envs) == 1 else {}
         total = None if path.suffix == ".gz" else facts["lines"]
-        for _, record in progress(read_jsonl(path), path.name, total):
+        glued: list[int] = []
+        for _, record in progress(read_jsonl(path, glued), path.name, total):
             if record is None:
                 campaign.torn += 1
             elif not record.get("model_id") or not record.get("level") or task_of(record) is None:
@@ -298,6 +301,8 @@ def stream_runs(files: Sequence[Path], extra: Sequence[Path], campaign: Campaign
                 note_numbers(campaign, run)
                 campaign.lines += 1
                 yield run
+        if glued:
+            campaign.glued.append(f"{path}: {glued_remark(glued)}")
         read, nameless, torn = campaign.lines - before, campaign.nameless - bad[0], campaign.torn - bad[1]
         note_input(campaign, {**facts, "records": read, "lines left out": nameless + torn}, envs)
         campaign.inputs[-1] |= {"records": read + nameless, "torn_lines": torn}

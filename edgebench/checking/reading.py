@@ -26,6 +26,7 @@ class Run:
     """One record: who it is, and its finite numbers by their names in the record (units in the names)."""
 
     line: int
+    place: int  # in the file; a line may hold several records
     model_id: str
     cell: tuple[str, str, str]  # task, level, turn: runs of one cell answer one prompt
     key: str  # of the run; the same key twice is the same run twice
@@ -56,13 +57,15 @@ class RunsFile:
     records: list[Record]  # all that are records
     runs: list[Run]  # in the order of time, without failures that were done again
     broken: list[int]  # numbers of lines that are no JSON object
+    glued: list[int]  # of lines that hold several records
     anchors: list[Run]  # of OUT.anchors.jsonl: one prompt, again and again
 
 
 def read_runs_file(path: Path, env_path: Path | None = None) -> RunsFile:
     """Read a runs file, its environments (beside it, or env_path) and anchors; UserError where that fails."""
+    glued: list[int] = []
     try:
-        lines = list(read_jsonl(path))
+        lines = list(read_jsonl(path, glued))
     except UNREADABLE as problem:
         raise UserError(f"{path}: {reason_of(problem)}; --runs names the collector's output file") from None
     envs = read_environments(path, env_path)
@@ -72,8 +75,14 @@ def read_runs_file(path: Path, env_path: Path | None = None) -> RunsFile:
     return RunsFile(
         path=path,
         records=[record for _, record in numbered],
-        runs=select([to_run(line, record, limits_of(record, envs)) for line, record in numbered]),
+        runs=select(
+            [
+                to_run(line, record, limits_of(record, envs), place)
+                for place, (line, record) in enumerate(numbered)
+            ]
+        ),
         broken=[line for line, record in lines if record is None],
+        glued=glued,
         anchors=read_anchors(path),
     )
 
@@ -102,15 +111,18 @@ def read_anchors(runs_path: Path) -> list[Run]:
         return []
     # Their decode rate is their own: they have no limits, and no minimal form that lacks it.
     runs = []
-    for line, record in read_jsonl(path):
+    for place, (line, record) in enumerate(read_jsonl(path)):
         if record is not None:
-            run = to_run(line, record, Limits())
-            runs.append(to_run(line, record, Limits(decode_tok_per_s=run["decode_tok_per_s"])))
+            run = to_run(line, record, Limits(), place)
+            runs.append(to_run(line, record, Limits(decode_tok_per_s=run["decode_tok_per_s"]), place))
     return select(runs)
 
 
-def to_run(line: int, record: Record, limits: Limits) -> Run:
-    """A record of any version. NaN, Infinity and true, which a JSON reader lets through, are no numbers."""
+def to_run(line: int, record: Record, limits: Limits, place: int) -> Run:
+    """A record of any version, the place-th of its file.
+
+    NaN, Infinity and true, which a JSON reader lets through, are no numbers.
+    """
     numbers = {name: float(value) for name, value in record.items() if is_number(value)}
     as_text = numbers_in_text(record)
     task = task_of(record)
@@ -121,10 +133,11 @@ def to_run(line: int, record: Record, limits: Limits) -> Run:
     names = [text(record.get(name)) for name in ("repeat", "started_at")]
     key = text(record.get("run_key"))
     if not key:
-        # A record without any of these cannot be told from a repeat: its line is its key.
-        key = " ".join([model, *cell, *names]) if any(names) else f"line {line}"
+        # A record without any of these cannot be told from a repeat: its place is its key.
+        key = " ".join([model, *cell, *names]) if any(names) else f"record {place}"
     return Run(
         line=line,
+        place=place,
         model_id=model,
         cell=cell,
         key=key,
@@ -151,8 +164,8 @@ def text(value: Any) -> str:
 
 def select(runs: Rows) -> list[Run]:
     """Runs in the order of time, without failures that were done again."""
-    last = {run.key: run.line for run in runs}
-    return in_order_of_time([run for run in runs if not (run.error and last[run.key] > run.line)])
+    last = {run.key: run for run in runs}
+    return in_order_of_time([run for run in runs if not (run.error and last[run.key] is not run)])
 
 
 def in_order_of_time(runs: Rows) -> list[Run]:

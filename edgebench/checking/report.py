@@ -68,7 +68,7 @@ def check_runs(path: Path, env_path: Path | None = None) -> Report:
         path=path,
         n_runs=len(found.runs),
         table=make_rows(found.records),
-        verdicts=judge(found.runs, found.broken, found.anchors),
+        verdicts=judge(found.runs, found.broken, found.anchors, found.glued),
         flags=dict(Counter(flag for run in found.runs for flag in run.flags).most_common()),
     )
 

@@ -19,6 +19,7 @@ from itertools import pairwise
 
 from edgebench.checking.limits import TestAnswer
 from edgebench.checking.reading import Rows, Run, blocks, good, grouped, text
+from edgebench.records.jsonl import glued_remark
 from edgebench.records.run import HARD_FLAGS, campaign_seconds
 from edgebench.shell.text import duration
 from edgebench.stats.drift import NOTABLE_PERCENT, Drift, cells_of_rates, drift_of
@@ -80,13 +81,13 @@ def check_failed(runs: Rows) -> list[Verdict]:
 def check_duplicates(runs: Rows) -> list[Verdict]:
     first: dict[str, int] = {}
     for run in good(runs):
-        first.setdefault(run.key, run.line)
+        first.setdefault(run.key, run.place)
     message = "the same run is in the file twice"
-    return [judge_each("duplicates", "error", good(runs), lambda r: first[r.key] != r.line, message, NO_RUN)]
+    return [judge_each("duplicates", "error", good(runs), lambda r: first[r.key] != r.place, message, NO_RUN)]
 
 
 def look_up(fault_of: Mapping[int, bool | None], run: Run) -> bool | None:
-    return fault_of[run.line]
+    return fault_of[run.place]
 
 
 def check_each_run(runs: Rows) -> list[Verdict]:
@@ -94,8 +95,8 @@ def check_each_run(runs: Rows) -> list[Verdict]:
     verdicts = []
     answers = [(run, test) for run in good(runs) for test in run.limits.tests]
     for name in dict.fromkeys(test.check for _, test in answers):
-        mine: dict[int, TestAnswer] = {run.line: test for run, test in answers if test.check == name}
-        rows = [run for run in runs if run.line in mine]
+        mine: dict[int, TestAnswer] = {run.place: test for run, test in answers if test.check == name}
+        rows = [run for run in runs if run.place in mine]
         faults = [test for test in mine.values() if test.fault]
         why = Counter(test.message for test in mine.values()).most_common(1)[0][0]
         severity, message = (faults[0].severity, faults[0].message) if faults else ("ok", "")
@@ -283,7 +284,7 @@ def unseen_drift(rows: Rows) -> dict[int, float]:
         before_mw, after_mw = block[0]["idle_mw"] or 0.0, after[0]["idle_mw"] or 0.0
         noise_mw = max(run["idle_std_mw"] or 0.0 for run in (block[0], after[0]))
         if abs(after_mw - before_mw) > max(IDLE_SHARE * abs(before_mw), noise_mw):
-            moved |= {run.line: after_mw - before_mw for run in block}
+            moved |= {run.place: after_mw - before_mw for run in block}
     return moved
 
 
@@ -310,11 +311,11 @@ def check_repeats(runs: Rows) -> list[Verdict]:
     loose = set()
     for cell in repeated:
         mean, std = mean_std([run["latency_ms"] or 0 for run in cell])
-        loose |= {run.line for run in cell if mean and std and std >= REPEAT_SPREAD * mean}
+        loose |= {run.place for run in cell if mean and std and std >= REPEAT_SPREAD * mean}
     message = f"latency of equal repeats spreads by {REPEAT_SPREAD:.0%} of its mean or more"
     flat = [run for cell in repeated for run in cell]
     return [
-        judge_each("repeats", "warn", flat, lambda run: run.line in loose, message, "no run was repeated")
+        judge_each("repeats", "warn", flat, lambda run: run.place in loose, message, "no run was repeated")
     ]
 
 
@@ -350,8 +351,10 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def judge(runs: Rows, broken: Sequence[int] = (), anchors: Rows = ()) -> list[Verdict]:
-    """All verdicts, errors first."""
+def judge(
+    runs: Rows, broken: Sequence[int] = (), anchors: Rows = (), glued: Sequence[int] = ()
+) -> list[Verdict]:
+    """All verdicts, errors first. `broken`, `glued`: lines without a record, and with several."""
     verdicts = [verdict for check in CHECKS for verdict in check(runs)] + anchor_drift(anchors)
     as_text = [run for run in runs if run.as_text]
     if as_text:
@@ -361,6 +364,8 @@ def judge(runs: Rows, broken: Sequence[int] = (), anchors: Rows = ()) -> list[Ve
     if broken:
         message = f"{len(broken)} lines are no JSON object; the collector heals a torn last line"
         verdicts.append(Verdict("unreadable lines", "warn", message, tuple(broken)))
+    if remark := glued_remark(glued):
+        verdicts.append(Verdict("glued records", "warn", remark, tuple(glued)))
     if any(SIMULATED in run.flags for run in runs):
         verdicts.append(Verdict("simulated power", "warn", "energy here is simulated: not a measurement"))
     return sorted(verdicts, key=lambda verdict: SEVERITIES.index(verdict.severity))

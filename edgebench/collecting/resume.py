@@ -26,7 +26,7 @@ from typing import Any
 from edgebench.engine.client import Message, Prompt, Resolved
 from edgebench.errors import UserError
 from edgebench.records.environment import ENGINE_CHOICES, environment_path
-from edgebench.records.jsonl import heal_tail, read_jsonl, sha256_of
+from edgebench.records.jsonl import glued_remark, heal_tail, read_jsonl, sha256_of
 from edgebench.shell.progress import say
 
 KEY_CHARACTERS = 24
@@ -183,12 +183,15 @@ def set_aside(*paths: Path) -> None:
 def read_own(out: Path) -> list[Record]:
     """Records of earlier starts."""
     records: list[Record] = []
-    for number, record in read_jsonl(out) if out.exists() else ():
+    glued: list[int] = []
+    for number, record in read_jsonl(out, glued) if out.exists() else ():
         if record is None or "run_key" not in record:
             raise UserError(
                 f"{out} line {number}: not a run record; delete that line, or start over with --fresh"
             )
         records.append(record)
+    if glued:
+        say(f"{out}: {glued_remark(glued)}")
     return records
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebench.errors import UserError, told
-from edgebench.records.jsonl import read_jsonl, write_whole
+from edgebench.records.jsonl import records_in, write_whole
 from edgebench.shell.calls import as_called
 
 OUTPUT = "results/experiments"
@@ -96,9 +96,9 @@ def cycle_files(folder: Path) -> list[Path]:
 
 def runs_in(path: Path) -> list[dict[str, Any]]:
     """The last record of each run in a cycle's file; none where there is no file yet."""
-    numbered = list(read_jsonl(path)) if path.exists() else []
-    records = [(record.get("run_key") or number, record) for number, record in numbered if record is not None]
-    return list(dict(records).values())
+    records = records_in(path) if path.exists() else []
+    keyed = [(record.get("run_key") or place, record) for place, record in enumerate(records)]
+    return list(dict(keyed).values())
 
 
 # --- Its process ---

@@ -14,9 +14,10 @@ from typing import Any
 
 from edgebench.errors import UserError
 from edgebench.prompts.thinking import split_reasoning
-from edgebench.records.jsonl import UNREADABLE, first_unreadable, read_jsonl, reason_of
+from edgebench.records.jsonl import UNREADABLE, first_unreadable, glued_remark, read_jsonl, reason_of
 from edgebench.records.judgment import whole_number
 from edgebench.records.run import all_flags_of, task_of, why_left_out
+from edgebench.shell.progress import say
 
 RUN_NAMES = {"model_id", "level", "output_text"}  # what tells a run record from the other lines of a folder
 
@@ -148,11 +149,14 @@ def run_records(root: Path, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
     found = [root] if root.is_file() else sorted([*root.rglob("*.jsonl"), *root.rglob("*.jsonl.gz")])
     for path in found:
         unreadable = 0
+        glued: list[int] = []
         try:
-            for _, record in read_jsonl(path):
+            for _, record in read_jsonl(path, glued):
                 unreadable += record is None
                 if record and record.keys() >= RUN_NAMES and task_of(record) is not None:
                     yield record
+            if glued:
+                say(f"{path}: {glued_remark(glued)}")
             if unreadable:
                 left_out[f"unreadable lines ({path.name}: {first_unreadable(path)})"] += unreadable
         except UNREADABLE as problem:

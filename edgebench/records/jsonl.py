@@ -2,7 +2,7 @@
 
 A line is written whole and fsynced, or not at all: whoever pulls the plug loses the run under way and no
 other. A reader takes what a power cut, a crash or an editor left: a torn line is given as None, with its
-number.
+number, and records glued together in one line (a line break was lost) are given one by one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -32,6 +32,7 @@ Json = Mapping[str, Any]
 Found = TypeVar("Found", bound=Json)
 # What reading a file raises where it cannot be read or, as .gz, is cut short or damaged.
 UNREADABLE = (OSError, EOFError, zlib.error)
+FIRST_NAME = re.compile(r'\{\s*"[^"\\]*"\s*:')  # how a record begins
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 HASHED_AT_ONCE_BYTE = 1 << 20
 
@@ -39,9 +40,10 @@ HASHED_AT_ONCE_BYTE = 1 << 20
 # --- Reading ---
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+def read_jsonl(path: Path, glued: list[int] | None = None) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """Yield (line number, record) per non-blank line, None for what is no JSON object; reads .gz too.
 
+    A line of records glued together gives each whole one, and its number goes into `glued` (glued_remark).
     Raises one of UNREADABLE.
     """
     # Iterate the file: str.splitlines() would cut a record at U+2028.
@@ -52,8 +54,64 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
             try:
                 record = json.loads(line.decode("utf-8-sig"))
             except (ValueError, RecursionError):
-                record = None
-            yield number, record if isinstance(record, dict) else None
+                parts, _ = glued_objects(line)
+                if not parts:
+                    yield number, None
+                elif glued is not None:
+                    glued.append(number)
+                yield from ((number, part) for part in parts)
+            else:
+                yield number, record if isinstance(record, dict) else None
+
+
+def glued_objects(line: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The whole objects of a line that holds one after another, and how many of its bytes end the last one.
+
+    After half an object the next one is found by its beginning: all records of a file begin with the same
+    name. Nothing where something else stands between them, as in an array with a record a line.
+
+    >>> glued_objects(b'{"id": 1}{"id": 2}')
+    ([{'id': 1}, {'id': 2}], 18)
+    >>> glued_objects(b'{"id": 1, "text": "no e{"id": 2}'), glued_objects(b'{"id": 1},')
+    (([{'id': 2}], 32), ([], 0))
+    """
+    mark = len(BYTE_ORDER_MARK) if line.startswith(BYTE_ORDER_MARK) else 0
+    text = line[mark:].decode("utf-8", "surrogateescape").rstrip()
+    start = len(text) - len(text.lstrip())
+    beginning = FIRST_NAME.match(text, start)
+    if beginning is None and text[start : start + 1] == "{":  # torn within its first name
+        beginning = FIRST_NAME.search(text, start + 1)
+        start = beginning.start() if beginning is not None else start
+    found: list[dict[str, Any]] = []
+    end = 0
+    while beginning is not None and text[start : start + 1] == "{":
+        try:
+            record, end_of_it = json.JSONDecoder().raw_decode(text, start)
+            text[start:end_of_it].encode()  # bytes that are no UTF-8 make it none of ours
+        except (ValueError, RecursionError):
+            start = text.find(beginning[0], start + 1)
+            if start < 0:
+                break
+        else:
+            found.append(record)
+            end = end_of_it
+            start = len(text) - len(text[end:].lstrip())
+    if 0 <= start < len(text):
+        return [], 0
+    return found, mark + len(text[:end].encode("utf-8", "surrogateescape"))
+
+
+def glued_remark(numbers: Sequence[int]) -> str:
+    """That records stand glued together in these lines of a file, for the user; empty without any.
+
+    >>> glued_remark([3, 9])
+    '2 lines hold records glued together: every whole record in them is read'
+    """
+    if not numbers:
+        return ""
+    if len(numbers) == 1:
+        return "1 line holds records glued together: every whole record in it is read"
+    return f"{len(numbers)} lines hold records glued together: every whole record in them is read"
 
 
 def first_unreadable(path: Path) -> str | None:
@@ -64,8 +122,8 @@ def first_unreadable(path: Path) -> str | None:
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             bare = line.strip(BYTE_ORDER_MARK + b" \t\r\n")
-            if bare and not is_object(line):
-                is_torn = bare.startswith(b"{") and bare != b"{" and not GLUED.search(bare)
+            if bare and not is_object(line) and not glued_objects(line)[0]:
+                is_torn = bare.startswith(b"{") and bare != b"{"
                 return f"line {number} {'is half a record' if is_torn else what_bytes_are(bare)}"
     return None
 
@@ -86,7 +144,6 @@ OTHER_FILES = (
     (b"<", "is a page of HTML or XML"),
 )
 LOOKED_AT_BYTE = 1 << 20
-GLUED = re.compile(rb"\}\s*\{\s*\"")  # one object after another
 
 
 def what_it_is(path: Path) -> str:
@@ -116,9 +173,7 @@ def what_bytes_are(start: bytes) -> str:
 def what_objects(start: bytes) -> str:
     """What a file that begins with an object is, if not a record a line."""
     first = start.partition(b"\n")[0].rstrip()
-    if GLUED.search(first) and not is_object(first):
-        return "holds its records glued together in one line: jq -c . FILE > runs.jsonl parts them"
-    if first == b"{" or not is_object(first):
+    if not is_object(first) and not glued_objects(first)[0]:
         return "holds its records over several lines each: jq -c . FILE > runs.jsonl makes a line of each"
     return "holds JSON lines, but of something else"
 
@@ -182,7 +237,8 @@ def append_whole(path: Path, lines: bytes) -> None:
 def heal_tail(path: Path) -> bool:
     """Cut off the half line that a power cut left at the file's end; whether there was one.
 
-    A record that is whole but for its line break, which an editor took, gets that back.
+    A record that is whole but for its line break, which an editor took, gets that back; so does the last of
+    several that are glued together, and only the half after it is cut off.
     """
     if not path.is_file():
         return False
@@ -198,11 +254,12 @@ def heal_tail(path: Path) -> bool:
         whole = start + last.rfind(b"\n") + 1
         if whole == size:
             return False
-        is_torn = not is_object(last[last.rfind(b"\n") + 1 :])
-        if is_torn:
-            file.truncate(whole)
-        else:
-            file.seek(size)
+        line = last[last.rfind(b"\n") + 1 :]
+        _, kept_byte = ([], len(line)) if is_object(line) else glued_objects(line)
+        is_torn = bool(line[kept_byte:].strip())
+        file.truncate(whole + kept_byte)
+        if kept_byte:
+            file.seek(whole + kept_byte)
             file.write(b"\n")
         file.flush()
         os.fsync(file.fileno())
@@ -243,28 +300,36 @@ def replace_records(path: Path, changed: Mapping[str, Json], key: str = "run_key
     """Put changed records in the places of those they are of, all at once: copy, fsync, rename.
 
     `changed`: the record's key -> what it is now; of several lines of one key the last is replaced. All other
-    lines, torn ones too, stay byte for byte. OSError where it cannot be; then the file is as it was.
+    lines, torn ones too, stay byte for byte; records glued to a changed one get lines of their own. OSError
+    where it cannot be; then the file is as it was.
     """
-    places: dict[str, int] = {}
+    places: dict[str, tuple[int, int]] = {}
     with path.open("rb") as lines:
         for place, line in enumerate(lines):
-            name = _key_of(line, key)
-            if name in changed:
-                places[name] = place
-    by_place = {place: changed[name] for name, place in places.items()}
+            for within, record in enumerate(_objects_of(line)):
+                name = str(record.get(key, ""))
+                if name in changed:
+                    places[name] = (place, within)
+    changed_in: dict[int, dict[int, Json]] = {}
+    for name, (place, within) in places.items():
+        changed_in.setdefault(place, {})[within] = changed[name]
     with path.open("rb") as lines, writing_whole(path) as part:
         for place, line in enumerate(lines):
-            record = by_place.get(place)
-            part.write(line if record is None else json.dumps(record, allow_nan=False).encode() + b"\n")
+            if place not in changed_in:
+                part.write(line)
+                continue
+            for within, record in enumerate(_objects_of(line)):
+                now = changed_in[place].get(within, record)
+                part.write(json.dumps(now, allow_nan=False).encode() + b"\n")
 
 
-def _key_of(line: bytes, key: str) -> str:
-    """The key of a line's record; empty for a line that has none."""
+def _objects_of(line: bytes) -> list[dict[str, Any]]:
+    """The records of a line: one, those that are glued together, or none."""
     try:
         record = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        return ""
-    return str(record.get(key, "")) if isinstance(record, dict) else ""
+        return glued_objects(line)[0]
+    return [record] if isinstance(record, dict) else []
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ def ask(path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 def runs_of(records: list[Record], *envs: Record) -> list[reading.Run]:
     by_id = {str(env["env_id"]): env for env in envs}
     lines = enumerate(records, 1)
-    return [reading.to_run(line, record, limits.limits_of(record, by_id)) for line, record in lines]
+    return [reading.to_run(line, record, limits.limits_of(record, by_id), line) for line, record in lines]
 
 
 def judge(records: list[Record], *envs: Record) -> list[verdicts.Verdict]:
@@ -449,7 +449,6 @@ def verdicts_of(tmp_path: Path, records: list[Record]) -> dict[str, verdicts.Ver
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        ("".join(json.dumps(record) for record in campaign()), "glued together"),
         (json.dumps(campaign()), "one JSON array"),
         ("id,model_id\n1,m\n", "looks like a CSV"),
     ],
@@ -459,3 +458,28 @@ def test_a_file_without_a_record_is_refused_for_what_it_is(tmp_path: Path, conte
     path.write_text(content)
     with pytest.raises(UserError, match=what):
         report.check_runs(path)
+
+
+def test_records_glued_together_are_judged_like_any_and_named(tmp_path: Path) -> None:
+    """A crash without a line break, or `cat` of two files, the first without one."""
+    records = campaign()
+    first, second, *rest = [json.dumps(record) for record in records]
+    path = tmp_path / "runs.jsonl"
+    (tmp_path / "runs.env.jsonl").write_text(json.dumps(ENV) + "\n")
+    path.write_text("\n".join([first + second, *rest]) + "\n")
+    glued = report.check_runs(path)
+    named = next(one for one in glued.verdicts if one.check == "glued records")
+    assert (named.severity, named.lines) == ("warn", (1,))
+    path.write_text("\n".join([first, second, *rest]) + "\n")
+    apart = report.check_runs(path)
+    assert (glued.n_runs, glued.table) == (apart.n_runs, apart.table) and glued.n_runs == len(records)
+    told = [(one.check, one.severity, one.message) for one in glued.verdicts if one is not named]
+    assert told == [(one.check, one.severity, one.message) for one in apart.verdicts]
+
+
+def test_a_run_that_stands_twice_in_one_line_is_a_double(tmp_path: Path) -> None:
+    record = json.dumps(campaign()[0])
+    path = tmp_path / "runs.jsonl"
+    path.write_text(record + record + "\n")
+    doubles = next(one for one in report.check_runs(path).verdicts if one.check == "duplicates")
+    assert (doubles.severity, doubles.lines) == ("error", (1,))

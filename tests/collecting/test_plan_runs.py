@@ -318,6 +318,23 @@ def test_anchors_are_the_first_run_of_the_plan_whatever_is_left() -> None:
     assert resume.with_anchors(plan, plan[2:], None) == plan[2:]
 
 
+def test_runs_glued_together_are_done_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a collector that was killed within a line, and a line break lost, would leave them."""
+    runs = planned()
+    lines = [json.dumps(record_of(run)) for run in runs]
+    out = tmp_path / "runs.jsonl"
+    out.write_text(
+        lines[0] + lines[1] + "\n" + lines[2][:30] + lines[3] + "\n" + "\n".join(lines[4:]) + lines[4]
+    )
+    before = Earlier.read(out, mend=True)
+    left = resume.left_to_do(runs, before.records, retry_errors=False)
+    assert [run.run_key for run in left] == [runs[2].run_key]
+    told = f"{out}: 3 lines hold records glued together: every whole record in them is read\n"
+    assert capsys.readouterr().err == told
+
+
 def test_a_last_line_that_only_lacks_its_line_break_is_kept(tmp_path: Path) -> None:
     out = tmp_path / "runs.jsonl"
     whole = '{"run_key": "a"}'

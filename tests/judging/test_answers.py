@@ -84,10 +84,6 @@ def test_an_earlier_good_run_stands_where_the_later_one_failed(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (
-            '{"id": 1, "level": "L0"}{"id": 2}{"id": 3}\n',
-            "holds its records glued together in one line: jq -c",
-        ),
         ('[{"id": 1}, {"id": 2}]\n', "is one JSON array"),
         ('[\n {"id": 1}\n]\n', "is one JSON array"),
         ('{\n "id": 1\n}\n', "holds its records over several lines each: jq -c ."),
@@ -109,9 +105,20 @@ def test_what_a_refused_file_is_stands_in_the_message(
     assert f"line 1 {what}" in str(refused.value)
 
 
-def test_glued_records_of_the_field_are_named() -> None:
+def test_records_glued_together_are_judged_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(json.dumps(run(repeat=1)) + json.dumps(run("L1", "other", repeat=1)) + "\n")
+    left_out: Counter[str] = Counter()
+    assert texts(path, left_out) == {"L0": {1: "answer"}, "L1": {1: "other"}}
+    assert not left_out
+    told = f"{path}: 1 line holds records glued together: every whole record in it is read\n"
+    assert capsys.readouterr().err == told
+
+
+def test_glued_records_of_the_field_are_read() -> None:
     if not (FIELD_CASES / "concat").is_dir():
         pytest.skip("the field cases are not on this machine")
-    left_out: Counter[str] = Counter()
-    texts(FIELD_CASES / "concat", left_out)
-    assert "records glued together" in next(iter(left_out))
+    found = texts(FIELD_CASES / "concat")
+    assert list(found) == ["L0", "L1", "L2", "L3", "P"] and found["L0"][1].startswith("m answer 81 L0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import resource
 import subprocess
@@ -44,6 +45,77 @@ def test_what_editors_and_power_cuts_leave_is_read_around(tmp_path: Path) -> Non
     read = list(jsonl.read_jsonl(path))
     good = {1: {"a": 1}, 4: {"line separator": "\u2028"}, 9: {"b": 2}}
     assert read == [(number, good.get(number)) for number in (1, 4, 5, 6, 7, 8, 9, 10)]
+
+
+@pytest.mark.parametrize(
+    ("line", "ids"),
+    [
+        (b'{"id": 1, "a": {"id": 9}}{"id": 2}', [1, 2]),
+        (b'\xef\xbb\xbf {"id": 1}  {"id": 2} {"other": 3}', [1, 2, None]),
+        (b'{"id": 1, "text": "torn in a te{"id": 2}', [2]),
+        (b'{"id": 1, "a": {"b": 2}, {"id": 2}', [2]),
+        (b'{"id": 1, "text": "\xc3{"id": 2, "text": "\xc3\xa4"}{"id": 3}', [2, 3]),
+        (b'{"id": 1, "board": {"id": 2}{"id": 3, "x": 1}{"id": 4', [2, 3]),  # a nested 2 cannot be told apart
+        (b'{"i{"id": 2}', [2]),
+        (b'{"id": 1}{"id": 2, "te', [1]),
+        (b'{"id": 1, "te', []),
+        (b'{"id": 1, "board": {"temp": 2}', []),
+        (b'{"id": 1},', []),  # a record a line in an array: its first line cannot be read
+        (b'{"id": 1}, {"id": 2}', []),
+        (b'[{"id": 1}{"id": 2}', []),
+        (b'{"id": 1}{"text": "\xff"}', [1]),
+        (b"{" * 100_000, []),
+    ],
+)
+def test_records_glued_together_are_read_one_by_one(tmp_path: Path, line: bytes, ids: list[Any]) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_bytes(b'{"id": 0}\n' + line + b'\n{"id": 5}\n')
+    glued: list[int] = []
+    read = list(jsonl.read_jsonl(path, glued))
+    assert [number for number, _ in read] == [1, *[2] * max(1, len(ids)), 3]
+    assert [record and record.get("id") for _, record in read[1:-1]] == (ids or [None])
+    assert glued == ([2] if ids else [])
+    assert (jsonl.first_unreadable(path) is None) is bool(ids)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.dictionaries(st.text(), st.text() | st.lists(st.text()), max_size=3), min_size=2, max_size=4),
+    st.integers(0, 200),
+)
+def test_of_a_torn_line_and_those_glued_to_it_no_whole_one_is_lost(
+    tmp_path_factory: pytest.TempPathFactory, contents: list[Any], cut: int
+) -> None:
+    records: list[Any] = [{"run_key": str(place)} | content for place, content in enumerate(contents)]
+    torn, *whole = [json.dumps(record).encode() for record in records]
+    path = tmp_path_factory.mktemp("glued") / "runs.jsonl"
+    path.write_bytes(torn[: 1 + cut % len(torn)].rstrip(b"}") + b"".join(whole) + b"\n")
+    assert jsonl.records_in(path)[-len(whole) :] == records[1:]
+
+
+@pytest.mark.parametrize(
+    ("last", "kept", "torn"),
+    [
+        (b'{"a": 1}{"a": 2}', b'{"a": 1}{"a": 2}\n', False),
+        (b'{"a": 1}{"a": ', b'{"a": 1}\n', True),
+        (b'{"a": "x{"a": 2}', b'{"a": "x{"a": 2}\n', False),
+    ],
+)
+def test_a_torn_tail_takes_no_whole_record_with_it(
+    tmp_path: Path, last: bytes, kept: bytes, torn: bool
+) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_bytes(b'{"a": 0}\n' + last)
+    assert jsonl.heal_tail(path) is torn
+    assert path.read_bytes() == b'{"a": 0}\n' + kept
+
+
+def test_a_changed_record_that_was_glued_to_others_gets_a_line_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_bytes(b'{"run_key": "z", "n": 0}{"run_key": "y"}\n{"run_key": "a", "n": 1}{"run_key": "b"}\n')
+    jsonl.replace_records(path, {"a": {"run_key": "a", "n": 3}})
+    expected = b'{"run_key": "z", "n": 0}{"run_key": "y"}\n{"run_key": "a", "n": 3}\n{"run_key": "b"}\n'
+    assert path.read_bytes() == expected
 
 
 def test_a_packed_file_is_read_and_a_cut_one_says_so(tmp_path: Path) -> None:
@@ -249,8 +321,6 @@ def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (b'{"id": 1, "a": {"b": 2}}{"id": 2}', "glued together"),
-        (b'{"id": 1} {"id": 2}\n{"id": 3} {"id": 4}\n', "glued together"),
         (b'[{"id": 1},\n {"id": 2}]', "one JSON array"),
         (b'\xef\xbb\xbf[\n{"id": 1}]', "one JSON array"),
         (b'{\n "id": 1\n}\n{\n "id": 2\n}\n', "over several lines each"),

@@ -180,7 +180,6 @@ def test_what_must_not_be_averaged_together_is_refused(
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (json.dumps(record()) + json.dumps(record(id=2)), "glued together"),
         (json.dumps([record(), record(id=2)]), "one JSON array"),
         (json.dumps(record(), indent=1), "over several lines each"),
         ("\n\n", "is empty"),
@@ -191,6 +190,14 @@ def test_a_refused_file_is_named_for_what_it_is(tmp_path: Path, content: str, wh
     path.write_text(content)
     with pytest.raises(UserError, match=what):
         read_study(Wanted([str(path)]))
+
+
+def test_records_glued_together_are_read_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_text(json.dumps(record()) + json.dumps(record(id=2)) + "\n" + json.dumps(record(id=3)) + "\n")
+    study = read_study(Wanted([str(path)]))
+    assert sorted(study.runs["task_id"]) == [1, 2, 3]
+    assert f"{path}: 1 line holds records glued together: every whole record in it is read" in study.remarks
 
 
 # --- scores
