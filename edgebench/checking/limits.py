@@ -8,7 +8,6 @@ energy in joule.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
@@ -38,6 +37,7 @@ FLOOR_FACTOR, CEILING_FACTOR, SLOWEST_SHARE = 2.0, 5 / 6, 0.2
 # A decode rate this far under the bound is what a CPU-only build gives.
 FAR_BELOW_BOUND = 0.10
 COVERAGE, POWER_SAMPLES, GAP_PERIODS = 0.90, 5, 3
+BEYOND_MEASURE = 1e100  # whose square still is a number
 DECODE_TOKENS, PROMPT_SHARE = 32, 4  # answers long enough that the prefill hides in J per token
 Record = Mapping[str, Any]
 
@@ -147,12 +147,13 @@ def environment(record: Record, env: Record) -> dict[str, Any] | None:
 
 def number(record: Record, name: str) -> float | None:
     """A finite number of a record, also one that is written as text, or None."""
-    return as_number(record.get(name))
+    value = as_number(record.get(name))
+    return value if is_number(value) else None
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """A finite number; NaN, Infinity and true, which a JSON reader lets through, are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """A number that can be measured; NaN, Infinity and true, which a JSON reader lets through, are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= BEYOND_MEASURE
 
 
 def decode_rate(record: Record) -> float | None:
@@ -180,7 +181,7 @@ def is_warm(record: Record, limit: Limits) -> bool | None:
 def share_of_bound(record: Record, limit: Limits) -> float | None:
     """The decode rate over its bound; None where one of them is not known, or there was nothing to decode."""
     rate, bound = limit.decode_tok_per_s, limit.decode_bound_tok_per_s
-    if rate is None or bound is None or (number(record, "completion_tokens") or 0) < 2:
+    if rate is None or not bound or (number(record, "completion_tokens") or 0) < 2:
         return None
     return rate / bound
 

@@ -429,6 +429,14 @@ def test_any_record_is_survived(changes: list[Record]) -> None:
         assert report.format_verdict(verdict)
 
 
+@pytest.mark.parametrize("number", [1.8e154, -1e300, 10**400, 5e-324])
+@pytest.mark.parametrize("name", ["latency_ms", "prompt_tokens", "energy_joule", "completion_tokens", "t0_s"])
+def test_a_number_beyond_all_measure_is_survived(name: str, number: float) -> None:
+    records = campaign()
+    records[1][name] = number
+    assert judge(records, ENV)
+
+
 def test_numbers_written_as_text_are_read_and_named(tmp_path: Path) -> None:
     names = ("latency_ms", "energy_joule", "prompt_tokens", "prompt_tokens_evaluated")
     records = [record | {name: str(record[name]) for name in names} for record in campaign()]
