@@ -36,7 +36,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgebench.errors import UserError
+from edgebench.errors import UserError, told
 from edgebench.forecasting.quantities import LEVELS, METHODS, REGRESSIONS, TRANSFER
 from edgebench.shell.calls import as_called
 from edgebench.shell.door import Parser, at_least, open_door
@@ -60,14 +60,14 @@ def read_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def train(args: argparse.Namespace) -> int:
     """Train the models asked for; one that cannot be trained does not keep the others from it."""
-    from edgebench.forecasting.training import Training, models_in, told, train_one
+    from edgebench.forecasting.training import Training, models_in, summary_of, train_one
 
     rows = read_rows(args)
     asked = Training(args.output, args.regression, args.board, args.folds, args.cross_validate, args.plots)
     failed = 0
     for name in models_in(rows) if args.all_models else [args.model]:
         try:
-            print(told(train_one(rows, name, asked)))
+            print(summary_of(train_one(rows, name, asked)))
         except UserError as exc:
             if not args.all_models:
                 raise
@@ -412,8 +412,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as exc:
         say(f"error: {exc}")
         return exc.exit_code
-    except (OSError, EOFError) as exc:
-        say(f"error: {exc}")
+    except OSError as exc:
+        say(f"error: {told(exc)}")
+        return 1
+    except EOFError as exc:  # a .gz that is cut short
+        say(f"error: {exc}; check --data")
         return 1
     except KeyboardInterrupt:
         return 130

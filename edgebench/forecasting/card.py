@@ -106,6 +106,8 @@ def tried_part(spec: Mapping[str, Any]) -> list[str]:
     others = [off for name, off in tried.items() if name != spec["won"]]
     mine = tried[spec["won"]]
     by = f" by {min(others) - mine:+.2g} percentage points to the next" if others else ""
+    if others and min(others) < mine:
+        by = ", as the simplest of those between which the errors do not decide"
     lines = [f"`{spec['won']}` was chosen: held-out MAPE {figure(mine)} %{by}.", ""]
     rows = [[name, f"{figure(off)} %"] for name, off in sorted(tried.items(), key=lambda pair: pair[1])]
     rows += [[name, why] for name, why in spec.get("untried", {}).items()]

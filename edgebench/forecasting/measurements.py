@@ -50,13 +50,14 @@ QUANTITIES: dict[str, tuple[tuple[str, float], ...]] = {
     ),
     "prefill_ms": (
         ("ttft_ms", 1), ("prefill_ms", 1), ("prefill_time_ms", 1), ("ttft_s", 1e3), ("prefill_s", 1e3),
+        ("prefill_time_s", 1e3),
     ),
     "decode_ms": (("decode_ms", 1), ("decode_time_ms", 1), ("decode_time_s", 1e3), ("decode_s", 1e3)),
     "total_ms": (
         ("latency_ms", 1), ("total_latency_ms", 1), ("total_time_ms", 1), ("total_ms", 1), ("latency_s", 1e3),
-        ("total_time_s", 1e3),
+        ("total_latency_s", 1e3), ("total_time_s", 1e3), ("total_s", 1e3),
     ),
-    "tpot_ms": (("tpot_ms", 1), ("itl_ms", 1), ("tpot_s", 1e3)),
+    "tpot_ms": (("tpot_ms", 1), ("itl_ms", 1), ("tpot_s", 1e3), ("itl_s", 1e3)),
     "prefill_energy_joule": (
         ("energy_prefill_joule", 1),
         ("prefill_energy_joule", 1),
@@ -75,6 +76,8 @@ QUANTITIES: dict[str, tuple[tuple[str, float], ...]] = {
         ("total_energy_joule", 1),
         ("total_energy_j", 1),
         ("total_energy_mj", 1e-3),
+        ("energy_j", 1),
+        ("energy_mj", 1e-3),
     ),
 }  # fmt: skip
 # Columns that carry no unit: seconds in some logs, milliseconds in others. `unit_of` finds out.
@@ -102,6 +105,7 @@ PARALLEL = ("ps_factor", "parallel_scaling", "n_parallel")  # answers that are d
 TIMES = ("prefill_ms", "decode_ms", "total_ms")
 SECONDS_AT_MOST = 60.0
 ENERGIES = ("prefill_energy_joule", "decode_energy_joule", "total_energy_joule")
+MOST = 1e15  # of any quantity in our units: thirty thousand years in ms; beyond it stands no measurement
 NEARLY_SURE = 0.85  # likeness of a column's name to one we read
 UNNAMED = "model"  # of a table that names none, until its file does
 # Both spellings, because a delimiter is found by the header as it stands in the file.
@@ -115,6 +119,7 @@ KNOWN_COLUMNS = frozenset(
     )
     for form in (str.lower, str.upper, str.title)
 )
+BLANKS = ("", "-", "–", "nan", "na", "n/a", "#n/a", "null", "none")
 SAMPLES_LEAST = 2  # a window shorter than two sample periods holds no measurement of its energy
 
 
@@ -132,18 +137,27 @@ class Reading:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None for what is none.
+    """A number that can have been measured, or None for what is none.
 
-    >>> number("1.5"), number(""), number("nan"), number(True)
-    (1.5, None, None, None)
+    >>> number("1.5"), number(""), number("nan"), number(True), number("1e300")
+    (1.5, None, None, None, None)
     """
     if isinstance(value, bool) or value is None:
         return None
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    return found if abs(found) <= MOST else None
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a cell says that nothing was measured, as tables of other programs write it.
+
+    >>> is_blank(None), is_blank(" NaN "), is_blank("-"), is_blank("inf"), is_blank("12 ms")
+    (True, True, True, False, False)
+    """
+    return value is None or str(value).strip().casefold() in BLANKS
 
 
 def count(value: Any) -> int | None:
@@ -397,6 +411,13 @@ def table_rows(path: Path, assumed: int | None, period_s: float | None) -> list[
         missing = missing_column("input_tokens", list(raw[0]))
         if "is it" in missing:
             raise UserError(f"{path}: {missing}; --assume-input-tokens N gives all rows one")
+    for name, (column, _) in places.items():
+        odd = [line.get(column) for line in raw if not is_blank(line.get(column))]
+        odd = [value for value in odd if number(value) is None]
+        if odd:
+            LOG.info(
+                "left out %d of %d values of %s: no number, %r for one", len(odd), len(raw), name, odd[0]
+            )
     period_s = period_s if period_s is not None else (1.0 if ONE_HERTZ & set(raw[0]) else None)
     rows = []
     for place, line in enumerate(raw, 2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgebench.forecasting.fit import Settings, fit_all
 from edgebench.forecasting.model_file import slug, write_model
 from edgebench.forecasting.samples import list_models, samples_of
 from edgebench.records.jsonl import write_whole
+from edgebench.shell.text import WIDTH
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def train_one(rows: Sequence[dict[str, Any]], name: str, asked: Training) -> Mad
     return Made(model, path, card, drawn)
 
 
-def told(made: Made) -> str:
+def summary_of(made: Made) -> str:
     """What came of a training, in a few lines."""
     model = made.model
     lines = [
@@ -74,7 +76,8 @@ def told(made: Made) -> str:
     for name, interval in model["intervals"].items():
         won = chosen(model["targets"].get(name, {}))
         mape = interval["held_out_mape_percent"]
-        lines.append(f"  {name:21} held-out MAPE {mape:.3g} % (n = {interval['rows']}){won}")
+        line = f"  {name:21} held-out MAPE {mape:.3g} % (n = {interval['rows']}){won}"
+        lines += textwrap.wrap(line, WIDTH, subsequent_indent=" " * 26)
     lines += [f"  {line}" for line in cautions(model)]
     lines += [
         f"  outlier left out: {one['where']}, {one['target']} {one['value']:g}" for one in model["outliers"]
@@ -88,9 +91,13 @@ def chosen(spec: Mapping[str, Any]) -> str:
 
     >>> chosen({"won": "analytic", "tried_mape_percent": {"analytic": 0.5, "linear": 3.0}})
     '; analytic, next linear 3 %'
+    >>> chosen({"won": "analytic", "tried_mape_percent": {"analytic": 0.005, "linear": 0.001}})
+    '; analytic, simpler than linear 0.001 %'
     """
     others = {name: off for name, off in spec.get("tried_mape_percent", {}).items() if name != spec["won"]}
     if not others:
         return ""
     second = min(others, key=lambda name: others[name])
-    return f"; {spec['won']}, next {second} {others[second]:.2g} %"
+    mine = spec["tried_mape_percent"][spec["won"]]
+    how = "next" if mine <= others[second] else "simpler than"
+    return f"; {spec['won']}, {how} {second} {others[second]:.2g} %"
