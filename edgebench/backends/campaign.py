@@ -18,6 +18,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from edgebench.backends.engines.engine import Asked, Missing
 from edgebench.backends.job import JobSettings, make_job
 from edgebench.backends.logs.story import parse_path
 from edgebench.backends.rows import measure
-from edgebench.board.facts import board_facts
+from edgebench.board.facts import Facts, ask_engine, machine_facts, with_engine
 from edgebench.board.thermal import hottest_c
 from edgebench.errors import UserError
 from edgebench.power.session import PowerSession, PowerSettings
@@ -149,9 +150,12 @@ def plan(engines: Sequence[str], rounds: int, seed: int) -> list[tuple[int, int,
 # --- the board ---
 
 
-def board_state() -> dict[str, Any]:
-    """Power mode, clocks, governor, temperature, swap; null where they cannot be read."""
-    facts = board_facts(Path("/"))
+def board_state(engine: Facts) -> dict[str, Any]:
+    """Power mode, clocks, governor, temperature, swap; null where they cannot be read.
+
+    `engine`: what the engine says of itself (facts.ask_engine).
+    """
+    facts = with_engine(machine_facts(Path("/")), engine)
     board = facts["board"] or f"{facts['machine']} {facts['cpu_model'] or ''}".strip()
     state = {name: facts.get(name) for name in STATE}
     return {"board": board, "temp_c": hottest_c(facts["temps_c"]), **state}
@@ -174,6 +178,11 @@ class Campaign:
         self.settings, self.job = settings, job
         self.done: dict[str, Json] = {}
         self.given_up: set[str] = set()
+
+    @cached_property
+    def engine_facts(self) -> Facts:
+        """Asked once, before the first run: no process that loads an engine may end beside a measurement."""
+        return ask_engine()
 
     def run(self) -> None:
         """Measure what is left. Raises UserError, OSError; every finished row is kept."""
@@ -209,7 +218,7 @@ class Campaign:
 
     def measure_one(self, number: int, place: int, engine: str, power: PowerSession) -> dict[str, Any]:
         """One run; its row is written when this returns."""
-        state = board_state()
+        state = board_state(self.engine_facts)
         self.check_state(state)
         power.new_resident()
         sits_still = power.missing is None and idles_by_itself(engine)

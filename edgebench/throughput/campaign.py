@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgebench.board.facts import board_facts
+from edgebench.board.facts import machine_facts
 from edgebench.engine.client import MODEL_LOAD, EngineFailure, EngineProcess, Failure, Prompt
 from edgebench.power.session import PowerSession
 from edgebench.records.jsonl import append_jsonl, exclusive, heal_tail, reason_of, replace_records
@@ -55,7 +55,7 @@ def measure_all(settings: Settings) -> Outcome:
     with exclusive(settings.out_jsonl, cure="or choose another --out_jsonl"):
         if heal_tail(settings.out_jsonl):
             say(f"{settings.out_jsonl}: its last line was cut short and is done again")
-        facts = board_facts(Path("/"))
+        facts = machine_facts(Path("/"))
         board = {name: facts.get(name) for name in ("board", "power_mode_name")}
         plan = make_plan(settings, board)
         say(f"{plan.due} of {plan.total} measurements to do, {len(plan.prompts)} prompts each")

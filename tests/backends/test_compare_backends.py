@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgebench.backends import campaign
 from edgebench.backends.campaign import plan
 from edgebench.backends.engines.engine import Asked
 from edgebench.backends.job import JobSettings, make_job
 from edgebench.backends.rows import measure
+from edgebench.board.facts import ask_engine
+from tests.doors import call, command
+from tests.waiting import PATIENCE_S, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
-COMPARE = ROOT / "companions" / "compare_backends.py"
 FAKE = ROOT / "tests" / "fakes" / "fake_engines.py"
 LOGS = ROOT.parent / "shared" / "data" / "backends"
 
 
 def compare(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, COMPARE, *map(str, words)], capture_output=True, text=True)
+    return call("companions/compare_backends.py", *words)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -46,10 +48,15 @@ def setting(llama_cpp, tiny_model: Callable[..., Path], tmp_path: Path) -> list[
     ]  # fmt: skip
 
 
-def test_rounds_interleave_resume_and_end_in_a_table(setting: list[object], tmp_path: Path) -> None:
+def test_rounds_interleave_resume_and_end_in_a_table(
+    setting: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(campaign, "ask_engine", lambda: asked.append(ask_engine()) or asked[-1])
     engines = ["llama-bench", "llama-completion", "llama-server"]
     done = compare(*setting, "--engines", *engines, "--rounds", 1)
     assert done.returncode == 0, done.stderr
+    assert [one["error"] for one in asked] == [None]  # once, and not beside every run
     rows = rows_of(tmp_path / "rows.jsonl")
     # One warm-up each; the missing server is one row with its reason and not three.
     assert [row["phase"] for row in rows].count("warmup") == 3
@@ -117,14 +124,13 @@ def test_other_conditions_are_refused(setting: list[object], tmp_path: Path) -> 
 
 def test_ctrl_c_ends_the_engine_and_keeps_the_rows(setting: list[object], tmp_path: Path) -> None:
     (tmp_path / "FAKE").write_text(json.dumps({"hang": True}))
-    words = [sys.executable, COMPARE, *setting, "--engines", "llama-bench", "--rounds", "1"]
-    child = subprocess.Popen([str(word) for word in words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    words = command("companions/compare_backends.py", *setting, "--engines", "llama-bench", "--rounds", 1)
+    child = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     pid_file = tmp_path / "PID"
-    while not (pid_file.is_file() and pid_file.read_text()):
-        assert child.poll() is None
-        time.sleep(0.05)
+    wait_for(lambda: child.poll() is not None or (pid_file.is_file() and pid_file.read_text()))
+    assert child.poll() is None, child.communicate()
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130 and b"Traceback" not in err
     assert not Path(f"/proc/{pid_file.read_text()}").exists()
 

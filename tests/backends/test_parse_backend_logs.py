@@ -17,6 +17,7 @@ from edgebench.backends.logs import rows as rows_module
 from edgebench.backends.logs import sifting, story
 from edgebench.backends.logs import tables as read_bench_tables
 from edgebench.backends.logs import timings as read_timing_lines
+from tests.doors import call
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "companions" / "parse_backend_logs.py"
@@ -45,8 +46,7 @@ TRACE = (
 
 
 def run_script(*args: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300)
+    return call("companions/parse_backend_logs.py", *args)
 
 
 @pytest.fixture

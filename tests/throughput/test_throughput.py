@@ -5,8 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,8 @@ from hypothesis import strategies as st
 
 from edgebench.throughput.plan import cells
 from edgebench.throughput.table import read_records, rows, table_of
+from tests.doors import call, command
+from tests.waiting import PATIENCE_S, is_gone, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,9 +27,14 @@ def told(sequence: dict) -> tuple:
 # --- The measured mode
 
 
-def throughput(*flags: object, **more: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "companions/throughput.py"), *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+def throughput(*flags: object) -> subprocess.CompletedProcess[str]:
+    return call("companions/throughput.py", *flags)
+
+
+def started(*flags: object) -> subprocess.Popen[str]:
+    """A process of its own, to be ended or to lose its engine."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command("companions/throughput.py", *flags), stderr=pipe, stdout=pipe, text=True)
 
 
 def flags_for(model: Path, out: Path, *more: object) -> list[object]:
@@ -154,34 +159,22 @@ def test_an_end_keeps_what_is_done_and_ends_every_child(
     log.write_text("VDD_IN 5000mW/5000mW\n" * 50)
     more = ["--source", f"replay:{log}", "--idle_seconds", 0.5, "--repeats", 400]
     flags = flags_for(tiny_model("llama", mode="never"), out, *more)
-    command = [sys.executable, str(ROOT / "companions/throughput.py"), *map(str, flags)]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    while not out.exists() or out.read_bytes().count(b"\n") < 2:
-        assert child.poll() is None
-        time.sleep(0.05)
-    started = descendants(child.pid)
-    assert started
+    child = started(*flags)
+    wait_for(lambda: child.poll() is not None or (out.exists() and out.read_bytes().count(b"\n") >= 2))
+    assert child.poll() is None, child.communicate()
+    its_own = descendants(child.pid)
+    assert its_own
     child.send_signal(ending)
-    _, said = child.communicate(timeout=60)
+    _, said = child.communicate(timeout=PATIENCE_S)
     if ending == signal.SIGINT:
         assert child.returncode == 130 and "Go on with" in said and "Traceback" not in said
-    until_s = time.monotonic() + 30
-    while any(alive(pid) for pid in started) and time.monotonic() < until_s:
-        time.sleep(0.05)
-    assert not [pid for pid in started if alive(pid)]
+    wait_for(lambda: all(map(is_gone, its_own)))
     assert all(one["error"] is None for one in records(out))
 
 
 def descendants(pid: int) -> list[int]:
     found = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return found + [deeper for one in found for deeper in descendants(one)]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_a_crash_of_the_engine_costs_its_measurement(
@@ -192,16 +185,10 @@ def test_a_crash_of_the_engine_costs_its_measurement(
     out = tmp_path / "t.jsonl"
     more = ["--source", "none", "--max_tokens", 4000, "--repeats", 1]
     flags = flags_for(tiny_model("llama", mode="never"), out, *more)
-    command = [sys.executable, str(ROOT / "companions/throughput.py"), *map(str, flags)]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert child.stderr is not None
-    worker: list[int] = []
-    while not worker:
-        assert child.poll() is None
-        worker = [pid for pid in descendants(child.pid) if is_worker(pid)]
-        time.sleep(0.02)
-    os.kill(worker[0], signal.SIGKILL)
-    child.communicate(timeout=120)
+    child = started(*flags)
+    workers = wait_for(lambda: [pid for pid in descendants(child.pid) if is_worker(pid)])
+    os.kill(workers[0], signal.SIGKILL)
+    child.communicate(timeout=PATIENCE_S)
     kinds = [(one["error"] or {}).get("type") for one in records(out)]
     # Killed while loading, the model counts as one that cannot load; later, only one measurement is lost.
     assert len(kinds) == 2 and kinds[0] in ("engine_crash", "model_load") and child.returncode == 1
@@ -251,12 +238,12 @@ def test_another_power_mode_is_not_mixed_in(llama_cpp, demo_models: dict[str, Pa
     flags = ["--models", str(demo_models["llama"]), "--source", "none", "--max_tokens", "4"]
     flags += ["--prompts", str(ROOT / "data/writing_prompts_hierarchical.csv"), "--repeats", "1"]
     out = tmp_path / "t.jsonl"
-    command = [sys.executable, str(ROOT / "companions/throughput.py"), *flags, "--out_jsonl", str(out)]
-    assert subprocess.run([*command, "--batch_sizes", "1"], capture_output=True).returncode == 0
+    flags += ["--out_jsonl", str(out)]
+    assert throughput(*flags, "--batch_sizes", "1").returncode == 0
     record = json.loads(out.read_text())
     out.write_text(json.dumps(record | {"power_mode_name": "7W of another day"}) + "\n")
     before = out.read_bytes()
-    done = subprocess.run([*command, "--batch_sizes", "1,2"], capture_output=True, text=True)
+    done = throughput(*flags, "--batch_sizes", "1,2")
     assert done.returncode == 1 and "in power mode 7W of another day" in done.stderr, done.stderr
     assert "choose another --out_jsonl" in done.stderr and out.read_bytes() == before
 
