@@ -48,7 +48,7 @@ def call(
     *arguments: object,
     cwd: Path | None = None,
     env: Mapping[str, str | None] | None = None,
-    stdin: str | None = None,
+    stdin: str | bytes | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Call the door with these arguments and return its exit code, stdout and stderr, as subprocess.run does.
 
@@ -62,7 +62,7 @@ def call(
         tempfile.TemporaryFile() as said,
         tempfile.TemporaryFile() as noted,
     ):
-        given.write((stdin or "").encode())
+        given.write(stdin if isinstance(stdin, bytes) else (stdin or "").encode())
         given.seek(0)
         with (
             comes_to_an_end(script, PATIENCE_S),

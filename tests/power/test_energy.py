@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from edgebench.power import energy
 from edgebench.power.trace import PowerTrace
+from tests.doors import call
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLER = ROOT / "tegrastats_sampler.py"
 
 
 def loaded(script: str) -> ModuleType:
@@ -176,8 +176,7 @@ def test_a_baseline_is_known_to_what_it_says(quantum_mw: float, noise_mw: float)
 
 
 def integrate(path: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SAMPLER), "integrate", str(path), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return call("tegrastats_sampler.py", "integrate", path, *words)
 
 
 def answer(path: Path, *words: object) -> Any:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +19,111 @@ import pytest
 
 import tegrastats_sampler as power
 from edgebench.power import feeds
+from tests.doors import call, command
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fakes"))
 import power_trees
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "data/demo/power_replay.log"
-FEED = [sys.executable, str(ROOT / "tegrastats_sampler.py"), "feed"]
+DOOR = "tegrastats_sampler.py"
 ANNOUNCE = "# power_feed "
+Lines = Callable[..., tuple[dict[str, Any], list[str]]]
 
 
-def environment(nvml: str = "none") -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT / "tests/fakes/nvml"), "FAKE_NVML": nvml}
+@pytest.fixture(autouse=True)
+def made_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The made driver stands for the real one; FAKE_NVML says what it plays."""
+    monkeypatch.syspath_prepend(ROOT / "tests/fakes/nvml")
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    monkeypatch.setenv("FAKE_NVML", "none")
+
+
+def process(*words: object) -> tuple[list[str], dict[str, str]]:
+    """Command line and environment of a feed that is a process of its own."""
+    return command(DOOR, "feed", *words), os.environ | {"PYTHONPATH": str(ROOT / "tests/fakes/nvml")}
 
 
 def once(*words: object, nvml: str = "none") -> subprocess.CompletedProcess[str]:
-    command = [*FEED, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(nvml), timeout=30)
+    return call(DOOR, "feed", *words, env={"FAKE_NVML": nvml})
 
 
-def lines_of(
-    count: int, *words: object, nvml: str = "none", after: Any = None
-) -> tuple[dict[str, Any], list[str]]:
-    """The announcement and the first lines; `after` is called when half of them are read."""
-    command = [*FEED, *map(str, words)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(nvml)) as feed:
-        assert feed.stdout
-        head, lines = feed.stdout.readline(), []
-        for k in range(count):
-            lines.append(feed.stdout.readline().rstrip("\n"))
-            if after and k == count // 2:
-                after()
-        feed.terminate()
-    return json.loads(head.removeprefix(ANNOUNCE)), lines
+class Clock:
+    """Stands for the module time: it goes on by what is slept."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+class Enough(Exception):
+    """So many lines were wanted."""
+
+
+class Printed(io.StringIO):
+    """What a feed prints, until there is enough of it."""
+
+    def __init__(self, clock: Clock, count: int, after: Callable[[], object] | None) -> None:
+        super().__init__()
+        self.clock, self.count, self.after = clock, count, after
+        self.times_s: list[float] = []  # of the lines
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if text.endswith("\n"):
+            self.times_s.append(self.clock.now_s)
+            if len(self.times_s) > self.count:
+                raise Enough
+            if self.after and len(self.times_s) == self.count // 2 + 1:
+                self.after()
+        return written
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The feed's: its pauses take no time."""
+    made = Clock()
+    monkeypatch.setattr(feeds, "time", made)
+    return made
+
+
+@pytest.fixture
+def print_feed(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Printed]:
+    """A function that is a feed, as the door is it, until it has printed its announcement and so many lines.
+
+    `after` is called when half of them are printed.
+    """
+
+    def be_a_feed(count: int, *words: object, nvml: str = "none", after: Any = None) -> Printed:
+        printed = Printed(clock, count, after)
+        monkeypatch.setenv("FAKE_NVML", nvml)
+        monkeypatch.setattr(sys, "stdout", printed)
+        pipe_broken = signal.getsignal(signal.SIGPIPE)
+        args = power.build_parser().parse_args(["feed", *map(str, words)])
+        try:
+            with pytest.raises(Enough):
+                power.feed(args)
+        finally:
+            signal.signal(signal.SIGPIPE, pipe_broken)
+        return printed
+
+    return be_a_feed
+
+
+@pytest.fixture
+def lines_of(print_feed: Callable[..., Printed]) -> Lines:
+    """A function: the announcement of a feed, and its first lines."""
+
+    def heard(count: int, *words: object, **more: Any) -> tuple[dict[str, Any], list[str]]:
+        head, *lines = print_feed(count, *words, **more).getvalue().splitlines()
+        return json.loads(head.removeprefix(ANNOUNCE)), lines
+
+    return heard
 
 
 @pytest.mark.parametrize(
@@ -66,7 +142,7 @@ def lines_of(
     ],
 )  # fmt: skip
 def test_sysfs_gives_every_board_its_rails(
-    tree: str, total_mw: int, rail: str, scope: str, rails: dict[str, int], tmp_path: Path
+    tree: str, total_mw: int, rail: str, scope: str, rails: dict[str, int], tmp_path: Path, lines_of: Lines
 ) -> None:
     getattr(power_trees, tree)(tmp_path)
     said, lines = lines_of(2, "--source", "ina3221", "--sys", tmp_path, "--interval", 10)
@@ -81,7 +157,7 @@ def test_sysfs_gives_every_board_its_rails(
     assert (reading.total_mw, reading.total_rail, reading.scope) == (total_mw, rail, scope)
 
 
-def test_sysfs_follows_the_sensor_and_states_its_step(tmp_path: Path) -> None:
+def test_sysfs_follows_the_sensor_and_states_its_step(tmp_path: Path, lines_of: Lines) -> None:
     power_trees.orin_nano(tmp_path)
     current = tmp_path / "class/hwmon/hwmon4/curr1_input"
     said, lines = lines_of(
@@ -101,7 +177,7 @@ def test_sysfs_follows_the_sensor_and_states_its_step(tmp_path: Path) -> None:
     )  # second: mean since start
 
 
-def test_a_sensor_that_cannot_be_read_is_left_out_and_not_zero(tmp_path: Path) -> None:
+def test_a_sensor_that_cannot_be_read_is_left_out_and_not_zero(tmp_path: Path, lines_of: Lines) -> None:
     power_trees.orin_nano(tmp_path)
     (tmp_path / "class/hwmon/hwmon4/curr2_input").write_text(
         ""
@@ -122,7 +198,7 @@ def test_no_permission_names_the_file_and_the_remedy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("nvml", "mw"), [("card", 72_345), ("old", 61_000)])
-def test_nvml_prefers_instantaneous_power(nvml: str, mw: int, tmp_path: Path) -> None:
+def test_nvml_prefers_instantaneous_power(nvml: str, mw: int, tmp_path: Path, lines_of: Lines) -> None:
     said, lines = lines_of(2, "--source", "nvml", "--interval", 10, nvml=nvml)
     assert (said["source"], said["rail"], said["scope"]) == ("nvml", "GPU0", "gpu")
     assert lines[0] == f"gpu@55C GPU0 {mw}mW/{mw}mW"
@@ -151,7 +227,7 @@ def test_a_lost_card_ends_the_feed_with_the_reason() -> None:
     assert done.returncode == 1 and "NVML lost GPU 0: GPU is lost" in done.stderr
 
 
-def test_rapl_counts_packages_once_and_survives_the_wrap(tmp_path: Path) -> None:
+def test_rapl_counts_packages_once_and_survives_the_wrap(tmp_path: Path, lines_of: Lines) -> None:
     limit_uj = 10_000_000
     power_trees.rapl(tmp_path, energy_uj=9_999_000, limit_uj=limit_uj)
     counter = tmp_path / "class/powercap/intel-rapl:0/energy_uj"
@@ -166,9 +242,9 @@ def test_rapl_counts_packages_once_and_survives_the_wrap(tmp_path: Path) -> None
 
 def test_auto_says_what_it_took_and_why_not_the_others(tmp_path: Path) -> None:
     power_trees.rapl(tmp_path)
-    command = [*FEED, "--sys", str(tmp_path), "--interval", "10"]
+    words, env = process("--sys", tmp_path, "--interval", 10)
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment()) as feed:
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=env) as feed:
         assert feed.stdout and feed.stderr
         assert json.loads(feed.stdout.readline().removeprefix(ANNOUNCE))["source"] == "rapl"
         said = feed.stderr.readline()
@@ -181,9 +257,6 @@ def test_auto_says_what_it_took_and_why_not_the_others(tmp_path: Path) -> None:
 
 
 def test_a_look_at_what_there_is_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "tests/fakes/nvml")
-    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
-    monkeypatch.setenv("FAKE_NVML", "none")
     power_trees.rapl(tmp_path)
     before = len(list(Path("/proc/self/fd").iterdir()))
     assert feeds.probe(feeds.FeedRequest(sysfs=tmp_path)).source == "rapl"
@@ -222,7 +295,7 @@ def test_a_number_out_of_its_range_is_a_usage_error(words: list[str]) -> None:
 # --- replay
 
 
-def test_the_demo_log_replays_as_simulated_power_and_loops() -> None:
+def test_the_demo_log_replays_as_simulated_power_and_loops(lines_of: Lines) -> None:
     rows = [row for row in DEMO.read_text().splitlines() if not row.startswith("#")]
     said, lines = lines_of(len(rows) + 3, "--source", f"replay:{DEMO}", "--speed", 1000)
     assert (said["source"], said["simulated"], said["rail"], said["loops"]) == (
@@ -236,7 +309,7 @@ def test_the_demo_log_replays_as_simulated_power_and_loops() -> None:
     assert "made" in DEMO.read_text().lower() and DEMO.stat().st_size < 400_000
 
 
-def test_a_replay_keeps_the_pace_of_the_log(tmp_path: Path) -> None:
+def test_a_replay_keeps_the_pace_of_the_log(tmp_path: Path, lines_of: Lines) -> None:
     log = tmp_path / "dated.log"
     stamped = [f"05-17-2026 22:11:{k // 4 + 10:02d} RAM 1/2MB VDD_IN {5000 + k}mW/5000mW" for k in range(40)]
     log.write_text("\n".join(["junk", *stamped]) + "\n")
@@ -246,25 +319,42 @@ def test_a_replay_keeps_the_pace_of_the_log(tmp_path: Path) -> None:
     assert lines_of(1, "--source", f"replay:{log}", "--interval", 20)[0]["interval_ms"] == 20
 
 
-def test_a_recorded_trace_replays_with_its_rail_and_its_times(tmp_path: Path) -> None:
+def test_a_recorded_trace_replays_with_its_rail_and_its_times(
+    tmp_path: Path, lines_of: Lines, clock: Clock
+) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text(
         "t_s,power_mw,rail,scope,source,temp_c\n7.0,5000,VIN,board,tegrastats,50.5\n7.1,6000,VIN,board,tegrastats,\n"
     )
-    began_s = time.monotonic()
+    began_s = clock.now_s
     said, lines = lines_of(4, "--source", f"replay:{trace}", "--speed", 2)
-    assert time.monotonic() - began_s >= 0.2  # 4 x 100 ms, twice as fast
+    assert clock.now_s - began_s == pytest.approx(0.2)  # 4 x 100 ms, twice as fast
     assert (said["rail"], said["scope"], said["simulated"]) == ("VIN", "board", True)
     assert lines == ["tj@50.5C VIN 5000mW/5000mW", "VIN 6000mW/6000mW"] * 2
 
 
-def test_a_pause_in_a_recorded_trace_is_no_dead_feed(tmp_path: Path) -> None:
+def test_a_pause_in_a_recorded_trace_is_no_dead_feed(
+    tmp_path: Path, print_feed: Callable[..., Printed]
+) -> None:
     """The keeper takes silence for a dead feed; a replay says meanwhile that it lives."""
     trace = tmp_path / "trace.csv"
-    trace.write_text("t_s,power_mw,rail\n" + "".join(f"{t},5000,VDD_IN\n" for t in (1.0, 1.1, 1.2, 2.7, 2.8)))
-    sampler = power.TegrastatsSampler(power.find_feed(f"replay:{trace}"))
-    sampler._silent_s = 1.3  # two seconds otherwise
-    with sampler:
+    trace.write_text("t_s,power_mw,rail\n" + "".join(f"{t},5000,VDD_IN\n" for t in (1.0, 1.1, 1.2, 5.7, 5.8)))
+    printed = print_feed(9, "--source", f"replay:{trace}")
+    lines, times_s = printed.getvalue().splitlines(), printed.times_s
+    assert max(then_s - now_s for now_s, then_s in pairwise(times_s)) <= feeds.ALIVE_S + 1e-9
+    silence_s = power.TegrastatsSampler(power.find_feed(f"replay:{trace}"))._silent_s
+    assert silence_s >= 2 * feeds.ALIVE_S
+    announced = [line for line in lines if line.startswith(ANNOUNCE)]
+    # At the start, once before the first line (a mean interval of 1.2 s), and four times in the pause.
+    assert len(announced) == 6 and len(set(announced)) == 1
+    at_s = [t_s for t_s, line in zip(times_s, lines, strict=True) if "VDD_IN 5000mW" in line]
+    assert at_s[3] - at_s[2] == pytest.approx(4.5)  # which is kept
+
+
+def test_a_pause_is_a_gap_in_the_window_and_no_restart(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("t_s,power_mw,rail\n" + "".join(f"{t},5000,VDD_IN\n" for t in (1.0, 1.1, 1.2, 2.1, 2.2)))
+    with power.TegrastatsSampler(power.find_feed(f"replay:{trace}")) as sampler:
         t0 = time.monotonic()
         while len(sampler.trace.t_s) < 4 and time.monotonic() < t0 + 60:
             time.sleep(0.05)
@@ -274,7 +364,7 @@ def test_a_pause_in_a_recorded_trace_is_no_dead_feed(tmp_path: Path) -> None:
 
 
 def test_a_zone_that_may_not_be_read_is_no_reason_to_have_no_power(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines_of: Lines
 ) -> None:
     power_trees.orin_nano(tmp_path)
     zone = tmp_path / "class/thermal/thermal_zone0/temp"
@@ -306,7 +396,7 @@ def test_a_sampled_replay_is_labelled_in_every_window() -> None:
     choice = power.find_feed(f"replay:{DEMO}")
     with power.TegrastatsSampler(choice) as sampler:
         t0 = time.monotonic()
-        time.sleep(0.7)
+        time.sleep(0.3)
         window = sampler.window(t0, time.monotonic(), None)
     assert "simulated_power" in window.flags and sampler.info.simulated
     assert (sampler.info.source, sampler.info.rail, sampler.info.origin) == ("replay", "VDD_IN", DEMO.name)
@@ -314,12 +404,12 @@ def test_a_sampled_replay_is_labelled_in_every_window() -> None:
 
 
 def test_the_feed_ends_with_its_reader(tmp_path: Path) -> None:
-    command = [*FEED, "--source", f"replay:{DEMO}", "--speed", "10"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as feed:
+    words, env = process("--source", f"replay:{DEMO}", "--speed", 10)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as feed:
         assert feed.stdout and feed.stderr
         feed.stdout.readline()
         feed.stdout.close()
-        assert feed.wait(5) == -13 and feed.stderr.read() == b""
+        assert feed.wait(120) == -13 and feed.stderr.read() == b""
 
 
 # --- Logs that PowerShell wrote
@@ -333,21 +423,16 @@ FIELD_CASE = ROOT.parent / "shared/data/field-cases/collector/tegrastats_utf16.l
 
 
 def parsed(log: Path, through_pipe: bool = False) -> list[dict[str, Any]]:
-    command = [
-        sys.executable,
-        str(ROOT / "tegrastats_sampler.py"),
-        "parse",
-        "-" if through_pipe else str(log),
-    ]
-    with log.open("rb") as file:
-        done = subprocess.run(command, stdin=file, capture_output=True, text=True)
+    done = call(DOOR, "parse", "-" if through_pipe else log, stdin=log.read_bytes())
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_a_redirected_log_is_read_by_parse_and_by_replay(encoding: str, newline: str, tmp_path: Path) -> None:
+def test_a_redirected_log_is_read_by_parse_and_by_replay(
+    encoding: str, newline: str, tmp_path: Path, lines_of: Lines
+) -> None:
     log = tmp_path / "some.log"
     log.write_bytes("".join(line + newline for line in LINES).encode(encoding))
     for rows in (parsed(log), parsed(log, through_pipe=True)):
@@ -400,6 +485,5 @@ def test_power_that_was_made_up_is_labelled_however_it_says_so(said: str, tmp_pa
             time.sleep(0.02)
         assert "simulated_power" in sampler.window(t0, t0 + 0.1, None).flags and sampler.info.simulated
     if '"x"' not in said:  # a trace names its source, and no more
-        command = [sys.executable, str(ROOT / "tegrastats_sampler.py"), "integrate", str(trace)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = call(DOOR, "integrate", trace)
         assert "simulated_power" in json.loads(done.stdout)["flags"]

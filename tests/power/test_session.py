@@ -303,6 +303,15 @@ def start(said: list[str], **settings: Any) -> Any:
     return PowerSession.start(PowerSettings(idle_seconds=0.3, settle_seconds=0.0, **settings), said.append)
 
 
+def wait_for_samples(session: PowerSession, count: int) -> None:
+    """Until there are so many samples more."""
+    assert session.trace is not None
+    until_s, before = time.monotonic() + 90, len(session.trace.t_s)
+    while len(session.trace.t_s) < before + count:
+        assert time.monotonic() < until_s, "no samples come"
+        time.sleep(0.01)
+
+
 def test_a_session_measures_beside_the_work(tmp_path: Path) -> None:
     said: list[str] = []
     with start(said, feed=QUICK, interval_ms=10, trace_path=tmp_path / "new/folder/trace.csv") as session:
@@ -310,7 +319,7 @@ def test_a_session_measures_beside_the_work(tmp_path: Path) -> None:
         session.new_resident()
         session.measure_idle()
         t0_s = time.monotonic()
-        time.sleep(0.3)
+        wait_for_samples(session, 12)
         fields = session.window(t0_s, time.monotonic())
         assert session.environment()["rail"] == "VDD_IN" and session.trace is not None
     assert fields.energy_joule == pytest.approx(0, abs=0.01) and fields.temp_max_c == 45.0
@@ -375,6 +384,7 @@ def test_the_feeds_own_lines_are_handed_on_with_their_times() -> None:
     with PowerSession.start(settings, lambda _: None, lambda t_s, line: lines.append((t_s, line))) as session:
         session.measure_idle()
         assert session.idle is not None and session.idle.mean_mw == 5000
+        wait_for_samples(session, 10)
         trace = session.trace
     assert trace is not None and len(trace.t_s) > 10
     assert [t_s for t_s, line in lines if "VDD_IN 5000mW" in line] == list(trace.t_s)
@@ -389,7 +399,8 @@ def test_a_feed_that_loses_its_rail_costs_energy_and_not_the_campaign(tmp_path: 
     settings = PowerSettings(feed=feed, interval_ms=20, idle_seconds=0.2, settle_seconds=0.0)
     with PowerSession.start(settings, said.append) as session:
         session.measure_idle()
-        assert session.idle is not None
+        assert session.idle is not None and session._sampler is not None
+        session._sampler._silent_s = 0.5  # two seconds otherwise
         gone.touch()
         t0_s = time.monotonic() + 0.1
         fields = session.window(t0_s, t0_s + 0.3)

@@ -18,7 +18,7 @@ from edgebench.power.trace_file import read_trace, trace_of_window
 from edgebench.records.run import all_flags_of
 
 RAILS = {"VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"}
-SPIN_S = 0.7
+SPIN_S = 0.3
 
 Load = Callable[[int, int], None]
 

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tegrastats_sampler as power
+from tests.doors import call
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tegrastats_sampler.py"
@@ -61,17 +62,22 @@ def gone(pid: int) -> bool:
         return True
 
 
-def eventually(condition: Callable[[], bool], seconds: float) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 90.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
     return condition()
 
 
+def sampled(sampler: power.TegrastatsSampler, count: int = 10) -> tuple[float, float]:
+    """Wait until so many samples more have come; when that began and when it was over."""
+    t0, before = time.monotonic(), len(sampler.trace.t_s)
+    assert eventually(lambda: len(sampler.trace.t_s) >= before + count)
+    return t0, time.monotonic()
+
+
 def run(*words: object, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, words)], capture_output=True, text=True, input=stdin
-    )
+    return call("tegrastats_sampler.py", *words, stdin=stdin)
 
 
 # --- lines
@@ -428,14 +434,13 @@ def test_energy_is_right_when_the_true_period_is_not_the_nominal_one(
             "VDD_IN",
             "module",
         )
-        t0 = time.monotonic()
-        time.sleep(0.7)
+        t0, _ = sampled(sampler, 3)
         monkeypatch.setattr(time, "time", lambda: clock() - 3600)  # the wall clock is set back
-        time.sleep(0.7)
-        t1 = time.monotonic()
+        _, t1 = sampled(sampler, 3)
         window = sampler.window(t0, t1, 5000.0)
     assert window.energy_joule == pytest.approx(7.0 * (t1 - t0), rel=0.005)
-    assert (window.power_period_ms or 0) > 165 and window.power_coverage == 1.0
+    assert (window.power_period_ms or 0) > 165
+    assert window.power_coverage == 1.0 or "power_gap" in window.flags  # this machine may stand still
     assert sampler.integrate_energy(t0, t1, 5000.0) == window.energy_joule  # and after stop()
 
 
@@ -443,12 +448,11 @@ def test_measure_idle_and_the_four_functions(tegrastats: Play) -> None:
     tegrastats(power_mw=[4000, 6000])
     sampler = power.TegrastatsSampler(power.find_feed(interval_ms=20), 20)
     sampler.start()
-    assert sampler.measure_idle(0.6) == pytest.approx(5000, rel=0.05)
+    assert sampler.measure_idle(0.4) == pytest.approx(5000, rel=0.05)
     idle = sampler.idle_baseline(0.4)
     assert not idle.stable and "varies" in idle.verdict and idle.temp_c == 43.093
-    t0 = time.monotonic()
-    time.sleep(0.3)
-    energy = sampler.integrate_energy(t0, time.monotonic(), 5000.0)
+    t0, t1 = sampled(sampler)
+    energy = sampler.integrate_energy(t0, t1, 5000.0)
     assert energy is not None and abs(energy) < 0.1
     assert sampler.integrate_energy(t0 - 100, t0, 5000.0) is None
     assert sampler.integrate_energy(t0, t0 + 1e6, 5000.0) is None
@@ -462,20 +466,18 @@ def test_measure_idle_and_the_four_functions(tegrastats: Play) -> None:
 def test_bad_samples_are_flagged_on_the_window(tegrastats: Play) -> None:
     tegrastats(junk_every=5, zero_every=7, torn_every=11, missing_every=13)
     with power.TegrastatsSampler(power.find_feed(interval_ms=10), 10) as sampler:
-        t0 = time.monotonic()
-        time.sleep(0.6)
-        window = sampler.window(t0, time.monotonic(), 5000.0)
+        t0, t1 = sampled(sampler, 40)
+        window = sampler.window(t0, t1, 5000.0)
     assert {"zero_total", "rail_missing"} <= set(window.flags)
-    assert 3 <= window.flag_counts["zero_total"] <= 9 and window.flag_counts["rail_missing"] >= 1
+    assert 3 <= window.flag_counts["zero_total"] <= sampler.troubles["zero_total"]
+    assert 1 <= window.flag_counts["rail_missing"] <= sampler.troubles["rail_missing"]
     assert window.energy_joule == pytest.approx(0, abs=1e-6)  # no zero was integrated
 
 
 def test_a_sub_rail_above_the_total_is_flagged(tegrastats: Play) -> None:
     tegrastats(line="POM_5V_GPU 8949/8742 POM_5V_IN {p}/3086 POM_5V_CPU 3148/3134", power_mw=[3227])
     with power.TegrastatsSampler(power.find_feed(interval_ms=10), 10) as sampler:
-        t0 = time.monotonic()
-        time.sleep(0.2)
-        window = sampler.window(t0, time.monotonic(), None)
+        window = sampler.window(*sampled(sampler), None)
     assert "subrail_above_total" in window.flags and window.power_mw_mean == pytest.approx(3227)
     assert sampler.info.scope == "board"
 
@@ -484,8 +486,8 @@ def test_a_dead_feed_is_restarted_once_and_then_given_up(tegrastats: Play, tmp_p
     tegrastats(die_after=20)
     with power.TegrastatsSampler(power.find_feed(interval_ms=10), 10) as sampler:
         t0 = time.monotonic()
-        assert eventually(lambda: len(starts(tmp_path)) == 2, 5)
-        assert eventually(lambda: sampler.end_reason is not None, 5)
+        assert eventually(lambda: len(starts(tmp_path)) == 2)
+        assert eventually(lambda: sampler.end_reason is not None)
         window = sampler.window(t0, sampler.trace.last_s(), 5000.0)
         assert "feed_restarted" in window.flags and window.energy_joule is not None
         lost = sampler.window(t0, t0 + 3, 5000.0)
@@ -502,11 +504,14 @@ def test_a_silent_feed_is_restarted_and_the_gap_recorded(tegrastats: Play, tmp_p
     with sampler:
         t0 = time.monotonic()
         restarts = sampler.trace.notes["feed_restarted"]
-        assert eventually(lambda: bool(restarts), 5)
-        assert eventually(lambda: sampler.trace.last_s() > restarts[-1] + 0.1, 5)
-        window = sampler.window(t0, time.monotonic(), 5000.0)
+        assert eventually(lambda: bool(restarts))
+        assert eventually(lambda: sampler.trace.last_s() > restarts[-1] + 0.1)
+        t1 = time.monotonic()
+        window = sampler.window(t0, t1, 5000.0)
     assert {"feed_restarted", "power_gap"} <= set(window.flags)
-    assert (window.power_max_gap_ms or 0) > 650 and (window.power_coverage or 1) < 0.5
+    gap_s = (window.power_max_gap_ms or 0) / 1000
+    assert gap_s > 0.65 and window.power_coverage is not None
+    assert window.power_coverage <= 1 - gap_s / (t1 - t0) + 1e-6  # the gap is no part of what was covered
     assert all(gone(pid) for pid in starts(tmp_path))
 
 
@@ -529,12 +534,13 @@ def test_a_deaf_child_is_stopped_all_the_same(tegrastats: Play, tmp_path: Path) 
     assert all(gone(pid) for pid in starts(tmp_path))
 
 
-def test_one_hundred_starts_leave_nothing_behind() -> None:
+@pytest.mark.parametrize("count", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_many_starts_leave_nothing_behind(count: int) -> None:
     sampler = power.TegrastatsSampler(power.find_feed(feed=QUICK, interval_ms=10), 10)
     sampler.start()
     sampler.stop()
     before = len(list(Path("/proc/self/fd").iterdir()))
-    for _ in range(100):
+    for _ in range(count):
         sampler.start()
         sampler.stop()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
@@ -561,7 +567,7 @@ def test_nothing_outlives_a_killed_parent_and_other_feeds_are_left_alone(
         assert len(mine) == 2 and not gone(mine[1])
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-        assert eventually(lambda: all(map(gone, mine)), 5)
+        assert eventually(lambda: all(map(gone, mine)))
         assert others.poll() is None
     finally:
         others.kill()
@@ -572,8 +578,8 @@ def test_nothing_outlives_a_killed_parent_and_other_feeds_are_left_alone(
 def test_a_trace_is_written_and_a_full_disk_does_not_stop_the_sampling(tmp_path: Path) -> None:
     choice = power.find_feed(feed=QUICK, interval_ms=10)
     for _ in range(2):
-        with power.TegrastatsSampler(choice, 10, trace_path=tmp_path / "trace.csv"):
-            time.sleep(0.2)
+        with power.TegrastatsSampler(choice, 10, trace_path=tmp_path / "trace.csv") as sampler:
+            sampled(sampler)
     lines = (tmp_path / "trace.csv").read_text().splitlines()
     assert lines[0] == power.TRACE_FIELDS and lines.count(power.TRACE_FIELDS) == 1 and len(lines) > 10
     assert lines[1].endswith(",5000,VDD_IN,module,feed,")
@@ -589,7 +595,8 @@ def test_a_disk_that_fills_up_ends_the_trace_and_not_the_sampling(tmp_path: Path
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300, resource.RLIM_INFINITY))\n"
         "choice = power.find_feed(feed=sys.argv[2], interval_ms=10)\n"
         "with power.TegrastatsSampler(choice, 10, trace_path=Path(sys.argv[3])) as sampler:\n"
-        "    t0 = time.monotonic(); time.sleep(0.4)\n"
+        "    t0 = time.monotonic()\n"
+        "    while not sampler.trace_error: time.sleep(0.01)\n"
         "    print(sampler.integrate_energy(t0, time.monotonic(), 4000.0) > 0, sampler.trace_error)"
     )
     command = [sys.executable, "-c", code, str(ROOT), QUICK, str(tmp_path / "trace.csv")]
@@ -602,9 +609,7 @@ def test_the_rail_of_the_first_sample_stays(tmp_path: Path) -> None:
     sums = "VDD_GPU 1000mW/1000mW VDD_CPU_SOC_MSS 5000mW/5000mW VIN_SYS_5V0 4000mW/4000mW"
     feed = f"sh -c 'while :; do echo {sums} VIN 20000mW/1mW; sleep 0.01; echo {sums}; sleep 0.01; done'"
     with power.TegrastatsSampler(power.find_feed(feed=feed, interval_ms=10), 10) as sampler:
-        t0 = time.monotonic()
-        time.sleep(0.3)
-        window = sampler.window(t0, time.monotonic(), None)
+        window = sampler.window(*sampled(sampler), None)
     assert (sampler.info.rail, sampler.info.scope) == ("VIN", "board")
     assert window.power_mw_mean == pytest.approx(20_000) and "rail_missing" in window.flags
 
@@ -615,7 +620,7 @@ def test_a_rail_that_goes_for_good_is_told_with_the_missing_energy() -> None:
     feed = f"sh -c 'echo {sums} VIN 20000mW/1mW; echo {sums} VIN 20000mW/1mW; {line} {sums}; done'"
     with power.TegrastatsSampler(power.find_feed(feed=feed, interval_ms=10), 10) as sampler:
         t0 = time.monotonic()
-        time.sleep(0.1)
+        assert eventually(lambda: len(sampler.trace.notes["rail_missing"]) > 5)
         window = sampler.window(t0, time.monotonic(), 5000.0)
     assert window.energy_joule is None and "ends" in str(window.reason)
     assert window.flags == ("rail_missing",)
@@ -628,9 +633,7 @@ def test_a_feed_may_say_what_it_is() -> None:
     loop = 'echo "# power_feed $0"; while :; do echo gpu@50C GPU0 70123mW/1mW; sleep 0.01; done'
     feed = f"sh -c '{loop}' '{said}'"
     with power.TegrastatsSampler(power.find_feed(feed=feed, interval_ms=10), 10) as sampler:
-        t0 = time.monotonic()
-        time.sleep(0.2)
-        window = sampler.window(t0, time.monotonic(), None)
+        window = sampler.window(*sampled(sampler), None)
     info = sampler.info
     assert (info.source, info.rail, info.scope, info.simulated, info.quantum_mw) == (
         "nvml",
