@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from edgebench.gguf import facts as gguf_facts
 from edgebench.gguf.header import Header, Tensor, read_header
+from tests.doors import call
 
 gguf = pytest.importorskip("gguf")
 np = pytest.importorskip("numpy")
@@ -50,8 +51,7 @@ def write_model(
 
 
 def ask(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "companions/board_check.py"), "models", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return call("companions/board_check.py", "models", *arguments)
 
 
 def test_sizes_of_a_model_with_its_own_output_matrix(tmp_path: Path) -> None:
@@ -176,17 +176,26 @@ def test_the_table_fits_a_terminal(tmp_path: Path) -> None:
     assert len(lines) == 3 and max(map(len, lines)) <= 80
 
 
+@pytest.fixture(scope="module")
+def engine_logs(llama_cpp: Any, demo_models: dict[str, Path]) -> dict[str, str]:
+    """What the engine logs of each architecture when it loads a model of it."""
+    load = (
+        "import sys, llama_cpp\n"
+        "for path in sys.argv[1:]:\n"
+        "    llama_cpp.Llama(path, n_ctx=4096, n_batch=512, verbose=True).close()\n"
+        "    print('=== loaded', file=sys.stderr, flush=True)\n"
+    )
+    words = [sys.executable, "-c", load, *map(str, demo_models.values())]
+    log = subprocess.run(words, capture_output=True, text=True, check=True).stderr
+    return dict(zip(demo_models, log.split("=== loaded\n"), strict=False))
+
+
 @pytest.mark.parametrize("arch", ["llama", "qwen2", "gemma2", "phi3", "qwen3"])
-def test_the_engine_agrees(tmp_path: Path, arch: str) -> None:
+def test_the_engine_agrees(arch: str, demo_models: dict[str, Path], engine_logs: dict[str, str]) -> None:
     """Cache and graph as the engine logs them when it loads the model."""
-    pytest.importorskip("llama_cpp")
-    maker = [sys.executable, str(ROOT / "models/make_demo_model.py"), "--outdir", str(tmp_path)]
-    subprocess.run([*maker, "--arch", arch, "--size", "tiny"], capture_output=True, check=True)
-    (path,) = tmp_path.glob("*.gguf")
-    load = f"import llama_cpp; llama_cpp.Llama({str(path)!r}, n_ctx=4096, n_batch=512, verbose=True)"
-    log = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True).stderr
-    caches = re.findall(r"KV buffer size = +([\d.]+) MiB", log)
-    graph = re.findall(r"compute buffer size = +([\d.]+) MiB", log)
-    facts = gguf_facts.read_facts(path, 4096)
+    caches = re.findall(r"KV buffer size = +([\d.]+) MiB", engine_logs[arch])
+    graph = re.findall(r"compute buffer size = +([\d.]+) MiB", engine_logs[arch])
+    facts = gguf_facts.read_facts(demo_models[arch], 4096)
+    assert caches and graph
     assert facts.kv_byte == sum(map(float, caches)) * 2**20
     assert facts.compute_byte == pytest.approx(float(graph[-1]) * 2**20, abs=3 * 2**20)

@@ -16,6 +16,7 @@ import pytest
 from edgebench.gguf.facts import read_facts
 from edgebench.gguf.header import GgufError, one_path_a_model, read_header
 from edgebench.gguf.identity import identify, make_entries, split_stem, stem_of
+from tests.doors import call
 
 gguf = pytest.importorskip("gguf")
 np = pytest.importorskip("numpy")
@@ -148,10 +149,9 @@ def test_planning_goes_on_beside_a_vocabulary(tmp_path: Path, demo_models: dict[
     """It ended with `ValueError: zip()` for all models."""
     odd = write_gguf(tmp_path / "vocab-only.gguf", tensors=())
     (tmp_path / "p.csv").write_text("question_id,L0\n1,Why?\n")
-    command = [sys.executable, str(ROOT / "run_llamacpp_collect.py"), "--dry_run", "--levels", "L0"]
-    command += ["--models", str(odd), str(demo_models["llama"]), "--prompts", str(tmp_path / "p.csv")]
-    command += ["--source", "none", "--out_jsonl", str(tmp_path / "runs.jsonl"), "--max_tokens", "8"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    words = ["--dry_run", "--levels", "L0", "--models", odd, demo_models["llama"]]
+    words += ["--prompts", tmp_path / "p.csv", "--source", "none", "--max_tokens", 8]
+    done = call("run_llamacpp_collect.py", *words, "--out_jsonl", tmp_path / "runs.jsonl")
     assert done.returncode == 1, done.stderr
     assert "vocab-only: cannot run" in done.stdout and "a vocabulary without weights" in done.stdout
     assert "tiny-llama: 1 runs" in done.stdout and "Traceback" not in done.stderr
@@ -254,9 +254,8 @@ def test_the_engine_runs_a_split_model(tmp_path: Path, demo_models: dict[str, Pa
     (tmp_path / "p.csv").write_text("question_id,L0\n1,Why?\n")
     out = tmp_path / "runs.jsonl"
     parts = sorted(tmp_path.glob("split-*.gguf"))
-    command = [sys.executable, str(ROOT / "run_llamacpp_collect.py"), "--levels", "L0", "--source", "none"]
-    command += ["--models", *map(str, parts), "--prompts", str(tmp_path / "p.csv"), "--max_tokens", "4"]
-    done = subprocess.run([*command, "--out_jsonl", str(out)], capture_output=True, text=True)
+    words = ["--levels", "L0", "--source", "none", "--models", *parts, "--max_tokens", 4]
+    done = call("run_llamacpp_collect.py", *words, "--prompts", tmp_path / "p.csv", "--out_jsonl", out)
     assert done.returncode == 0, done.stderr
     (record,) = map(json.loads, out.read_text().splitlines())
     assert record["model_id"] == "split" and record["error"] is None
