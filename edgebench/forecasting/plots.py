@@ -21,6 +21,7 @@ from edgebench.errors import UserError
 from edgebench.forecasting.apply import predict, predict_parts
 from edgebench.forecasting.designs import DESIGNS
 from edgebench.forecasting.quantities import ANALYTIC, PARTS, TIMES, TOTALS
+from edgebench.records.jsonl import writing_whole
 
 LOG = logging.getLogger("token2metrics")
 LABELS = {
@@ -86,11 +87,17 @@ def log_ticks(axis: Any, low: float, high: float) -> None:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write and forget a figure."""
+    """Write and forget a figure. UserError for a name that says no format of a chart, OSError."""
     from matplotlib import pyplot as plt
 
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    form = path.suffix[1:].lower() or "png"
+    try:
+        if form not in figure.canvas.get_supported_filetypes():
+            raise UserError(f"{path}: no chart can be written as {form}; name it .png, .svg or .pdf")
+        with writing_whole(path) as part:
+            figure.savefig(part, format=form, dpi=130)
+    finally:
+        plt.close(figure)
     LOG.debug("%s", path)
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +11,11 @@ from typing import Any
 from edgebench.errors import UserError
 from edgebench.forecasting.apply import predict
 from edgebench.forecasting.cautions import cautions
+from edgebench.forecasting.measurements import count, read_table
 from edgebench.forecasting.trained import choose_trained
+from edgebench.records.jsonl import read_jsonl
 
+MOST_TOKENS = 999_999_999
 UNITS = {"ms": "ms", "joule": "J"}
 # Other words people have for token columns of a batch file.
 COLUMNS = {
@@ -90,28 +90,33 @@ def format_prediction(row: Mapping[str, Any]) -> str:
 
 
 def read_requests(path: Path) -> list[dict[str, Any]]:
-    """Token counts, and models where there are some, of a CSV or JSONL file."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        lines = [line for line in text.splitlines() if line.strip()]
-        jsonl = path.suffix == ".jsonl"
-        rows = [json.loads(line) for line in lines] if jsonl else list(csv.DictReader(lines))
-    except ValueError as exc:
-        raise UserError(f"{path}: not readable ({exc}); save it as CSV or JSONL in UTF-8") from exc
+    """Token counts, and models where there are some, of a table or of JSON lines. Raises UserError."""
+    rows = numbered_rows(path)
     if not rows:
         raise UserError(f"{path} holds no requests; it needs input_tokens and output_tokens")
     requests, used = [], [name for names in COLUMNS.values() for name in names]
-    for number, row in enumerate(rows, 1):
-        request: dict[str, Any] = {"model": row.get("model") if isinstance(row, dict) else None}
+    for number, row in rows:
+        request: dict[str, Any] = {"model": row.get("model")}
         for column, names in COLUMNS.items():
-            value = next((row[name] for name in names if isinstance(row, dict) and name in row), None)
+            value = next((row[name] for name in names if name in row), None)
             if value is None:
-                there = [name for name in (row if isinstance(row, dict) else ()) if name not in used]
-                near = difflib.get_close_matches(column, there, 1, 0.7)
+                near = difflib.get_close_matches(column, [name for name in row if name not in used], 1, 0.7)
                 hint = f"; is it {near[0]}? Rename that column" if near else ""
                 raise UserError(f"{path} request {number}: no {column} ({', '.join(names)}){hint}")
-            if not re.fullmatch(r"[1-9]\d{0,8}", str(value).strip()):
+            tokens = count(value)
+            if not tokens or tokens > MOST_TOKENS:
                 raise UserError(f"{path} request {number}: {column} is {value!r}, not a number above 0")
-            request[column] = int(str(value))
+            request[column] = tokens
         requests.append(request)
     return requests
+
+
+def numbered_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(number from 1, row) of each request in a file: read as the tables of measurements are."""
+    if path.name.removesuffix(".gz").endswith(".jsonl"):
+        lines = list(read_jsonl(path))
+        for place, row in lines:
+            if row is None:
+                raise UserError(f"{path} line {place} is no JSON object; mend it or take it out")
+        return list(enumerate((row for _, row in lines if row is not None), 1))
+    return list(enumerate(read_table(path), 1))
