@@ -90,6 +90,7 @@ def test_every_door_has_a_page_which_the_readme_links(door: Path) -> None:
     assert f"docs/{page.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"({page.name})" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     assert page.name in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert f'{door.stem.replace("_", "-")} = "' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("door", DOORS, ids=name)
@@ -99,6 +100,65 @@ def test_every_flag_of_a_door_is_on_its_page(door: Path) -> None:
     flags = {flag for path in helps for flag in re.findall(r"(?<![\w-])--[a-zA-Z][\w-]+", path.read_text())}
     page = (ROOT / "docs" / f"{door.stem}.md").read_text(encoding="utf-8")
     assert not sorted(flag for flag in flags - {"--help"} if not re.search(rf"{flag}(?![\w-])", page))
+
+
+SOURCES = [
+    *DOORS,
+    *(ROOT / "edgebench").rglob("*.py"),
+    *(ROOT / "edgebench").rglob("*.j2"),
+    ROOT / "run_all.sh",
+]
+OTHERS = {  # words of other programs, in the rows of docs/troubleshooting.md that are about them
+    *("SIGILL", "Failed to load model from file", "cudaMalloc failed: out of memory"),
+    *("NvMapMemAllocInternalTagged", "error 12", "0mW", "VDD_IN", "0/27", "sep=", "#REF!"),
+}
+
+
+def sources() -> str:
+    """All code as one text, blanks and the ends of split strings evened out."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES)
+    return " ".join(re.sub(r'"\s*\n\s*f?"', "", text).split())
+
+
+def test_what_troubleshooting_quotes_is_what_is_said() -> None:
+    """The first column is what a user sees: our words stand in the code, letter by letter."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| ")]
+    quoted = [
+        part.strip() for row in rows for span in re.findall(r"`([^`]+)`", row) for part in span.split("…")
+    ]
+    said, unknown = sources(), []
+    for part in filter(None, quoted):
+        if part not in OTHERS and part not in said:
+            unknown.append(part)
+    assert len(quoted) > 20 and not unknown
+
+
+def test_troubleshooting_cures_with_flags_and_commands_that_are_there() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    helps = "\n".join(path.read_text(encoding="utf-8") for path in HELPS) + (ROOT / "run_all.sh").read_text()
+    spans = re.findall(r"`([^`]+)`", page)
+    flags = {flag for span in spans for flag in re.findall(r"(?<![\w-])--[a-z][\w-]+", span)}
+    assert flags and not sorted(flag for flag in flags if flag not in helps)
+    scripts = {word for span in spans for word in span.split() if re.fullmatch(r"\w[\w/]*\.(?:py|sh)", word)}
+    assert scripts and not sorted(one for one in scripts if not any(one in str(path) for path in SOURCES))
+
+
+def test_architecture_names_files_that_are_there() -> None:
+    """Rooms by their path below edgebench/, and the names to be found in them."""
+    page = re.sub(
+        r"```.*?```", "", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), flags=re.S
+    )
+    spans = re.findall(r"`([^`]+)`", page)
+    paths = {span for span in spans if re.fullmatch(r"[\w/]+/(?:[\w.-]+)?", span)} - {
+        "docs/NAME.md",
+        "companions/NAME.py",
+    }
+    missing = [one for one in paths if not any((root / one).exists() for root in (ROOT, ROOT / "edgebench"))]
+    assert len(paths) > 25 and not missing
+    names = {span for span in spans if re.fullmatch(r"[A-Z]{4,}[A-Z_]*|[A-Z][a-z]+[A-Z]\w+", span)} - {"NAME"}
+    text = sources() + (ROOT / "tests" / "test_goldens.py").read_text(encoding="utf-8")
+    assert names and not [one for one in names if one not in text]
 
 
 # --- commands ---

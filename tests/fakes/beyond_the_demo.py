@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 from pathlib import Path
 
 from tests.conftest import run_maker
 from tests.fakes.judge_stub import JudgeStub
 
 ENDPOINT = "https://api.chatanywhere.tech/v1/chat/completions"
-MODELS = (
-    "gemma-2-2b-it-Q6_K",
-    "Qwen3-4B-Q6_K",
-    "Llama-3.2-1B-Instruct-Q6_K",
-)
+MODELS = {  # name: architecture; the collector refuses two copies of one file
+    "gemma-2-2b-it-Q6_K": "gemma2",
+    "Qwen3-4B-Q6_K": "qwen3",
+    "Llama-3.2-1B-Instruct-Q6_K": "llama",
+}
 SIZES = {"qwen_1_5b": 1.5, "llama_8b": 8.0, "qwen_14b": 14.0}  # billions of parameters
 
 
@@ -33,8 +32,9 @@ def put_them(here: Path) -> None:
 
 
 def put_models(here: Path) -> None:
-    for name in MODELS:
-        shutil.copy(next((here / "models" / "demo").glob("*.gguf")), here / "models" / f"{name}.gguf")
+    for name, arch in MODELS.items():
+        flags = ("--size", "tiny", "--arch", arch, "--name", name)
+        run_maker("make_demo_model.py", "--outdir", here / "models", *flags)
 
 
 def put_campaign(here: Path) -> None:
