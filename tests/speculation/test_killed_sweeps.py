@@ -11,13 +11,13 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.test_nothing_left_running import MARK, described, marked
+from tests.fakes.fake_ncu import START, fake_ncu
+from tests.test_nothing_left_running import MARK, Marked, described
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "companions" / "sweep_speculative.py"
@@ -37,7 +37,7 @@ class Bench:
     """A folder, a model, a grid of two rules; starts that carry a mark."""
 
     def __init__(self, folder: Path, model: Path) -> None:
-        self.folder, self.out, self.mark = folder, folder / "sweeps", uuid.uuid4().hex
+        self.folder, self.out, self.started = folder, folder / "sweeps", Marked()
         (folder / "prompts.csv").write_text("question_id,L0\n1,one\n2,two\n3,three\n")
         grid = [{"requests": 20, "max_tokens": 100, "draft_tokens": 4, "adaptive": ["off", "cost"]}]
         (folder / "two.json").write_text(json.dumps(grid))
@@ -50,7 +50,7 @@ class Bench:
     def start(self, *words: object) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [*map(str, self.words), *map(str, words)],
-            env={**os.environ, MARK: self.mark},
+            env={**os.environ, MARK: self.started.mark},
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -71,7 +71,7 @@ class Bench:
     def rooms(self) -> dict[int, str]:
         """Process number -> what it is, of all that carry the mark."""
         found = {}
-        for pid in marked(self.mark):
+        for pid in self.started.found():
             (line,) = described({pid}) or [""]
             known = ("edgebench.engine.worker", "edgebench.power.keeper", "edgebench.power.feeds")
             # The keeper's line names the feed, too: it is given its command.
@@ -82,14 +82,14 @@ class Bench:
         """Kill -9 the sweep alone; everything else must end by itself."""
         sweep.kill()
         sweep.wait()
-        wait_for(lambda: not marked(self.mark))
+        wait_for(lambda: not self.started.found())
 
 
 @pytest.fixture
 def bench(tmp_path: Path, llama_cpp: object, tiny_model: Callable[..., Path]) -> Iterator[Bench]:
     made = Bench(tmp_path, tiny_model("llama", mode="never"))
     yield made
-    for pid in marked(made.mark):
+    for pid in made.started.found():
         os.kill(pid, signal.SIGKILL)
 
 
@@ -129,29 +129,9 @@ def test_killed_while_timing_nothing_runs_on_and_the_rest_resumes(bench: Bench) 
 
 def hanging_ncu(folder: Path) -> Path:
     """A profiler that starts the command and a process in a session of its own, and hangs."""
-    ncu = folder / "hanging_ncu"
-    ncu.write_text(
-        f"#!{sys.executable}\nimport pathlib, subprocess, sys, time\nwords = sys.argv[1:]\n"
-        "command = words[words.index('--metrics') + 2:]\n"
-        "subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
-        "subprocess.run(command)\n"
-        f"pathlib.Path({str(folder / 'hangs')!r}).touch()\ntime.sleep(600)\n"
-    )
-    ncu.chmod(0o755)
-    return ncu
-
-
-def working_ncu(folder: Path) -> Path:
-    ncu = folder / "working_ncu"
-    table = '"ID","Kernel Name","dram__bytes_write.sum"\n"","","Mbyte"\n"0","k","3"\n'
-    ncu.write_text(
-        f"#!{sys.executable}\nimport pathlib, subprocess, sys\nwords = sys.argv[1:]\n"
-        f"if '--import' in words: print({table!r}); sys.exit()\n"
-        "pathlib.Path(words[words.index('--export') + 1]).write_text('report')\n"
-        "sys.exit(subprocess.call(words[words.index('--metrics') + 2:]))\n"
-    )
-    ncu.chmod(0o755)
-    return ncu
+    hang = f"pathlib.Path({str(folder / 'hangs')!r}).touch()\ntime.sleep(600)"
+    beside = "subprocess.Popen(['sleep', '600'], start_new_session=True)"
+    return fake_ncu(folder / "hanging_ncu", f"{beside}\n{START}\n{hang}")
 
 
 def test_killed_while_profiling_nothing_runs_on_and_the_timed_cell_stays(bench: Bench) -> None:
@@ -163,10 +143,10 @@ def test_killed_while_profiling_nothing_runs_on_and_the_timed_cell_stays(bench: 
     assert timed["summary"]["per_mode"][0]["ncu_metrics"] == {} and timed["sweep"]["config_hash"]
     bench.kill(sweep)
     assert bench.results() == before
-    bench.finish("--power_source", "none", "--ncu", "--ncu_path", working_ncu(bench.folder))
+    bench.finish("--power_source", "none", "--ncu", "--ncu_path", fake_ncu(bench.folder / "ncu"))
     after = {name: json.loads(content) for name, content in bench.results().items()}
     assert len(after) == 3
     for document in after.values():
-        assert document["summary"]["per_mode"][0]["ncu_metrics"] == {"dram__bytes_write.sum": 3e6}
+        assert document["summary"]["per_mode"][0]["ncu_metrics"] == {"dram__bytes_write.sum": 7e6}
     (name,) = before
     assert after[name]["results"] == timed["results"] and after[name]["sweep"] == timed["sweep"]

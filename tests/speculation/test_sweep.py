@@ -19,6 +19,7 @@ from companions import sweep_speculative
 from edgebench.engine.client import ENGINE_CRASH, REFUSED, TIMEOUT, EngineFailure
 from edgebench.speculation import cell, checks
 from tests.fakes.fake_draft_engine import FakeEngine
+from tests.fakes.fake_ncu import fake_ncu
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "companions" / "sweep_speculative.py"
@@ -27,6 +28,14 @@ QUICK = (
     "--requests", 3, "--max_tokens", 8, "--batches", 2, "--idle_seconds", 0, "--power_source", "none",
     "--no_pilot",
 )  # fmt: skip
+TIMED = ("--requests", 2, "--max_tokens", 5, "--no_pilot")  # power is recorded
+
+
+def one_cell(folder: Path) -> tuple[object, ...]:
+    """The words for a grid of one cell, one/one.json."""
+    grid = folder / "one.json"
+    grid.write_text(json.dumps([{"name": "one"}]))
+    return "--grid", grid
 
 
 class Bench:
@@ -246,19 +255,8 @@ def test_two_sweeps_do_not_share_a_folder(bench: Bench, small_grid: Path) -> Non
 
 
 def test_power_is_recorded_and_weighed_over_the_batches(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
     bench.engine.answer_s = 0.15
-    words = [
-        "--grid",
-        tmp_path / "one.json",
-        "--requests",
-        2,
-        "--max_tokens",
-        5,
-        "--batches",
-        2,
-        "--no_pilot",
-    ]
+    words = [*one_cell(tmp_path), *TIMED, "--batches", 2]
     assert bench.run(*words, "--idle_seconds", 0.6, "--interval_ms", 20, "--feed", FEED) == 0, bench.said
     document = json.loads((bench.out / "one" / "one.json").read_text())
     mode = document["summary"]["per_mode"][0]
@@ -278,7 +276,6 @@ def test_power_is_recorded_and_weighed_over_the_batches(bench: Bench, tmp_path: 
 
 def test_idle_power_is_that_of_loaded_models(bench: Bench, tmp_path: Path) -> None:
     """A board that draws 3 W until the first cell has loaded, and 5 W from then on."""
-    (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
     loaded = tmp_path / "loaded"
     bench.engine.answer_s = 0.1
     load = bench.engine.load
@@ -289,17 +286,7 @@ def test_idle_power_is_that_of_loaded_models(bench: Bench, tmp_path: Path) -> No
 
     bench.engine.load = mark  # type: ignore[method-assign]
     watts = f"[ -s {shlex.quote(str(loaded))} ] && echo VDD_IN 5000mW || echo VDD_IN 3000mW"
-    words = [
-        "--grid",
-        tmp_path / "one.json",
-        "--requests",
-        2,
-        "--max_tokens",
-        5,
-        "--batches",
-        1,
-        "--no_pilot",
-    ]
+    words = [*one_cell(tmp_path), *TIMED, "--batches", 1]
     feed = shlex.join(["bash", "-c", f"while :; do {watts}; sleep 0.02; done"])
     assert bench.run(*words, "--idle_seconds", 0.8, "--interval_ms", 20, "--feed", feed) == 0, bench.said
     for path in bench.results():  # the cell and plain decoding: one of them was the first to load
@@ -310,30 +297,19 @@ def test_idle_power_is_that_of_loaded_models(bench: Bench, tmp_path: Path) -> No
 
 
 def test_a_feed_that_gives_nothing_costs_the_energy_and_not_the_cell(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
-    assert bench.run("--grid", tmp_path / "one.json", *QUICK, "--feed", "false") == 0
+    assert bench.run(*one_cell(tmp_path), *QUICK, "--feed", "false") == 0
     energy = bench.mode("one/one.json")["energy"]
     assert energy.get("energy_joule_per_request") is None and "no power sample" in energy["reason"]
 
 
 # --- Memory counters
 
-NCU_TABLE = '"ID","Kernel Name","dram__bytes_write.sum"\n"","","Mbyte"\n"0","k","3"\n"1","k","4"\n'
 
-
-def fake_ncu(folder: Path, run: str = "pass") -> Path:
-    """A profiler that notes the command in ncu.log, runs `run`, and exports two kernels."""
-    ncu, log = folder / "ncu", str(folder / "ncu.log")
-    ncu.write_text(
-        f"#!{sys.executable}\nimport pathlib, subprocess, sys, time\nwords = sys.argv[1:]\n"
-        f"if '--import' in words: print({NCU_TABLE!r}); sys.exit()\n"
-        "command = words[words.index('--metrics') + 2:]\n"
-        f"print(pathlib.Path(command[-2]).read_text(), file=open({log!r}, 'a'), flush=True)\n"
-        f"{run}\n"
-        "pathlib.Path(words[words.index('--export') + 1]).write_text('report')\n"
-    )
-    ncu.chmod(0o755)
-    return ncu
+def noting_ncu(folder: Path, run: str = "pass") -> Path:
+    """A profiler that notes the settings of its cell in ncu.log and then does `run`."""
+    log = str(folder / "ncu.log")
+    note = f"print(pathlib.Path(command[-2]).read_text(), file=open({log!r}, 'a'), flush=True)"
+    return fake_ncu(folder / "ncu", f"{note}\n{run}")
 
 
 def profiled(folder: Path) -> list[dict[str, Any]]:
@@ -343,15 +319,14 @@ def profiled(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_counters_come_from_a_profiled_process_of_its_own(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
-    words = ["--grid", tmp_path / "one.json", *QUICK, "--ncu"]
+    words = [*one_cell(tmp_path), *QUICK, "--ncu"]
     assert bench.run(*words, "--ncu_path", tmp_path / "no_ncu") == 0
     mode = bench.mode("one/one.json")
     assert mode["ncu_metrics"] == {} and "not here" in mode["ncu"]["reason"]
     assert bench.said.count("not here") == 1  # once, and not with every cell
     shutil.rmtree(bench.out)
     cells = bench.cells
-    assert bench.run(*words, "--ncu_path", fake_ncu(tmp_path), "--ncu_requests", 2, "--ncu_tokens", 5) == 0
+    assert bench.run(*words, "--ncu_path", noting_ncu(tmp_path), "--ncu_requests", 2, "--ncu_tokens", 5) == 0
     document = json.loads((bench.out / "one" / "one.json").read_text())
     assert document["summary"]["per_mode"][0]["ncu_metrics"] == {"dram__bytes_write.sum": 7e6}
     assert len(document["results"]) == 2 and len(document["results"][0]["outputs"]) == 3  # the timed ones
@@ -370,7 +345,7 @@ def test_the_original_grids_profile_what_the_original_did(bench: Bench, tmp_path
         "--temperature",
         0.0,
         "--ncu_path",
-        fake_ncu(tmp_path),
+        noting_ncu(tmp_path),
     ]
     assert bench.run("all", *words) == 0, bench.said
     thresholds = {one["threshold"] for one in profiled(tmp_path)}
@@ -383,13 +358,12 @@ def test_the_original_grids_profile_what_the_original_did(bench: Bench, tmp_path
 
 
 def test_finished_cells_get_their_counters_later_and_keep_their_times(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
-    words = ["--grid", tmp_path / "one.json", *QUICK]
+    words = [*one_cell(tmp_path), *QUICK]
     assert bench.run(*words) == 0
     before, cells = bench.results(), bench.cells
     assert bench.run(*words, "--ncu", "--ncu_path", tmp_path / "no_ncu") == 0
     assert bench.results() == before
-    assert bench.run(*words, "--ncu", "--ncu_path", fake_ncu(tmp_path)) == 0
+    assert bench.run(*words, "--ncu", "--ncu_path", noting_ncu(tmp_path)) == 0
     assert bench.cells == cells and len(profiled(tmp_path)) == 2  # profiled only
     for name, old in before.items():
         was, now = json.loads(old), json.loads((bench.out / name).read_text())
@@ -398,26 +372,21 @@ def test_finished_cells_get_their_counters_later_and_keep_their_times(bench: Ben
 
 
 def test_the_timed_result_is_in_its_place_before_profiling_begins(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
     found = tmp_path / "found"
     look = f"print(*pathlib.Path({str(bench.out)!r}).rglob('one*.json'), file=open({str(found)!r}, 'a'))"
-    assert (
-        bench.run("--grid", tmp_path / "one.json", *QUICK, "--ncu", "--ncu_path", fake_ncu(tmp_path, look))
-        == 0
-    )
+    assert bench.run(*one_cell(tmp_path), *QUICK, "--ncu", "--ncu_path", noting_ncu(tmp_path, look)) == 0
     assert all("one/one" in line for line in found.read_text().splitlines())
     assert "one/one.json" in found.read_text()
 
 
 def test_a_profiler_that_hangs_is_ended_with_all_it_started_and_is_said(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "one.json").write_text(json.dumps([{"name": "one"}]))
     pids = tmp_path / "pids"
     hang = (
         "child = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
         f"print(child.pid, file=open({str(pids)!r}, 'a'), flush=True)\ntime.sleep(600)"
     )
-    ncu = fake_ncu(tmp_path, hang)
-    words = ["--grid", tmp_path / "one.json", *QUICK, "--ncu", "--ncu_path", ncu]
+    ncu = noting_ncu(tmp_path, hang)
+    words = [*one_cell(tmp_path), *QUICK, "--ncu", "--ncu_path", ncu]
     assert bench.run(*words, "--ncu_timeout", 2) == 0
     assert "profiling by ncu took more than 2 s and was ended" in bench.said and "--ncu_timeout" in bench.said
     (pid,) = pids.read_text().split()  # the other cell is not tried in this start
