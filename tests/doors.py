@@ -49,11 +49,13 @@ def call(
     cwd: Path | None = None,
     env: Mapping[str, str | None] | None = None,
     stdin: str | bytes | None = None,
+    stdout: int | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Call the door with these arguments and return its exit code, stdout and stderr, as subprocess.run does.
 
     `script` as it lies in the repository: "companions/throughput.py". `env` is put on top of
     the environment; None takes a variable away. `stdin` is what can be read there: nothing, unless given.
+    `stdout`: a descriptor that the output goes to, instead of into what is returned.
     """
     module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
     words = command(script, *arguments)
@@ -69,7 +71,7 @@ def call(
             _surroundings(cwd, env),
             _signals_restored(),
             _children_ended(),
-            _streams(given.fileno(), said.fileno(), noted.fileno()),
+            _streams(given.fileno(), said.fileno() if stdout is None else stdout, noted.fileno()),
         ):
             status = _status_of(module.main, words)
         return subprocess.CompletedProcess(words, status, _text_of(said), _text_of(noted))

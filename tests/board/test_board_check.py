@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from fakes import board_trees
 from edgebench.board import check as board_check
 from edgebench.board import facts as board_facts
 from edgebench.gguf.facts import ModelFacts
+from tests.doors import call
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "companions/board_check.py"
@@ -51,10 +51,7 @@ def verdicts(facts: Mapping[str, Any], *models: ModelFacts) -> dict[str, board_c
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **environment}, check=False
-    )
+    return call("companions/board_check.py", *arguments, env=environment)
 
 
 def test_a_ready_orin_nano(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import json
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from edgebench.checking import limits, reading, report, verdicts
 from edgebench.errors import UserError
 from edgebench.records.run import REQUIRED
+from tests.doors import call
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "companions/check_runs.py"
@@ -74,8 +74,7 @@ def write(folder: Path, records: list[Record], *envs: Record) -> Path:
 
 
 def ask(path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), "--runs", str(path), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return call("companions/check_runs.py", "--runs", path, *arguments)
 
 
 def runs_of(records: list[Record], *envs: Record) -> list[reading.Run]:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from edgebench.shell.door import Parser, above, at_least, between, spellings
+from tests.doors import call, command
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 DOORS = sorted([*ROOT.glob("*.py"), *ROOT.glob("companions/*.py")])
@@ -44,16 +46,25 @@ def test_every_door_reads_its_flags_alike(door: Path) -> None:
         assert "%%" not in parser.format_usage(), parser.prog
 
 
-@pytest.mark.parametrize("door", DOORS, ids=name)
-def test_help_without_a_reader_ends_quietly(door: Path) -> None:
+@pytest.fixture
+def unread() -> Iterator[int]:
+    """A descriptor to write to, of a pipe whose reader has gone."""
     reading, writing = os.pipe()
     os.close(reading)
-    try:
-        done = subprocess.run(
-            [sys.executable, door, "--help"], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120
-        )
-    finally:
-        os.close(writing)
+    yield writing
+    os.close(writing)
+
+
+@pytest.mark.parametrize("door", DOORS, ids=name)
+def test_help_without_a_reader_ends_quietly(door: Path, unread: int) -> None:
+    done = call(str(door.relative_to(ROOT)), "--help", stdout=unread)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("script", ["judge_pairs.py", "companions/check_runs.py"])
+def test_nor_does_the_interpreters_end_say_that_nobody_reads(script: str, unread: int) -> None:
+    words = command(script, "--help")
+    done = subprocess.run(words, stdout=unread, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr) == (141, "")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgebench.shell.worker import LAST_WORDS, Worker, WorkerFailed
+from edgebench.shell.worker import LAST_WORDS, Log, Worker, WorkerFailed
 
 LONG_S = 60.0
 
@@ -60,33 +60,41 @@ def test_a_crash_is_told_with_its_cause(body: str, told: str) -> None:
     assert failed.as_error() == {"type": "engine_crash", "message": str(failed)}
 
 
-@pytest.mark.parametrize(
-    "cause",
-    [
-        "/llama.cpp/ggml/src/ggml.c:3085: GGML_ASSERT(a->ne[2] == b->ne[0]) failed",
-        "/llama.cpp/ggml/src/ggml-cpu/ops.cpp:1702: fatal error",  # as GGML_ABORT prints, in any words
-        "/ggml/ggml-backend.cpp:898: pre-allocated tensor (k_l0) in a buffer (CUDA0) that cannot run",
-        "free(): invalid pointer",
-        "corrupted size vs. prev_size",
-        "ggml_cuda_compute_forward: MUL_MAT failed\nCUDA error: out of memory",
-        "CUDA error: an illegal memory access was encountered",
-        "NvMapMemAllocInternalTagged: 1075072515 error 12\ncudaMalloc failed: out of memory",
-        "terminate called after throwing an instance of 'std::bad_alloc'",
-        "llama_model_load: error loading model: unable to allocate CUDA0 buffer",
-        "python3: error while loading shared libraries: libcudart.so.12: cannot open shared object file",
-        "ValueError: could not find tokens",
-    ],
-)
+CAUSES = [
+    "/llama.cpp/ggml/src/ggml.c:3085: GGML_ASSERT(a->ne[2] == b->ne[0]) failed",
+    "/llama.cpp/ggml/src/ggml-cpu/ops.cpp:1702: fatal error",  # as GGML_ABORT prints, in any words
+    "/ggml/ggml-backend.cpp:898: pre-allocated tensor (k_l0) in a buffer (CUDA0) that cannot run",
+    "free(): invalid pointer",
+    "corrupted size vs. prev_size",
+    "ggml_cuda_compute_forward: MUL_MAT failed\nCUDA error: out of memory",
+    "CUDA error: an illegal memory access was encountered",
+    "NvMapMemAllocInternalTagged: 1075072515 error 12\ncudaMalloc failed: out of memory",
+    "terminate called after throwing an instance of 'std::bad_alloc'",
+    "llama_model_load: error loading model: unable to allocate CUDA0 buffer",
+    "python3: error while loading shared libraries: libcudart.so.12: cannot open shared object file",
+    "ValueError: could not find tokens",
+]
+
+
+FRAME = "#8 0x00007f in ggml_backtrace () (fmt=GGML_ASSERT)\n"
+
+
+@pytest.mark.parametrize("cause", CAUSES)
 @pytest.mark.parametrize("behind", [0, 5, 60, 5000])
 def test_the_line_that_names_the_cause_survives_any_backtrace_behind_it(cause: str, behind: int) -> None:
-    backtrace = (
-        f"''.join(f'#{{n}} 0x00007f in ggml_backtrace () (fmt=GGML_ASSERT)\\n' for n in range({behind}))"
-    )
-    failed = failure(
-        worker(f"sys.stderr.write({cause!r} + '\\n' + {backtrace}); sys.stderr.flush(); os.abort()")
-    )
+    log = Log()
+    for line in f"{cause}\n{FRAME * behind}".splitlines():
+        log.add(line)
+    assert cause.splitlines()[-1] in log.last_words()
+    assert len(log.last_words()) <= LAST_WORDS + 4  # a message, not a log
+
+
+@pytest.mark.parametrize(("cause", "behind"), [(CAUSES[0], 0), (CAUSES[5], 5000)])
+def test_a_dying_childs_cause_is_in_the_error(cause: str, behind: int) -> None:
+    said = f"{cause + chr(10)!r} + {FRAME!r} * {behind}"
+    failed = failure(worker(f"sys.stderr.write({said}); sys.stderr.flush(); os.abort()"))
     assert cause.splitlines()[-1] in str(failed)
-    assert str(failed).count(" | ") <= LAST_WORDS + 4  # a message, not a log
+    assert str(failed).count(" | ") <= LAST_WORDS + 4
 
 
 def test_the_engine_is_asked_for_no_backtrace_and_keeps_the_environment() -> None:
