@@ -1,6 +1,8 @@
 """A whole comparison, llama.cpp's programs played, the collector real: order, resume, refusals, energy."""
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from edgebench.backends.job import JobSettings, make_job
 from edgebench.backends.rows import measure
 from edgebench.board.facts import ask_engine
 from tests.doors import call, command
+from tests.test_nothing_left_running import MARK, Marked, described
 from tests.waiting import PATIENCE_S, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,6 +136,62 @@ def test_ctrl_c_ends_the_engine_and_keeps_the_rows(setting: list[object], tmp_pa
     _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130 and b"Traceback" not in err
     assert not Path(f"/proc/{pid_file.read_text()}").exists()
+
+
+# What a process is, by its command line: the first that fits, for the keeper's names the feed, too.
+ROOMS = {
+    "edgebench.shell.foreign": "guard",
+    "edgebench.power.keeper": "keeper",
+    "edgebench.power.feeds": "feed",
+    "edgebench.engine.worker": "engine",
+    "run_llamacpp_collect.py": "collector",
+    "compare_backends.py": "door",
+    "llama-bench": "llama-bench",
+}
+
+
+def rooms_of(pids: set[int]) -> dict[int, str]:
+    """What each process is."""
+    lines = {pid: " ".join(described({pid})) for pid in pids}
+    return {pid: next((ROOMS[one] for one in ROOMS if one in line), line) for pid, line in lines.items()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("engine", "row"),
+    [("llama-bench", ["guard", "llama-bench"]), ("llama-cpp-python", ["collector", "engine", "guard"])],
+)
+def test_a_row_is_its_engine_and_a_guard_beside_the_door_and_power(
+    engine: str, row: list[str], setting: list[object], tmp_path: Path
+) -> None:
+    """Counted while the engine is stopped in the middle of its row; all of it ends with the door."""
+    (tmp_path / "FAKE").write_text(json.dumps({"hang": True}))
+    started, rooms = Marked(), {}
+    words = [*setting[:-1], f"replay:{ROOT / 'data/demo/power_replay.log'}", "--idle_seconds", 0.2]
+    door = subprocess.Popen(
+        command("companions/compare_backends.py", *words, "--engines", engine),
+        env={**os.environ, MARK: started.mark},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def a_row_is_under_way() -> bool:
+        """All that belongs to it is there, and nothing else; the collector's engine goes no further."""
+        rooms.clear()
+        rooms.update(rooms_of(started.found()))
+        assert door.poll() is None, "the row was over before it was looked at"
+        if "collector" in rooms.values():  # before, the engine is the one that prepares the job
+            for pid in [pid for pid, room in rooms.items() if room == "engine"]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+        return sorted(rooms.values()) == sorted(["door", "keeper", "feed", *row])
+
+    try:
+        wait_for(a_row_is_under_way, f"a row of these alone: {row}")
+    finally:
+        door.kill()
+        door.wait()
+    wait_for(lambda: not started.found(), "the end of what the row had started")
 
 
 @pytest.mark.slow
