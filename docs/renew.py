@@ -58,7 +58,8 @@ RECORDS = (
         "JournalLine",
         "The judge's journal: `scores_mtbench.journal.jsonl`",
         "One line for each game, that is, for one order of a pair. It only grows; of two lines of one game "
-        "the later one counts.",
+        "the later one counts. Fields of a reply, and of verdicts by probability, stand only in lines that "
+        "have them.",
     ),
     (
         "edgebench/throughput/record.py",

@@ -240,6 +240,18 @@ def test_long_commands_run(page: Path, after_the_demo: Path, tmp_path: Path) -> 
     run_among_stand_ins(page, slow, here)
 
 
+@pytest.mark.slow
+def test_pages_run_after_each_other_in_one_clone(after_the_demo: Path, tmp_path: Path) -> None:
+    """A user has one folder: no command of a page stands in the way of another's, or of itself."""
+    here = tmp_path / "repo"
+    shutil.copytree(after_the_demo, here, symlinks=True, copy_function=copy_or_link)
+    for page in [*WITH_COMMANDS, *reversed(WITH_COMMANDS)]:
+        for example in renew.examples_of(page.name, page.read_text(encoding="utf-8")):
+            if not example.not_run and not example.stand_in:
+                done = renew.run(example.commands, here, timeout_s=TIMEOUT_S)
+                assert done.returncode == 0, f"{name(page)}:{example.line}: {done.stderr[-2000:]}"
+
+
 def run_among_stand_ins(page: Path, examples: list[Any], here: Path) -> None:
     """Run blocks that need more than the demo leaves."""
     if not examples:

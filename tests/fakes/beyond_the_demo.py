@@ -15,7 +15,6 @@ from tests.fakes.judge_stub import JudgeStub
 ENDPOINT = "https://api.chatanywhere.tech/v1/chat/completions"
 MODELS = {  # name: architecture; the collector refuses two copies of one file
     "gemma-2-2b-it-Q6_K": "gemma2",
-    "Qwen3-4B-Q6_K": "qwen3",
     "Llama-3.2-1B-Instruct-Q6_K": "llama",
 }
 SIZES = {"qwen_1_5b": 1.5, "llama_8b": 8.0, "qwen_14b": 14.0}  # billions of parameters
