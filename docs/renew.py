@@ -28,6 +28,8 @@ ROOT = DOCS.parent
 sys.path.insert(0, str(ROOT))
 
 from edgebench.errors import UserError  # noqa: E402
+from edgebench.records.flags import INVALID, SOFT_FLAG_MEANINGS  # noqa: E402
+from edgebench.records.run import HARD_FLAG_MEANINGS  # noqa: E402
 
 # (file, class, heading, what a reader must know first)
 RECORDS = (
@@ -146,12 +148,27 @@ def table_of(fields: Sequence[FieldText]) -> Iterator[str]:
         yield f"| `{one.name}` | {kind}{nullable} | {one.meaning.replace('|', chr(92) + '|')} |"
 
 
+def flags_section() -> Iterator[str]:
+    """Lines of Markdown: every flag of a run, and what follows from it."""
+    yield from (
+        "## Flags",
+        "",
+        "Words in `flags` of a run record. A run with one of these is in no mean, and no judge reads it:",
+    )
+    yield from ("", "| flag | why |", "|---|---|")
+    yield from (f"| `{flag}` | {why} |" for flag, why in HARD_FLAG_MEANINGS.items())
+    yield from ("", "All others are remarks, and the run counts:", "", "| flag | what follows |", "|---|---|")
+    yield from (f"| `{flag}` | {what} |" for flag, what in SOFT_FLAG_MEANINGS.items())
+    yield f"| `{INVALID}…` | the record has no usable value of that field |"
+
+
 def records_page() -> str:
     """docs/records.md, whole."""
     lines = [HEAD]
     for path, class_name, heading, words in RECORDS:
         fields = fields_of((ROOT / path).read_text(encoding="utf-8"), class_name)
         lines += [f"## {heading}", "", words, *table_of(fields), ""]
+    lines += flags_section()
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

@@ -164,6 +164,14 @@ def test_architecture_names_files_that_are_there() -> None:
 # --- commands ---
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_are_no_wider_than_a_page_shows(page: Path) -> None:
+    """A hundred columns: what a forge and the site show without scrolling. Addresses cannot be folded."""
+    examples = renew.examples_of(page.name, page.read_text(encoding="utf-8"))
+    lines = [line for example in examples for line in example.commands.splitlines()]
+    assert not [line for line in lines if len(line) > 100 and "https://" not in line]
+
+
 def commands_of(text: str) -> list[list[str]]:
     """The words of each `python SCRIPT …` line of a block, continuation lines joined."""
     lines = text.replace("\\\n", " ").splitlines()
