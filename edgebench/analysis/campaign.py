@@ -29,7 +29,7 @@ from edgebench.errors import UserError
 from edgebench.records.analysis import Caveat
 from edgebench.records.environment import CONDITIONS, model_sha256
 from edgebench.records.jsonl import glued_remark, read_jsonl, what_it_is
-from edgebench.records.run import HARD_FLAGS, all_flags_of, as_number, task_of, why_left_out
+from edgebench.records.run import BEYOND_MEASURE, HARD_FLAGS, all_flags_of, as_number, task_of, why_left_out
 from edgebench.shell.text import counted, printable
 
 TEXTS = ("id", "category", "level", "started_at", "quantization", "power_source", "power_scope", "power_rail")
@@ -169,11 +169,7 @@ def note_numbers(campaign: Campaign, run: Mapping[str, Any]) -> None:
     """Count the numbers that are written as text, and what is no number: -1, "ERROR", "1,5"."""
     for name in MEASURED:
         value = run.get(name)
-        if (
-            value is None
-            or (type(value) in (float, int) and 0 <= value <= sys.float_info.max)
-            or value != value
-        ):
+        if value is None or (type(value) in (float, int) and 0 <= value <= BEYOND_MEASURE) or value != value:
             continue
         number = as_number(value)
         if number is None or (number < 0 and name not in MAY_BE_NEGATIVE):

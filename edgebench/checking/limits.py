@@ -37,7 +37,6 @@ FLOOR_FACTOR, CEILING_FACTOR, SLOWEST_SHARE = 2.0, 5 / 6, 0.2
 # A decode rate this far under the bound is what a CPU-only build gives.
 FAR_BELOW_BOUND = 0.10
 COVERAGE, POWER_SAMPLES, GAP_PERIODS = 0.90, 5, 3
-BEYOND_MEASURE = 1e100  # whose square still is a number
 DECODE_TOKENS, PROMPT_SHARE = 32, 4  # answers long enough that the prefill hides in J per token
 Record = Mapping[str, Any]
 
@@ -146,14 +145,13 @@ def environment(record: Record, env: Record) -> dict[str, Any] | None:
 
 
 def number(record: Record, name: str) -> float | None:
-    """A finite number of a record, also one that is written as text, or None."""
-    value = as_number(record.get(name))
-    return value if is_number(value) else None
+    """A number of a record, also one that is written as text, or None."""
+    return as_number(record.get(name))
 
 
 def is_number(value: Any) -> TypeGuard[float]:
     """A number that can be measured; NaN, Infinity and true, which a JSON reader lets through, are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= BEYOND_MEASURE
+    return not isinstance(value, str) and as_number(value) is not None
 
 
 def decode_rate(record: Record) -> float | None:

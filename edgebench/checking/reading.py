@@ -154,7 +154,7 @@ def numbers_in_text(record: Record) -> dict[str, float]:
     """The numbers that a program wrote as text, by their field."""
     texts = {name: record[name] for name in NUMBER_FIELDS if isinstance(record.get(name), str)}
     found = {name: as_number(value) for name, value in texts.items()}
-    return {name: number for name, number in found.items() if is_number(number)}
+    return {name: number for name, number in found.items() if number is not None}
 
 
 def text(value: Any) -> str:

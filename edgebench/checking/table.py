@@ -8,12 +8,11 @@ not measured, a `~` marks simulated power.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgebench.records.run import flags_of
+from edgebench.records.run import as_number, flags_of
 from edgebench.shell.text import fixed
 from edgebench.stats.intervals import mean_std
 
@@ -44,11 +43,9 @@ class Row:
 
 
 def numbers(records: Sequence[Record], name: str) -> list[float]:
-    """The finite numbers under one name; a missing or null value is left out, never a zero."""
-    found = [record.get(name) for record in records]
-    return [
-        float(v) for v in found if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)
-    ]
+    """The numbers under one name; a missing or null value is left out, never a zero."""
+    found = (as_number(record.get(name)) for record in records)
+    return [value for value in found if value is not None]
 
 
 def joule_per_token(records: Sequence[Record]) -> list[float]:

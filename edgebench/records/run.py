@@ -6,7 +6,6 @@ is read. The task's number stands under id, question_id or task_id.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -37,6 +36,8 @@ HARD_FLAG_MEANINGS = {
 HARD_FLAGS = frozenset(HARD_FLAG_MEANINGS)
 # Values of power_source that measure nothing. A tuple: a stranger's value may not be hashable.
 SIMULATED_SOURCES = ("replay", "simulated")
+# Beyond it a number is no measurement of anything here, and the squares that statistics take would overflow.
+BEYOND_MEASURE = 1e30
 # What a window of the power trace gives a record, under the same names (power/energy.py).
 WINDOW_FIELDS = (
     "energy_joule",
@@ -185,7 +186,7 @@ def task_of(record: Json) -> int | str | None:
 
 
 def as_number(value: Any) -> float | None:
-    """A finite number, also one that a program wrote as text; None for what is none.
+    """A number, also one that a program wrote as text; None for what is none: NaN, infinities, 1e171.
 
     >>> as_number(12), as_number("1028.46"), as_number(" 3 "), as_number("1e3")
     (12.0, 1028.46, 3.0, 1000.0)
@@ -193,14 +194,14 @@ def as_number(value: Any) -> float | None:
     (None, None, None, None, None)
     """
     if type(value) is float:  # nearly always; a million runs have ten million numbers
-        return value if math.isfinite(value) else None
+        return value if abs(value) <= BEYOND_MEASURE else None  # nor NaN
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= BEYOND_MEASURE else None
 
 
 def flags_of(record: Json) -> list[str]:

@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from edgebench.analysis import campaign
@@ -25,7 +24,7 @@ from edgebench.records.analysis import read_analysis
 from edgebench.records.flags import INVALID
 from edgebench.records.jsonl import UNREADABLE, reason_of, sha256_of
 from edgebench.records.judgment import Scores, read_scores
-from edgebench.records.run import as_number, task_of
+from edgebench.records.run import BEYOND_MEASURE, as_number, task_of
 from edgebench.reporting.words import in_words
 
 SLICE = 50_000  # runs that are Python objects at once
@@ -173,7 +172,7 @@ def numbers_of(column: pd.Series[Any]) -> pd.Series[float]:
     """A column of anything as numbers; what is none is missing."""
     if set(map(type, column)) <= {float, type(None)}:
         number = column.astype("float64")
-        return number.where(np.isfinite(number))
+        return number.where(number.abs() <= BEYOND_MEASURE)
     return column.map(as_number).astype("float64")
 
 

@@ -190,6 +190,8 @@ def test_numbers_as_text_are_read_and_told(tmp_path: Path) -> None:
         ("ERROR", '"ERROR"', ""),
         (-1, "-1", ""),
         (True, "true", ""),
+        (1e171, "1e+171", ""),  # its square is no float
+        ("1e308", '"1e308"', ""),
         (["much", "too", "long", "a list"], '["much", "too", "lo…', ""),
         (10**400, "1000000000000000000…", ""),
     ],

@@ -26,7 +26,7 @@ from edgebench.reporting.words import in_words
 from tests.fakes.made_workbooks import SCORES, all_text, book_of, record, study_of, write_runs
 
 FIELD_CASES = Path(__file__).resolve().parents[3] / "shared" / "data" / "field-cases" / "judge"
-JUNK = st.sampled_from([math.nan, math.inf, -math.inf, None, "ERROR", -1, True, [], {}, 10**400])
+JUNK = st.sampled_from([math.nan, math.inf, -math.inf, None, "ERROR", -1, True, [], {}, 10**400, 1e171])
 
 
 def row_of(study: Study, metric: str = "latency_ms", level: str = "L0") -> dict[str, Any]:
