@@ -22,6 +22,7 @@ from edgebench.stats.bradley_terry import bradley_terry, connection, fit_choice,
 from edgebench.stats.intervals import graded_interval, mean_std, wilson, win_rate_interval
 from edgebench.stats.preference import taken_out
 from edgebench.stats.significance import sign_test
+from edgebench.stats.win_rate import task_scores
 
 Floats = NDArray[np.float64]
 
@@ -137,14 +138,14 @@ def order_effect_row(slots: Sequence[Row]) -> dict[str, float | None]:
 # --- win rates ---
 
 
-def win_rate(task_scores: Sequence[float]) -> dict[str, Any]:
+def win_rate(scores: Sequence[float]) -> dict[str, Any]:
     """Win rate of one level from its score in each task: the mean over tasks, its SE and 95 % interval.
 
     SE = sd(task scores, n - 1) / sqrt(n), as AlpacaEval prints. One task: no SE and no interval.
     """
-    rate, std = mean_std(task_scores)
-    interval = win_rate_interval(task_scores)
-    se = None if std is None else std / math.sqrt(len(task_scores))
+    rate, std = mean_std(scores)
+    interval = win_rate_interval(scores)
+    se = None if std is None else std / math.sqrt(len(scores))
     return {"rate": rate, "se": se, "ci95": interval.edges, "reason": interval.reason}
 
 
@@ -181,10 +182,8 @@ def seen_from(row: Row, level: str, name: str = "score") -> float:
 
 def by_task(verdicts: Sequence[Row], level: str, name: str = "score") -> list[float]:
     """Mean score of `level` in each task, tasks sorted; a task judged over two turns has two verdicts."""
-    scores: dict[str, list[float]] = defaultdict(list)
-    for v in verdicts:
-        scores[v["task"]].append(seen_from(v, level, name))
-    return [sum(scores[task]) / len(scores[task]) for task in sorted(scores)]
+    means = task_scores((v["task"], seen_from(v, level, name)) for v in verdicts)
+    return [means[task] for task in sorted(means)]
 
 
 def graded_columns(
@@ -194,11 +193,12 @@ def graded_columns(
 
     `tasks`: those with a counted verdict.
     """
-    shares: dict[str, list[float]] = defaultdict(list)
-    for pair in graded:
-        if {pair.left_level, pair.right_level} == {level, against}:
-            shares[pair.task_id].append(pair.share if pair.left_level == level else 1 - pair.share)
-    scores = [fmean(shares[task]) for task in sorted(shares)]
+    shares = task_scores(
+        (pair.task_id, pair.share if pair.left_level == level else 1 - pair.share)
+        for pair in graded
+        if {pair.left_level, pair.right_level} == {level, against}
+    )
+    scores = [shares[task] for task in sorted(shares)]
     interval = graded_interval(scores)
     lacking = len(set(tasks) - shares.keys())
     reason = f"{lacking} of {len(set(tasks))} tasks have no probabilities in both orders" if lacking else None
@@ -239,23 +239,23 @@ def win_rate_rows(
 
     `graded`: the preferences by probability of the same model and judge, of any levels.
     """
-    task_scores = by_task(verdicts, level)
+    of_tasks = by_task(verdicts, level)
     seen = Counter(seen_from(v, level) for v in verdicts)
     row: dict[str, Any] = {
         "level": level,
         "against": against,
-        "n_tasks": len(task_scores),
+        "n_tasks": len(of_tasks),
         "n_verdicts": len(verdicts),
     }
     row |= {"wins": seen[1.0], "ties": seen[0.5], "losses": seen[0.0]}
-    rate = win_rate(task_scores)
+    rate = win_rate(of_tasks)
     row |= {"win_rate": rate["rate"], "win_rate_se": rate["se"], "ci95": rate["ci95"]}
     row |= {"reason": rate["reason"]}
     row |= {"decisive_share": None, "decisive_wilson95": None, "sign_p": None}
     if seen[1.0] + seen[0.0]:
         decisive = seen[1.0] + seen[0.0]
         row |= {"decisive_share": seen[1.0] / decisive, "decisive_wilson95": wilson(seen[1.0], decisive)}
-    ahead, behind = sum(score > 0.5 for score in task_scores), sum(score < 0.5 for score in task_scores)
+    ahead, behind = sum(score > 0.5 for score in of_tasks), sum(score < 0.5 for score in of_tasks)
     if ahead + behind:
         row["sign_p"] = sign_test(ahead, behind)
     else:

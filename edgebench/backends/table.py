@@ -31,6 +31,7 @@ from edgebench.errors import UserError
 from edgebench.records.account import grouped
 from edgebench.records.jsonl import read_jsonl, reason_of
 from edgebench.shell.calls import as_called
+from edgebench.shell.decimals import ratio_text
 from edgebench.shell.progress import say
 from edgebench.shell.text import mean_std_text
 from edgebench.stats.intervals import mean_std, student_half_width
@@ -314,16 +315,6 @@ def interval(logs: Sequence[float]) -> tuple[float, float, float] | None:
         return None
     half = student_half_width(std, len(logs))
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
-
-
-def ratio_text(ratio: float, half: float) -> str:
-    """A ratio and half its interval, to the place of the first digit that the interval has.
-
-    >>> ratio_text(1.8034, 0.094), ratio_text(12.4, 3.2), ratio_text(1.0, 0.0)
-    ('1.80 ± 0.09', '12 ± 3', '1.000 ± 0.000')
-    """
-    places = min(4, max(0, -math.floor(math.log10(half)))) if half > 0 else 3
-    return f"{ratio:.{places}f} ± {half:.{places}f}"
 
 
 def verdict(first: Line, second: Line, name: str, what: str) -> str | None:

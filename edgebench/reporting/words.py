@@ -21,7 +21,15 @@ from edgebench.reporting.cases import (
     of_first_judge,
 )
 from edgebench.reporting.caveats import EXPLAINED, caveats
-from edgebench.shell.decimals import at_places, column_places, edges_at, half_of, places_beside, places_for
+from edgebench.shell.decimals import (
+    at_places,
+    column_places,
+    edges_at,
+    half_of,
+    places_beside,
+    places_of_ratios,
+    ratio_text,
+)
 from edgebench.shell.text import counted, first_with, number, p_value, percent, printable
 from edgebench.stats.intervals import quantile
 
@@ -327,14 +335,8 @@ def times(ratio: float, ci95: Sequence[float] | None, places: int) -> str:
     if ci95 is None or half is None:
         return at_places(ratio, places)
     if abs(ratio - sum(ci95) / 2) <= OFF_CENTRE * half:
-        return f"{at_places(ratio, places)} ± {at_places(half, places)}"
+        return ratio_text(ratio, half, places)
     return f"{at_places(ratio, places)} ({edges_at(ci95, places)})"
-
-
-def ratio_places(rows: Sequence[Row]) -> int:
-    """The decimals of the ratios: the usual uncertainty shows its first digit; without one, two."""
-    halves = [half for row in rows if (half := half_of(row["ratio_ci95"]))]
-    return places_for(statistics.median(halves), 1) if halves else 2
 
 
 def ratio_rows(analysis: Row) -> list[dict[str, Any]]:
@@ -367,7 +369,7 @@ def verdicts(analysis: Row) -> list[dict[str, Any]]:
         cases.setdefault(case_name(analysis, row), []).append(row)
     if len(cases) > CASES_ONE_BY_ONE:
         return verdicts_over_models(analysis, rows, what)
-    lines, places = [], ratio_places(rows)
+    lines, places = [], places_of_ratios(half_of(row["ratio_ci95"]) for row in rows)
     for name, own in cases.items():
         told = [times(row["ratio"], row["ratio_ci95"], places) for row in own]
         levels = [printable(row["level"]) for row in own]

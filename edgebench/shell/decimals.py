@@ -105,3 +105,23 @@ def edges_at(ci95: Sequence[float] | None, places: int, sign: bool = False, betw
     ('9.2 to 12.2', '0.0 to +1.0', '-')
     """
     return "-" if ci95 is None else between.join(at_places(edge, places, sign) for edge in ci95)
+
+
+def places_of_ratios(halves: Iterable[float | None]) -> int:
+    """The decimals of ratios, from half their intervals: the usual one shows its first digit; without, two.
+
+    >>> places_of_ratios([0.094]), places_of_ratios([0.096, 3.2, 0.11]), places_of_ratios([None, 0.0])
+    (2, 1, 2)
+    """
+    known = [half for half in halves if half]
+    return places_for(statistics.median(known), 1) if known else 2
+
+
+def ratio_text(ratio: float, half: float, places: int | None = None) -> str:
+    """A ratio and half its interval, with the same decimals; by default those of `places_of_ratios`.
+
+    >>> ratio_text(1.8034, 0.094), ratio_text(12.4, 3.2), ratio_text(1.0, 0.0)
+    ('1.80 ± 0.09', '12 ± 3', '1.00 ± 0.00')
+    """
+    places = places_of_ratios([half]) if places is None else places
+    return f"{at_places(ratio, places)} ± {at_places(half, places)}"

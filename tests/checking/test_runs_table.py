@@ -104,5 +104,7 @@ def test_a_run_that_failed_twice_is_one_failed_run() -> None:
 
 
 def test_numbers_as_text_are_in_the_means_and_what_is_beyond_measure_is_not() -> None:
-    rows = make_rows([record(energy_joule="4"), record(energy_joule=6.0), record(energy_joule=1e171)])
+    rows = runs_table.make_rows(
+        [record(energy_joule="4"), record(energy_joule=6.0), record(energy_joule=1e171)]
+    )
     assert rows[0].energy_joule_mean == 5.0 and rows[0].joule_per_output_token_mean == 0.5
