@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 import tegrastats_sampler as power  # noqa: E402
 from edgebench.power.feeds import FeedRequest, feed_command  # noqa: E402
 
+SETTLE_S = 3.0  # an H200 draws what it drew with a program on it for up to two seconds after its end
 # Argument: seconds. Bursts of 3 s on and 1 s off, so that the edges of the power curve count.
 TORCH = """
 import sys, time, torch
@@ -93,6 +94,7 @@ def compare(reading: str, gpu: int, interval_ms: int, seconds: float, load: list
         if process:
             process.kill()
             process.wait()
+            time.sleep(SETTLE_S)
     counted_joule, gross_joule = (end_mj - start_mj) / 1000, window.energy_gross_joule or float("nan")
     difference_percent = (gross_joule / counted_joule - 1) * 100
     true_ms, gap_ms = window.power_period_ms or 0, window.power_max_gap_ms or 0

@@ -38,6 +38,11 @@ from typing import Any
 ENTRIES = ("tinygrad.llm.model", "tinygrad.apps.llm")  # 0.13 and later, 0.12
 ASK_SECONDS = 120
 CONTEXT_STEP = 256  # tokens
+# What is known of failures by the line they come from: tinygrad's issues 16314 and 9065.
+KNOWN = {
+    "_class": "this version's NV knows no GPU of this generation; try CUDA, or a newer tinygrad",
+    "cuGraph": "JIT=2 in the environment runs without CUDA graphs",
+}
 SETTLE_SECONDS = 1.0  # after an answer, before idle power means anything
 
 
@@ -192,7 +197,7 @@ def sit_still(seconds: float) -> dict[str, float] | None:
 
 
 def place_of(exc: BaseException) -> str:
-    """Where it happened, in a bracket: file, function and the line's text, which may be the whole reason."""
+    """Where it happened: file, function and the line, which may be the whole reason; what is known of it."""
     frames = [
         one for one in traceback.extract_tb(exc.__traceback__) if "tinygrad" in Path(one.filename).parts
     ]
@@ -201,7 +206,9 @@ def place_of(exc: BaseException) -> str:
     if not telling:
         return ""
     last = telling[-1]
-    return f" (in {Path(last.filename).name}, {last.name}: {(last.line or '').strip()[:160]})"
+    line = (last.line or "").strip()
+    hint = next((f"; {known}" for word, known in KNOWN.items() if word in line), "")
+    return f" (in {Path(last.filename).name}, {last.name}: {line[:160]}){hint}"
 
 
 def version() -> str:

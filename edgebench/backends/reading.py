@@ -17,15 +17,16 @@ NUMBERS = (
     "generated_tokens", "ttft_ms", "first_run_ttft_ms", "tpot_ms", "load_ms", "n", "warmup_excluded",
     "warmup_ms", "n_threads", "n_gpu_layers", "depth_tokens", "weight_read_byte", "kernels_per_token",
     "agreed_tokens", "compared_tokens", "first_difference", "margin_logit", "run", "runs", "round",
-    "energy_joule", "joule_per_token", "idle_mw", "t0_s", "t1_s", "wall_s", "asked_tokens", "source_line",
+    "energy_joule", "energy_gross_joule", "joule_per_token", "joule_per_token_gross", "idle_mw", "t0_s",
+    "t1_s", "wall_s", "asked_tokens", "source_line",
 )  # fmt: skip
 TEXTS = (
     "engine", "backend", "device", "model", "quantization", "test", "status", "phase", "build", "cause",
     "weights", "source_file", "run_key", "model_sha256", "prompt_sha256", "prompt_format", "idle_method",
     "energy_missing", "power_source", "power_rail", "power_scope", "agreement_by",
 )  # fmt: skip
-LISTS = ("notes", "token_ids", "commands", "power_flags")
-MAPPINGS = ("settings", "conditions", "warmup", "idle")
+LISTS = ("notes", "token_ids", "commands", "power_flags", "spans_s", "warmup")
+MAPPINGS = ("settings", "conditions", "idle")
 FLAGS = ("same_work",)
 
 

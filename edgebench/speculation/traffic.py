@@ -188,7 +188,7 @@ def run_step(command: Sequence[str], timeout_s: float, what: str) -> str:
         came = (
             f"at kernel {kernels}: raise --ncu_timeout, or lower --ncu_tokens"
             if kernels
-            else "before the first kernel: the profiler hangs, or see --ncu_timeout"
+            else "before it told of a kernel: the profiler hangs, or see --ncu_timeout"
         )
         raise ProfilerHangs(f"{what} took more than {timeout_s:g} s and was ended {came}") from exc
     output = str(done.stdout)

@@ -18,6 +18,7 @@ from edgebench.backends import campaign
 from edgebench.backends.campaign import plan
 from edgebench.backends.engines.engine import Asked
 from edgebench.backends.job import JobSettings, make_job
+from edgebench.backends.reading import readable
 from edgebench.backends.rows import measure
 from edgebench.board.facts import ask_engine
 from tests.doors import call, command
@@ -304,3 +305,4 @@ def test_tinygrad_runs_the_same_job(  # type: ignore[no-untyped-def]
     assert row["warmup_excluded"] is None and row["decode_tok_per_s"] == row["decode_all_tok_per_s"]
     assert row["first_run_ttft_ms"] > row["ttft_ms"] > 0
     assert "half" in row["weights"] and row["build"]
+    assert readable(row) == (row, [])  # nothing of a row of ours is taken as missing

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from edgebench.backends.engines.catalogue import commands_of, engine_name
 from edgebench.backends.engines.engine import Asked
 from edgebench.backends.job import JobSettings, make_job
+from edgebench.backends.reading import readable
 from edgebench.backends.rows import agreement, common_length, measure
 from edgebench.errors import UserError
 
@@ -133,6 +134,7 @@ def test_the_server_streams_ids(job: Path, fakes: Callable[..., Path]) -> None:
     assert found["status"] == "ok", found["cause"]
     assert found["first_difference"] == found["agreed_tokens"] == 7 and len(found["token_ids"]) == 24
     assert found["warmup"] and found["t1_s"] > found["t0_s"]
+    assert readable(found) == (found, [])  # nothing of a row of ours is taken as missing
 
 
 @pytest.mark.parametrize(
@@ -224,18 +226,26 @@ def test_where_tinygrad_failed_is_told_with_the_line(tmp_path: Path) -> None:
     file = tmp_path / "tinygrad" / "ops_nv.py"
     file.write_text(
         "def check(status):\n    raise RuntimeError(f'CUDA Error {status}')\n"
-        "def compute_class(has):\n    return next(c for c in ['ADA', 'AMPERE'] if c in has)\n"
+        "def choose(has):\n    compute_class = next(c for c in ['ADA', 'AMPERE'] if c in has)\n"
         "def launch():\n    check(1)\n"
+        "def cuGraphAddKernelNode():\n    return 1\n"
+        "def graph():\n    check(cuGraphAddKernelNode() and 1)\n"
     )
     names: dict[str, Any] = {}
     exec(compile(file.read_text(), str(file), "exec"), names)
     with pytest.raises(StopIteration) as bare:
-        names["compute_class"](["HOPPER"])
+        names["choose"](["HOPPER"])
     said = place_of(bare.value)
-    assert said == " (in ops_nv.py, compute_class: return next(c for c in ['ADA', 'AMPERE'] if c in has))"
+    assert said.startswith(
+        " (in ops_nv.py, choose: compute_class = next(c for c in ['ADA', 'AMPERE'] if c in"
+    )
+    assert "knows no GPU of this generation; try CUDA" in said
     with pytest.raises(RuntimeError) as checked:
         names["launch"]()
     assert place_of(checked.value) == " (in ops_nv.py, launch: check(1))"
+    with pytest.raises(RuntimeError) as graph:
+        names["graph"]()
+    assert "; JIT=2 in the environment runs without CUDA graphs" in place_of(graph.value)
     assert place_of(ValueError("elsewhere")) == ""
 
 
