@@ -1,16 +1,16 @@
 """The installed commands: `judge-pairs` runs `judge_pairs` of this module (pyproject's [project.scripts]).
 
-Each ends as the script ends, through `open_door`.
+Each ends as the script ends, through `open_door`; and as the script does, it leaves Ctrl-C to the system
+until then: while the rooms are read nothing can be torn.
 """
 
 from __future__ import annotations
 
-import importlib
+import _signal  # type: ignore[import-not-found]  # built in, where `signal` would first read other files
 from collections.abc import Callable
 from typing import NoReturn
 
 from edgebench.shell.calls import module_of
-from edgebench.shell.door import open_door
 
 
 def __getattr__(name: str) -> Callable[[], NoReturn]:
@@ -19,7 +19,13 @@ def __getattr__(name: str) -> Callable[[], NoReturn]:
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    def main() -> int:
-        return int(importlib.import_module(module).main())  # behind the door, where Ctrl-C is answered
+    def command() -> NoReturn:
+        if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+            _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+        import importlib
 
-    return lambda: open_door(main)
+        from edgebench.shell.door import open_door
+
+        open_door(importlib.import_module(module).main)
+
+    return command
