@@ -9,7 +9,6 @@ import json
 import math
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from edgebench.analysis import levels as analyze_levels  # noqa: E402
 from edgebench.checking.reading import read_runs_file  # noqa: E402
 from edgebench.checking.verdicts import judge  # noqa: E402
 from edgebench.stats.drift import drift_of  # noqa: E402
+from tests.clone import made_once  # noqa: E402
+from tests.doors import call  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "analysis.json"
@@ -41,8 +42,7 @@ def write(path: Path, records: list[dict[str, Any]]) -> Path:
 
 
 def ask(*arguments: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "companions/analyze_levels.py", *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    return call("companions/analyze_levels.py", *arguments)
 
 
 def analyze(folder: Path, *arguments: Any) -> dict[str, Any]:
@@ -67,12 +67,14 @@ def find(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """Two made models with scores and journal, analyzed once."""
-    folder = tmp_path_factory.mktemp("campaign")
-    made = [sys.executable, str(ROOT / "tests/fakes/made_campaign.py"), str(folder)]
-    subprocess.run([*made, "--models", "gemma", "qwen", "--tasks", "14"], check=True)
-    return folder, analyze(
-        folder, "--runs", folder / "runs_llamacpp.jsonl", "--scores", folder / "scores_mtbench.csv"
-    )
+
+    def make(folder: Path) -> None:
+        flags = ("--models", "gemma", "qwen", "--tasks", 14)
+        assert call("tests/fakes/made_campaign.py", folder, *flags).returncode == 0
+        analyze(folder, "--runs", folder / "runs_llamacpp.jsonl", "--scores", folder / "scores_mtbench.csv")
+
+    folder = made_once(tmp_path_factory, "analyzed_campaign", make)
+    return folder, json.loads((folder / "analysis.json").read_text())
 
 
 def test_means_and_differences_by_hand(tmp_path: Path) -> None:
@@ -202,17 +204,9 @@ def test_the_command_gives_the_same_bytes_as_before_and_prints_the_answer(
 
 def test_golden_analysis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file other scripts are tested with is what this script writes, to rounding."""
-    made = [
-        sys.executable,
-        str(ROOT / "tests/fakes/made_campaign.py"),
-        str(tmp_path),
-        "--models",
-        "made-demo",
-    ]
-    subprocess.run(
-        [*made, "--levels", "L0", "L3", "P", "--tasks", "5", "--repeats", "2", "--power", "replay"],
-        check=True,
-    )
+    flags = ("--models", "made-demo", "--levels", "L0", "L3", "P", "--tasks", 5, "--repeats", 2)
+    made = call("tests/fakes/made_campaign.py", tmp_path, *flags, "--power", "replay")
+    assert made.returncode == 0
     monkeypatch.chdir(tmp_path)
     files = ("--runs", "runs_llamacpp.jsonl", "--scores", "scores_mtbench.csv")
     if not GOLDEN.exists():  # written once; look at it before it is committed

@@ -286,7 +286,7 @@ def test_run_records_of_the_collector_train_a_model_and_say_that_power_was_simul
 
 
 @pytest.mark.skipif(not SWEEP.exists(), reason="the public measurements are not here")
-@pytest.mark.parametrize("model", ["Q6_K", "Q4_0"])
+@pytest.mark.parametrize("model", ["Q6_K", pytest.param("Q4_0", marks=pytest.mark.slow)])
 def test_public_sweep_held_out_cells(model: str) -> None:
     scores = json.loads(ok("evaluate", "--data", SWEEP, "--model", model, "--json"))["quantities"]
     limits = {"prefill_ms": 2, "decode_ms": 1, "total_energy_joule": 1}

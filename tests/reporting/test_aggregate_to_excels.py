@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import math
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,11 @@ import pandas as pd
 import pytest
 
 import aggregate_to_excels
+from tests.doors import call
 from tests.fakes.made_workbooks import (
     BOOKS,
     FIXED,
     GOLDEN,
-    ROOT,
     SCORES,
     aggregate,
     all_text,
@@ -33,9 +31,8 @@ NO_POWER = "no power was measured: the run counts for time and tokens, not for e
 
 
 def refuse(*arguments: object) -> str:
-    """Run the script as a command that must fail with one error line and no traceback; that line."""
-    command = [sys.executable, str(ROOT / "aggregate_to_excels.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    """Call the script, which must fail with one error line and no traceback; that line."""
+    done = call("aggregate_to_excels.py", *arguments)
     assert done.returncode == 1, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "Traceback" not in done.stderr and "[Errno" not in done.stderr

@@ -17,6 +17,7 @@ pytest.importorskip("matplotlib")
 
 from companions import report_page as door
 from edgebench.reporting import terminal, words
+from tests.clone import made_once
 from tests.fakes.made_analysis import with_intervals, with_models
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -282,8 +283,7 @@ def numbered(heads: list[str]) -> list[str]:
     return [f"{head} 2" if head in heads[:place] else head for place, head in enumerate(heads)]
 
 
-@pytest.fixture(params=[1, 3, 12])
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Row, Tables]:
+def made_analysis(count: int) -> Row:
     analysis = with_intervals(json.loads(GOLDEN.read_text()))
     for row in analysis["level_means"]:
         row["p95"] = row["p95"] or 1.7 * (row["p50"] or 0)
@@ -292,11 +292,21 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Row, Tables]:
         row |= {"graded_win_rate": rate, "graded_ci95": [rate - 0.07, rate + 0.08], "graded_reason": None}
     lean = {"model_id": None, "judge_model": "j", "pairs": 12, "first_slot_share": 0.6412}
     analysis["graded_leans"] = [lean | {"lean_log_odds_mean": 0.5812, "lean_log_odds_std": 0.2145}]
-    analysis = with_models(analysis, request.param)
-    analysis |= words.in_words(analysis)
-    (tmp_path / "a.json").write_text(json.dumps(analysis))
-    assert door.main(["--analysis", str(tmp_path / "a.json"), "--out", str(tmp_path / "r.html")]) == 0
-    return analysis, Tables((tmp_path / "r.html").read_text(encoding="utf-8"))
+    analysis = with_models(analysis, count)
+    return analysis | words.in_words(analysis)
+
+
+@pytest.fixture(scope="module", params=[1, 3, 12])
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, Tables]:
+    """An analysis of so many models, and the tables of its page."""
+
+    def make(folder: Path) -> None:
+        (folder / "a.json").write_text(json.dumps(made_analysis(request.param)))
+        assert door.main(["--analysis", str(folder / "a.json"), "--out", str(folder / "r.html")]) == 0
+
+    folder = made_once(tmp_path_factory, f"page_of_{request.param}", make)
+    page = (folder / "r.html").read_text(encoding="utf-8")
+    return json.loads((folder / "a.json").read_text()), Tables(page)
 
 
 def test_every_figure_of_the_page_is_that_of_the_analysis(case: tuple[Row, Tables]) -> None:

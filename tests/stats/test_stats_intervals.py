@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +26,24 @@ def test_sign_test_is_scipys(one: int, other: int) -> None:
     stats = pytest.importorskip("scipy.stats")
     expected = stats.binomtest(one, one + other).pvalue if one + other else 1.0
     assert math.isclose(significance.sign_test(one, other), expected, rel_tol=1e-9)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(-4, 4), min_size=2, max_size=6).filter(any))
+def test_signed_rank_test_is_scipys_where_sizes_are_equal_or_zero(values: list[int]) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    differences = [float(value) for value in values]
+    every_pattern = stats.PermutationMethod()
+    expected = stats.wilcoxon(differences, method=every_pattern).pvalue
+    assert significance.signed_rank_test(differences) == pytest.approx(expected, abs=1e-12)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e6, 1e6).filter(bool), min_size=1, max_size=13, unique_by=abs))
+def test_signed_rank_test_is_scipys_where_all_sizes_differ(values: list[float]) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.wilcoxon(values, method="exact").pvalue
+    assert significance.signed_rank_test(values) == pytest.approx(expected, abs=1e-12)
 
 
 @settings(deadline=None)
@@ -134,17 +153,17 @@ def test_a_win_rates_interval_without_ties_is_wilsons_but_where_it_would_contrad
 def test_tangos_edges_are_where_the_score_test_by_brute_force_is_at_its_limit(
     wins: int, losses: int, ties: int
 ) -> None:
+    numpy = pytest.importorskip("numpy")
     n = wins + losses + ties
 
-    def likelihood(lost: float, theta: float) -> float:
+    def likelihood(lost: Any, theta: float) -> Any:
         cells = ((wins, lost + theta), (losses, lost), (ties, 1 - 2 * lost - theta))
-        return sum(count * math.log(max(share, 1e-300)) for count, share in cells if count)
+        return sum(count * numpy.log(numpy.maximum(share, 1e-300)) for count, share in cells if count)
 
     for theta in intervals._tango([1.0] * wins + [-1.0] * losses + [0.0] * ties):
         low, high = max(0.0, -theta), (1 - theta) / 2
-        best = max(
-            (low + (high - low) * k / 200_000 for k in range(200_001)), key=lambda x: likelihood(x, theta)
-        )
+        tried = numpy.linspace(low, high, 200_001)
+        best = float(tried[numpy.argmax(likelihood(tried, theta))])
         z = (wins - losses - n * theta) / math.sqrt(n * (2 * best + theta - theta**2))
         assert abs(z) == pytest.approx(1.959964, abs=1e-3)
 
