@@ -245,6 +245,16 @@ def is_throttled(record: Record, limit: Limits) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
+def slowest_rate(record: Record, bound_tok_per_s: float) -> float:
+    """The decode rate [token/s] at which a token may still take the board's highest power.
+
+    A fifth of the bound; slower where all layers are on a GPU that the model is too small to fill.
+    """
+    slowest = SLOWEST_SHARE * bound_tok_per_s
+    rate = decode_rate(record)
+    return min(slowest, rate) if rate and is_all_offloaded(record) else slowest
+
+
 def why_far_below(record: Record) -> str:
     """What a rate far under the bound suggests: the record says whether the layers were on the GPU."""
     under = f"decode rate under {FAR_BELOW_BOUND:.0%} of the memory-bandwidth bound"
@@ -345,7 +355,9 @@ def limits_of(record: Record, envs: Mapping[str, Record]) -> Limits:
         power_low_w=low_w,
         power_high_w=high_w,
         joule_per_token_low=FLOOR_FACTOR * low_w / bound if low_w and bound else None,
-        joule_per_token_high=CEILING_FACTOR * high_w / (SLOWEST_SHARE * bound) if high_w and bound else None,
+        joule_per_token_high=CEILING_FACTOR * high_w / slowest_rate(record, bound)
+        if high_w and bound
+        else None,
         env=environment(record, env),
     )
     if record.get("error"):  # it is counted as failed; its leftovers are no measurement

@@ -72,6 +72,21 @@ def test_a_slow_decode_is_no_cpu_only_build_where_all_layers_are_on_the_gpu(
     assert tests["decode rate, lower bound"].fault and words in tests["decode rate, lower bound"].message
 
 
+def test_a_small_model_on_a_large_card_may_take_more_for_a_token_than_at_a_fifth_of_the_bound() -> None:
+    """An H200 at 3 % of the bound: 134 tokens in 111 ms took 17.1 J, of 770 W at most."""
+    board = {"gpus": [{"power_limit_w": 700.0}], "memory_bandwidth_gb_per_s": 4814.3}
+    models = {"gemma": {"read_byte_per_token": 116_438_016, "kv_byte_per_token": 36_864}}
+    env = {**ENV, "board": board, "models": models}
+    run = {
+        "prompt_tokens": 200, "completion_tokens": 134, "latency_ms": 111.0, "ttft_ms": 5.3,
+        "decode_tok_per_s": 1258.0, "power_source": "nvml", "power_mw_mean": 154_573.0,
+        "energy_joule": 3.68, "energy_gross_joule": 17.12,
+    }  # fmt: skip
+    assert faults(env, **run, offloaded="13/13")["J per token"] is False
+    assert faults(env, **run, offloaded="0/13")["J per token"] is True
+    assert faults(env, **{**run, "energy_gross_joule": 171.2}, offloaded="13/13")["J per token"] is True
+
+
 @pytest.mark.parametrize(
     ("check", "changes", "fault"),
     [
