@@ -123,9 +123,12 @@ class Axis:
 def clean_text(text: str, changes: Counter[str]) -> str:
     """The text as a cell can hold it; `changes` counts the texts that had to be altered, by cause.
 
+    A text that reads as the escape of a character, "_x0041_", has its underscore escaped, or Excel would show
+    "A" (ECMA-376, 22.9.2.19); Excel and LibreOffice show it as it was.
+
     >>> changes = Counter()
-    >>> clean_text("a\\x00b", changes), dict(changes)
-    ('a\\ufffdb', {'control characters': 1})
+    >>> clean_text("a\\x00b", changes), dict(changes), clean_text("run_x0041_b", changes)
+    ('a\\ufffdb', {'control characters': 1}, 'run_x005F_x0041_b')
     """
     clean = re.sub(r"\r\n?", "\n", text)
     clean, controls = re.subn(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "\ufffd", clean)
@@ -134,7 +137,7 @@ def clean_text(text: str, changes: Counter[str]) -> str:
     short = clean.encode("utf-16-le")[: 2 * MAX_TEXT].decode("utf-16-le", "ignore")
     causes = {"control characters": controls, "lone surrogates": surrogates, "too long": short != clean}
     changes.update(cause for cause, found in causes.items() if found)
-    return short
+    return re.sub(r"_(?=x[0-9A-Fa-f]{4}_)", "_x005F_", short)
 
 
 def is_risky(text: str) -> bool:
