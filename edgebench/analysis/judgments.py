@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from edgebench.judging.graded import GradedPair
+from edgebench.records.analysis import TakenOutLean
 from edgebench.stats.bradley_terry import bradley_terry, connection, fit_choice, order_effect
 from edgebench.stats.intervals import graded_interval, mean_std, wilson, win_rate_interval
 from edgebench.stats.preference import taken_out
@@ -210,7 +211,7 @@ def graded_columns(
     }
 
 
-def graded_leans(graded: Sequence[GradedPair]) -> list[dict[str, Any]]:
+def graded_leans(graded: Sequence[GradedPair]) -> list[TakenOutLean]:
     """The lean to a slot that graded preferences are free of, per judge and model, and over all models."""
     rows = []
     for judge in sorted({pair.judge_model for pair in graded}):
@@ -220,14 +221,14 @@ def graded_leans(graded: Sequence[GradedPair]) -> list[dict[str, Any]]:
             own = [pair.preference for pair in asked if pair.preference and model in (None, pair.model_id)]
             lean = taken_out(own)
             rows.append(
-                {
-                    "model_id": model,
-                    "judge_model": judge,
-                    "pairs": lean.pairs,
-                    "lean_log_odds_mean": lean.lean_log_odds_mean,
-                    "lean_log_odds_std": lean.lean_log_odds_std,
-                    "first_slot_share": lean.first_slot_share,
-                }
+                TakenOutLean(
+                    model_id=model,
+                    judge_model=judge,
+                    pairs=lean.pairs,
+                    lean_log_odds_mean=lean.lean_log_odds_mean,
+                    lean_log_odds_std=lean.lean_log_odds_std,
+                    first_slot_share=lean.first_slot_share,
+                )
             )
     return rows
 

@@ -298,6 +298,89 @@ class WinRate(TypedDict, total=False):
     win_rate_se: float | None
 
 
+class Strength(TypedDict):
+    """The Bradley-Terry strength of one level, of one model by one judge; against `reference`, which is 0."""
+
+    model_id: str
+    judge_model: str
+    level: str
+    reference: str
+    beta: float | None  # log odds
+    se: float | None
+    elo: float | None  # 1000 + 400 / ln 10 (beta - mean beta)
+    beta_davidson: float | None  # with ties as an outcome of their own
+    reason: str | None
+
+
+class StrengthFit(TypedDict):
+    """What the strengths of one model by one judge rest on."""
+
+    model_id: str
+    judge_model: str
+    levels: list[str]
+    status: str  # ok, only_against_one, separated, disconnected
+    statement: str  # what the status means
+    components: list[list[str]]  # levels that wins link with each other
+    half_win_beta: dict[str, float] | None  # where separated: after half a win for both sides of each pair
+    log_likelihood: float | None
+    covariance: list[list[float]] | None  # of the betas, in the order of `levels`
+    davidson_nu: float | None
+    order_effect_gamma: float | None  # log odds of the first slot
+    order_effect_se: float | None
+    order_effect_p: float | None
+
+
+class LengthEffect(TypedDict):
+    """Whether the longer answer wins, by one judge; model_id null: over all models."""
+
+    model_id: str | None
+    judge_model: str
+    unit: str
+    decisive: int  # verdicts with a winner and different lengths
+    longer_won: int | None
+    longer_share: float | None
+    wilson95: list[float] | None
+    z: float | None
+    spearman: float | None
+    pearson: float | None
+    reason: str | None
+
+
+class JudgeNoise(TypedDict):
+    """Whether a judge repeats itself. kind: same_answers, or repeats of a pair, whose answers differ."""
+
+    judge_model: str
+    kind: str
+    repeated_requests: int
+    compared: int  # pairs of replies
+    same: int | None
+    flips: int | None  # A against B
+    agreement: float | None
+    kappa: float | None  # Cohen's
+    reason: str | None
+
+
+class FlagRow(TypedDict):
+    """How many runs of a model carry a flag."""
+
+    board: str | None
+    model_id: str
+    flag: str
+    runs: int
+    hard: bool  # no mean holds them
+
+
+class LeftOutRun(TypedDict):
+    """A run that is in no mean, and why."""
+
+    board: str | None
+    model_id: str
+    level: str
+    id: str
+    repeat: str | None
+    why: str
+
+
 class TakenOutLean(TypedDict, total=False):
     """The lean to a slot that graded preferences are free of: a row of `graded_leans`."""
 
@@ -328,8 +411,8 @@ class Analysis(TypedDict, total=False):
     counts: dict[str, int]
     mixed: list[str]  # what --allow_mixed let stand in one mean
     remarks: list[Caveat]  # what the reader of the files met; they stand among the caveats, too
-    flags: list[dict[str, Any]]
-    left_out: list[dict[str, Any]]
+    flags: list[FlagRow]
+    left_out: list[LeftOutRun]
     models: list[Model]
     levels: list[str]
     level_means: list[LevelMean]
@@ -340,11 +423,11 @@ class Analysis(TypedDict, total=False):
     cost_split: list[CostSplit]
     cost_parts: list[CostPart]
     win_rates: list[WinRate]
-    bradley_terry: list[dict[str, Any]]
-    bradley_terry_fits: list[dict[str, Any]]
+    bradley_terry: list[Strength]
+    bradley_terry_fits: list[StrengthFit]
     position_bias: list[PositionBias]
-    length_effect: list[dict[str, Any]]
-    judge_noise: list[dict[str, Any]]
+    length_effect: list[LengthEffect]
+    judge_noise: list[JudgeNoise]
     judge_counts: dict[str, Any]
     undecided_judges: list[str]
     graded_leans: list[TakenOutLean]

@@ -21,7 +21,7 @@ from edgebench.reporting.sheets import Book, Column, Line, clean_text, free_titl
 
 HOSTILE = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "#N/A", "a\x00b", "bad \ud800"]
 HOSTILE += ["<script>alert(1)</script>", "x" * 40_000, "a/b:c*d?[e]", "A/B:C*D?[E]", "Summary"]
-HOSTILE += ["history", "'q'", "", " ", "\U0001f600" * 20, "&amp; ]]>", " spaced ", "two\nlines"]
+HOSTILE += ["history", "'q'", "", " ", "\U0001f600" * 20, "&amp; ]]>", " spaced ", "two\nlines", "_x0041_"]
 
 
 def saved(path: Path, frame: pd.DataFrame, columns: list[Column] | None = None, **how: Any) -> Path:
