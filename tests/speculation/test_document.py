@@ -42,17 +42,8 @@ grep "Confidence early exit stats" sweeps/early_exit_grid/experiment.log
 """
 # Prompts of a few tokens: reading the study's own ones would take most of the time, and no line looks at it.
 QUICK = (
-    "--prompts",
-    "prompts.csv",
-    "--batches",
-    "1",
-    "--power_source",
-    "none",
-    "--idle_seconds",
-    "0",
-    "--no_pilot",
-    "--n_threads",
-    "1",
+    *("--prompts", "prompts.csv", "--batches", "1", "--no_pilot", "--n_threads", "1"),
+    *("--power_source", "none", "--idle_seconds", "0"),
 )
 
 
