@@ -44,10 +44,17 @@ class JobSettings:
     flash_attn: str = "auto"
 
     def text(self) -> str:
-        """The prompt."""
-        if self.prompt_file is not None:
-            return self.prompt_file.read_text(encoding="utf-8")
-        return self.prompt or ""
+        """The prompt. UserError where there is no text, which some engines would answer and others refuse."""
+        flag = "--prompt" if self.prompt_file is None else "--prompt_file"
+        try:
+            text = (
+                self.prompt if self.prompt_file is None else self.prompt_file.read_text(encoding="utf-8-sig")
+            )
+        except UnicodeDecodeError:
+            raise UserError(f"{self.prompt_file} is no text in UTF-8; give {flag} one") from None
+        if not (text or "").strip():
+            raise UserError(f"the prompt is empty; give {flag} some text")
+        return text or ""
 
 
 def read_prompt(engine: EngineProcess, settings: JobSettings, text: str) -> tuple[int, ...]:
