@@ -177,9 +177,9 @@ def test_usual_replies_are_read(side: str | None, reply: str) -> None:
 
 def swapped(reply: str) -> str:
     """The reply of a judge that saw the two answers the other way round: every A a B, and first second."""
-    other = {"A": "B", "B": "A", "first": "second", "second": "first"}
+    other = {"A": "B", "B": "A", "a": "b", "b": "a", "first": "second", "second": "first"}
     text = unicodedata.normalize("NFKC", reply)
-    text = re.sub(r"(?<![A-Za-z0-9])[AB](?![A-Za-z0-9])", lambda found: other[found[0]], text)
+    text = re.sub(r"(?<![A-Za-z0-9])[AB](?![A-Za-z0-9])|(?<=_)[ab]\b", lambda found: other[found[0]], text)
     return re.sub(
         r"\b(?:first|second)(?= (?:assistant|answer|response))", lambda found: other[found[0]], text
     )
