@@ -23,6 +23,7 @@ CURES = {
     errno.EROFS: "choose a folder that can be written",
     errno.EACCES: "choose another place, or change its permissions",
     errno.EPERM: "choose another place, or change its permissions",
+    errno.EEXIST: "choose another place",
     errno.ENOTDIR: "a part of this path is a file: choose another",
     errno.ENAMETOOLONG: "choose a shorter name",
 }

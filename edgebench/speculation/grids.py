@@ -156,6 +156,8 @@ def read_grid(path: Path) -> tuple[str, list[Cell]]:
     except ValueError as exc:
         raise UserError(f"cannot read the grid {path} ({exc}); check --grid") from exc
     name = path.stem
+    if isinstance(document, dict) and "cells" not in document and "requests" in document:
+        document = [document]  # one cell alone, as --help shows it
     if isinstance(document, dict):
         if unknown := {str(key) for key in document} - FILE_KEYS:
             raise UserError(
