@@ -236,7 +236,7 @@ def decide(cells: Sequence[Json], until_ci: str | None) -> dict[str, Any] | None
     wanted = float(until_ci.strip().rstrip("% ")) / 100
     worst, widest, reason = None, None, None if cells else "nothing was measured"
     for cell in cells:
-        where = f"{cell['model_id']} {cell['level']}"
+        where = f"{name_of(cell)} {cell['level']}"
         nothing = {"n": 0, "half_width": None, "mean": None, "reason": None}
         known = cell["metrics"].get("joule_per_token", nothing)
         if known["n"] < CYCLES_FOR_INTERVAL:

@@ -37,7 +37,7 @@ def text_of(state: Json) -> str:
         lines.append(f"  the judge failed, exit code {state['judge_exit_code']}")
     if state["working"]:
         lines.append(f"  end it with: {command_for('stop', folder)}")
-    elif unjudged or state["status"] in ("interrupted", "stopped", "failed"):
+    elif unjudged or state["status"] in ("prepared", "interrupted", "stopped", "failed"):
         every_cycle_failed = state["status"] == "failed" and state["failed_cycles"] == state["cycles_total"]
         again = " --retry_failed" if every_cycle_failed else ""
         lines.append(f"  go on with: {command_for('run --resume', folder)}{again}")

@@ -106,6 +106,26 @@ def test_a_resumed_experiment_is_not_begun_anew(tmp_path: Path, capsys: pytest.C
     assert "--fresh" in capsys.readouterr().err
 
 
+def test_the_model_whose_interval_is_widest_is_named_with_its_quantization() -> None:
+    def one(quantization: str, joule: float) -> dict[str, Any]:
+        return RECORD | {"quantization": quantization, "energy_joule": joule}
+
+    cycles = [[one("Q4_1", 1 + n / 10), one("Q8_0", 1.0 + n)] for n in range(3)]
+    told = summary.decide(summary.cells_of(cycles), "2%")
+    assert told is not None and told["widest_at"] == "m Q8_0 L0" and not told["reached"]
+
+
+def test_one_that_was_killed_before_its_first_cycle_names_the_command_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_folder(tmp_path, "one", status="prepared", cycle=0)
+    assert main(["status", "one", "--output", str(tmp_path)]) == 0
+    assert (
+        f"go on with: python companions/run_experiment.py run --resume {tmp_path / 'one'}"
+        in capsys.readouterr().out
+    )
+
+
 # --- Names ---
 
 
