@@ -346,7 +346,7 @@ def test_a_signal_while_planning_leaves_nothing_behind(flags: list[object]) -> N
     wait_for(lambda: engines_of(child.pid))
     below = descendants(child.pid)
     child.send_signal(signal.SIGINT)
-    _, stderr = child.communicate(timeout=60)
+    _, stderr = child.communicate(timeout=120)
     assert child.returncode == 130 and "Traceback" not in stderr
     wait_for(lambda: not any("edgebench" in command_of(pid) for pid in below))
     assert not out_of(flags).exists()
