@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 OTHER_SIDE = {"A": "B", "B": "A"}
 OF_ORDINAL = {"first": "A", "second": "B"}
@@ -87,50 +88,60 @@ OPPOSED = (
 )
 # A bare capital A before an adjective is an article ("A better response"): it needs a verb, or its opponent.
 OPPONENT = rf"better than (?:{NOUN} )?\(?[AB]\b"
-CLAIMS = [
-    *(
-        re.compile(rf"{NAMED},?\s*{ADVERBS}(?:{verdict})", re.I)
-        for verdict in (GOOD, BAD.replace("(?:worse", "(?P<bad>worse", 1))
-    ),
-    *(
-        re.compile(
-            rf"{BARE}(?:['’]s (?:{NOUN}|one))?\)?,?\s*(?={VERBS}|{ADVERBS}{OPPONENT}){ADVERBS}(?:{verdict})",
-            re.I,
-        )
-        for verdict in (GOOD, BAD.replace("(?:worse", "(?P<bad>worse", 1))
-    ),
-    *subjects(
-        r"(?:^\W*|[,;:]\s*|\b(?:I|we)\b[^.,;:]{0,25}?\b|\b(?:so|therefore|thus|hence)\s+(?:I\s+)?)"
-        r"(?:prefer|choose|pick|select|favou?r|go with|vote(?: for)?|went with|chose|picked"
-        r"|selected)\s+SUBJECT"
-        r"(?=\s*(?:$|[.,;:!)\n]|(?:over|because|since|as|due|here|overall|instead|in this|to be|for)\b))"
-    ),
-    *subjects(
-        r"\b(?:in favou?r of|(?:the |an? |slight )*(?:edge|win|nod|victory|point) (?:goes )?to)\s+SUBJECT"
-        r"(?=\s*(?:$|[.,;:!)\n]|(?:because|since|as|due|here|overall)\b))"
-    ),
-    *subjects(
-        rf"\b(?:better|best|superior|stronger|preferred|winning) (?:{NOUN}|one) (?:here |overall )?(?:is|was)"
-        rf" (?:clearly |still |therefore )?SUBJECT"
-        r"(?=\s*(?:$|[.,;:!)\n]|(?:because|since|as|due|here|overall)\b))"
-    ),
-    *subjects(r"\b(?:so|therefore|thus|hence|ultimately|overall),? SUBJECT(?=\s*(?:[.!]|$))"),
-    *subjects(
-        rf"SUBJECT,? (?:{HOW_CLEARLY} )*(?:beats?|defeats?|outperforms?|surpasses|outshines|outclasses"
-        rf"|edges out|wins? over|(?:has )?(?:beat|beaten|defeated|outperformed|surpassed))"
-        rf" {OPPOSED}"
-    ),
-    *subjects(
-        rf"SUBJECT (?:is|was|gets|got|has been) (?:{HOW_CLEARLY} )*"
-        rf"(?P<bad>beaten|defeated|outperformed|surpassed|outclassed) by {OPPOSED}"
-    ),
-    *subjects(rf"\b(?:the |my )(?:clear )?winner is (?:{HOW_CLEARLY} )*SUBJECT(?=\s*(?:$|[.,;!)\n]|and\b))"),
-    *subjects(
-        rf"\b(?P<bad>(?:worse|worst|weaker|inferior|losing|poorer) (?:{NOUN}|one)|loser)"
-        rf" (?:here |overall )?(?:is|was) (?:{HOW_CLEARLY} )*SUBJECT"
-        r"(?=\s*(?:$|[.,;!)\n]|(?:because|since|as|due|here|overall)\b))"
-    ),
-]
+
+
+@cache
+def english_forms() -> list[re.Pattern[str]]:
+    """The claims that English prose is searched for; compiled at the first of them (a third of a second)."""
+    return [
+        *(
+            re.compile(rf"{NAMED},?\s*{ADVERBS}(?:{verdict})", re.I)
+            for verdict in (GOOD, BAD.replace("(?:worse", "(?P<bad>worse", 1))
+        ),
+        *(
+            re.compile(
+                rf"{BARE}(?:['’]s (?:{NOUN}|one))?\)?,?\s*(?={VERBS}|{ADVERBS}{OPPONENT})"
+                rf"{ADVERBS}(?:{verdict})",
+                re.I,
+            )
+            for verdict in (GOOD, BAD.replace("(?:worse", "(?P<bad>worse", 1))
+        ),
+        *subjects(
+            r"(?:^\W*|[,;:]\s*|\b(?:I|we)\b[^.,;:]{0,25}?\b|\b(?:so|therefore|thus|hence)\s+(?:I\s+)?)"
+            r"(?:prefer|choose|pick|select|favou?r|go with|vote(?: for)?|went with|chose|picked"
+            r"|selected)\s+SUBJECT"
+            r"(?=\s*(?:$|[.,;:!)\n]|(?:over|because|since|as|due|here|overall|instead|in this|to be|for)\b))"
+        ),
+        *subjects(
+            r"\b(?:in favou?r of|(?:the |an? |slight )*(?:edge|win|nod|victory|point) (?:goes )?to)\s+SUBJECT"
+            r"(?=\s*(?:$|[.,;:!)\n]|(?:because|since|as|due|here|overall)\b))"
+        ),
+        *subjects(
+            rf"\b(?:better|best|superior|stronger|preferred|winning) (?:{NOUN}|one)"
+            rf" (?:here |overall )?(?:is|was) (?:clearly |still |therefore )?SUBJECT"
+            r"(?=\s*(?:$|[.,;:!)\n]|(?:because|since|as|due|here|overall)\b))"
+        ),
+        *subjects(r"\b(?:so|therefore|thus|hence|ultimately|overall),? SUBJECT(?=\s*(?:[.!]|$))"),
+        *subjects(
+            rf"SUBJECT,? (?:{HOW_CLEARLY} )*(?:beats?|defeats?|outperforms?|surpasses|outshines|outclasses"
+            rf"|edges out|wins? over|(?:has )?(?:beat|beaten|defeated|outperformed|surpassed))"
+            rf" {OPPOSED}"
+        ),
+        *subjects(
+            rf"SUBJECT (?:is|was|gets|got|has been) (?:{HOW_CLEARLY} )*"
+            rf"(?P<bad>beaten|defeated|outperformed|surpassed|outclassed) by {OPPOSED}"
+        ),
+        *subjects(
+            rf"\b(?:the |my )(?:clear )?winner is (?:{HOW_CLEARLY} )*SUBJECT(?=\s*(?:$|[.,;!)\n]|and\b))"
+        ),
+        *subjects(
+            rf"\b(?P<bad>(?:worse|worst|weaker|inferior|losing|poorer) (?:{NOUN}|one)|loser)"
+            rf" (?:here |overall )?(?:is|was) (?:{HOW_CLEARLY} )*SUBJECT"
+            r"(?=\s*(?:$|[.,;!)\n]|(?:because|since|as|due|here|overall)\b))"
+        ),
+    ]
+
+
 TIED = re.compile(
     r"\b(?:it's|is|as|call it|be|are|were|a)(?: an?| considered| essentially){0,3} (?:tied?|draw)\b"
     r"|\bno clear winner\b|\bneither \w+(?: \w+){0,3} better\b"
@@ -217,7 +228,7 @@ def english_claims(sentence: str) -> set[str]:
         return set() if re.search(r"(?:\bnot|n['’]t)\W*\Z", sentence[: tied.start()], re.I) else {"Tie"}
     return {
         side
-        for claim in CLAIMS
+        for claim in english_forms()
         for found in claim.finditer(sentence)
         if not is_doubted(sentence, found) and spoken_of(found) != opponent(found)
         for side in [claimed_by(found)]
@@ -682,18 +693,24 @@ RUSSIAN = Grammar(
 )
 
 GRAMMARS = (CHINESE, JAPANESE, KOREAN, GERMAN, FRENCH, SPANISH, RUSSIAN)
-FORMS = [
-    (
-        grammar,
-        [
-            (sentence_pattern(grammar, form), wins)
-            for forms, wins in ((grammar.better, True), (grammar.worse, False))
-            for form in forms
-        ],
-    )
-    for grammar in GRAMMARS
-]
-TIES = [(grammar, sentence_pattern(grammar, f"(?:{grammar.ties})")) for grammar in GRAMMARS]
+
+
+@cache
+def forms_of(grammar: Grammar) -> list[tuple[re.Pattern[str], bool]]:
+    """The claims of a grammar, and whether the side they speak of wins; compiled when a text needs them."""
+    return [
+        (sentence_pattern(grammar, form), wins)
+        for forms, wins in ((grammar.better, True), (grammar.worse, False))
+        for form in forms
+    ]
+
+
+@cache
+def tie_of(grammar: Grammar) -> re.Pattern[str]:
+    """What a grammar says where nobody wins."""
+    return sentence_pattern(grammar, f"(?:{grammar.ties})")
+
+
 CONCLUDES_ABROAD = re.compile(
     r"综上|綜上|总的来说|总体|综合|因此|所以|最终|总之|したがって|よって|以上|総合|結論|最終|따라서|결론"
     r"|종합|최종|insgesamt|daher"
@@ -720,17 +737,16 @@ def claims_abroad(sentence: str) -> set[str]:
     ({'B'}, set())
     """
     sides: set[str] = set()
-    for grammar, forms in FORMS:
-        if not is_of(grammar, sentence):
-            continue
-        for pattern, wins in forms:
+    spoken = [grammar for grammar in GRAMMARS if is_of(grammar, sentence)]
+    for grammar in spoken:
+        for pattern, wins in forms_of(grammar):
             found = pattern.fullmatch(sentence)
             if not found or found.groupdict().get("o") == found["s"] or is_taken_back(grammar, found):
                 continue
             sides.add(found["s"] if wins else OTHER_SIDE[found["s"]])
     if not sides:
-        for grammar, pattern in TIES:
-            found = pattern.fullmatch(sentence) if is_of(grammar, sentence) else None
+        for grammar in spoken:
+            found = tie_of(grammar).fullmatch(sentence)
             if found and not is_taken_back(grammar, found):
                 sides.add("Tie")
     return sides
@@ -744,6 +760,7 @@ def is_taken_back(grammar: Grammar, found: re.Match[str]) -> bool:
 # ---------------------------------------------------------------------------
 # A whole text
 
+LONGEST_SENTENCE = 1000  # characters; searching grows with their square, and no judge's sentence is so long
 SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|(?<=[。])|(?<=[!?;])(?=[^\x00-\x7f\"'*)])|\n+")
 RETRACTION = re.compile(
     r"\W*(?:wait|no\b|hmm|actually\b|on second thought|correction|scratch that|不对|不對|不是|等等|等一下"
@@ -756,11 +773,13 @@ RETRACTION = re.compile(
 def claimed_side(text: str) -> str | None:
     """The winner that prose claims ("A is better than B") if its conclusions, or all its claims, agree.
 
-    None where it claims none, or both, or takes one back.
+    None where it claims none, or both, or takes one back, or is not written in sentences.
     """
     concluded: set[str] = set()
     claimed: set[str] = set()
     for sentence in filter(None, map(str.strip, SENTENCE_END.split(text))):
+        if len(sentence) > LONGEST_SENTENCE:
+            return None
         if claimed and RETRACTION.match(sentence):
             return None
         if re.search(r"\?[\W]*\Z", sentence):
