@@ -314,12 +314,13 @@ main() {
         shift
     done
     wish="${1:-} ${2:-}"
+    if [ $# -gt 2 ]; then wish="$*"; fi
     case "$wish" in
         "--help " | "-h ")
             usage
             return
             ;;
-        "--setup "*)
+        "--setup " | "--setup requirements"*.txt)
             setup "${2:-requirements.txt}"
             return
             ;;

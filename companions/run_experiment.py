@@ -400,9 +400,9 @@ def add_experiment_flags(parser: argparse.ArgumentParser) -> None:
     add("--no_aggregate", action="store_true", help="no workbooks at the end")
 
 
-def add_output(command: argparse.ArgumentParser) -> None:
+def add_output(command: argparse.ArgumentParser, default: str = OUTPUT) -> None:
     """Where the experiments are."""
-    command.add_argument("--output", default=OUTPUT, metavar="DIR", help=f"(default: {OUTPUT})")
+    command.add_argument("--output", default=default, metavar="DIR", help=f"(default: {OUTPUT})")
 
 
 def add_running(add: Callable[..., Any]) -> None:
@@ -454,19 +454,22 @@ def add_looking(add: Callable[..., Any]) -> None:
             command.add_argument("--json", action="store_true", help="as JSON")
         if name == "stop":
             command.add_argument("--now", action="store_true", help="without waiting for the current run")
-    kinds = add("results", None, "list, or show ID").add_subparsers(
-        dest="what", required=True, metavar="list|show"
-    )
+    results = add("results", None, "list, or show ID")
+    kinds = results.add_subparsers(dest="what", required=True, metavar="list|show")
     listing = kinds.add_parser("list", help="one line per experiment, the newest first")
     listing.set_defaults(act=results_list)
     listing.add_argument("--all", action="store_true", help="those too that --fresh has set aside")
     show = kinds.add_parser("show", help="one summary")
     show.set_defaults(act=results_show)
     show.add_argument("id", nargs="?", metavar="ID", help="or the beginning of one")
-    show.add_argument("--raw", action="store_true", help="the collector's records")
+    unless_before = argparse.SUPPRESS  # `results --json list` is as good as `results list --json`
+    show.add_argument("--raw", action="store_true", default=unless_before, help="the collector's records")
     for command in (listing, show):
-        command.add_argument("--json", action="store_true", help="as JSON")
-        add_output(command)
+        command.add_argument("--json", action="store_true", default=unless_before, help="as JSON")
+        add_output(command, unless_before)
+    for flag in ("--json", "--raw"):
+        results.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
+    results.add_argument("--output", default=OUTPUT, help=argparse.SUPPRESS)
     again = add("aggregate", aggregate, "summary and workbooks of what is there")
     again.add_argument("id", nargs="?", metavar="ID")
     again.add_argument("--all", action="store_true", help="all experiments")
@@ -500,6 +503,9 @@ def add_files(add: Callable[..., Any]) -> None:
     values.add_argument("vary", nargs="+", metavar="KEY=A,B", help="as of --vary")
     for command in (show, validate, new, grid):
         command.add_argument("--preset", metavar="NAME", help=PRESETS)
+    former = kinds.add_parser("presets")  # what it was called before, not listed
+    former.set_defaults(act=presets)
+    former.add_argument("--json", action="store_true", help="as JSON")
     for name, act, about in (
         ("presets", presets, "what the presets set"),
         ("datasets", datasets, "named sets of prompts"),

@@ -181,7 +181,9 @@ def test_a_second_run_does_nothing_again_and_without_the_index_takes_the_made_mo
     assert again.stdout == own_demo.end
 
 
-@pytest.mark.parametrize("words", [["--dmeo"], ["--demo", "huge"], ["tiny"]])
+@pytest.mark.parametrize(
+    "words", [["--dmeo"], ["--demo", "huge"], ["tiny"], ["--demo", "tiny", "more"], ["--setup", "a"]]
+)
 def test_an_unknown_word_starts_nothing(tmp_path: Path, words: list[str]) -> None:
     shutil.copy(ROOT / "run_all.sh", tmp_path)
     done = run_all(tmp_path, *words)
