@@ -3,15 +3,18 @@
 # requires-python = ">=3.10"
 # dependencies = ["pandas>=2.2,<4", "openpyxl>=3.1,<4", "scipy>=1.11,<2"]
 # ///
-"""Turn run records and a judge's scores into four Excel workbooks with one sheet per model.
+"""Turn runs and a judge's scores into four Excel workbooks, a sheet per model.
 
-Writes quality_scores.xlsx (win rates, a tie is half a win), energy_per_run.xlsx (J, net of idle),
-latency_per_run.xlsx (ms) and output_tokens_per_run.xlsx (tokens). Runs with an error or a hard flag are in no
-mean; a missing value is an empty cell with its reason in Flags. Records need id, model_id, level,
-prompt_tokens, completion_tokens, latency_ms and energy_joule only.
+Writes quality_scores.xlsx (win rates, a tie is half a win),
+energy_per_run.xlsx (J, net of idle), latency_per_run.xlsx (ms) and
+output_tokens_per_run.xlsx (tokens). Runs with an error or a hard flag are in
+no mean; a missing value is an empty cell with its reason in Flags. Records
+need id, model_id, level, prompt_tokens, completion_tokens, latency_ms and
+energy_joule only.
 
 Example:
-  python aggregate_to_excels.py --runs results/runs_llamacpp.jsonl --scores results/scores_mtbench.csv
+  python aggregate_to_excels.py --runs results/runs_llamacpp.jsonl \\
+      --scores results/scores_mtbench.csv
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["requests>=2.31,<3", "tqdm>=4.66,<5"]
 # ///
-"""Let a judge model compare the answers of different prompt levels, pair by pair, in both orders.
+"""A judge model compares the answers of prompt levels, in pairs, in both orders.
 
 Reads the questions and every run record under --runs_root; the judge sees the
 original question, never the level's own prompt. Writes --out, a row per pair
@@ -15,12 +15,17 @@ or --daily_limit used up.
 
 Example:
     export MY_JUDGE_KEY=...
-    python judge_pairs.py --questions data/questionset.jsonl.txt --runs_root results --model gpt-4o \\
-        --api_url https://api.chatanywhere.tech/v1/chat/completions --api_key_env MY_JUDGE_KEY \\
+    python judge_pairs.py --questions data/questionset.jsonl.txt \\
+        --runs_root results --model gpt-4o \\
+        --api_url https://api.chatanywhere.tech/v1/chat/completions \\
+        --api_key_env MY_JUDGE_KEY \\
         --out results/scores_mtbench.csv
-    python judge_pairs.py ... --dry_run --price_in 2.5 --price_out 10   # calls, tokens, money, days
-    python judge_pairs.py ... --serve_model models/judge.gguf           # no key: a model on this machine
-    python judge_pairs.py ... --soft                     # how much it prefers one, free of its lean to a slot
+    # calls, tokens, money, days
+    python judge_pairs.py ... --dry_run --price_in 2.5 --price_out 10
+    # no key: a model on this machine
+    python judge_pairs.py ... --serve_model models/judge.gguf
+    # how much it prefers one, free of its lean to a slot
+    python judge_pairs.py ... --soft
 """
 
 import _signal  # type: ignore[import-not-found]  # built in, where `signal` would first read other files

@@ -1,20 +1,25 @@
 #!/usr/bin/env python3
-"""Samples this board's power and integrates it to Joule: a library of the collector, and a tool by itself.
+"""Samples this board's power and integrates it to Joule: a library and a tool.
 
-A child prints one line per sample: `tegrastats`, a feed of ours, or a command of yours that prints
-`NAME 5040mW`; a process beside it stamps it with the monotonic clock. Energy is the trapezoid over
-[t0, t1], interpolated at both edges, minus idle power times duration. Power in mW, energy in J, time in
-seconds of time.monotonic(). What cannot be known is null with a reason, never 0.
+A child prints one line per sample: `tegrastats`, a feed of ours, or a command
+of yours that prints `NAME 5040mW`; a process beside it stamps it with the
+monotonic clock. Energy is the trapezoid over [t0, t1], interpolated at both
+edges, minus idle power times duration. Power in mW, energy in J, time in
+seconds of time.monotonic(). What cannot be known is null with a reason, never
+0.
 
 Example:
-  python tegrastats_sampler.py rails                              # what this board offers
-  python tegrastats_sampler.py run -- python my_inference.py      # as `time` does, in Joule
-  python tegrastats_sampler.py record                             # live; to a file with --out trace.csv
+  # what this board offers
+  python tegrastats_sampler.py rails
+  # as `time` does, in Joule
+  python tegrastats_sampler.py run -- python my_inference.py
+  # live; to a file with --out trace.csv
+  python tegrastats_sampler.py record
   python tegrastats_sampler.py integrate trace.csv --idle_mw 4800
 
 As a library, without a command line:
   from tegrastats_sampler import TegrastatsSampler
-  with TegrastatsSampler() as sampler:                            # start(), and stop() at the end
+  with TegrastatsSampler() as sampler:  # start(), and stop() at the end
       idle_mw = sampler.measure_idle(10.0)
       t0 = time.monotonic(); work(); t1 = time.monotonic()
       joule = sampler.integrate_energy(t0, t1, idle_mw)

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""What did the longer prompt buy, and what did it cost? The statistics of a campaign, in one JSON file.
+"""What the longer prompt bought, and what it cost: a campaign's statistics.
 
-Levels are compared within the same task: differences are taken task by task, intervals are over tasks (never
-rows) and hold what they claim or are left out, and p values are adjusted over the family of tests. Reads
-run records of one or several boards and, if given, the judge's scores; what cannot be known is null with a
-reason.
+Levels are compared within the same task: differences are taken task by task,
+intervals are over tasks (never rows) and hold what they claim or are left out,
+and p values are adjusted over the family of tests. Reads run records of one or
+several boards and, if given, the judge's scores; what cannot be known is null
+with a reason.
 
-Output: analysis.json (ms, J, tokens, shares 0-1; same input, same bytes) and the answer as text on stdout.
+Output: analysis.json (ms, J, tokens, shares 0-1; same input, same bytes) and
+the answer as text on stdout.
 
 Example:
     python companions/analyze_levels.py --runs results/runs_llamacpp.jsonl \\

@@ -21,7 +21,8 @@ Two commands answer a smaller question:
 
 Example:
   python companions/board_check.py --models models/gemma-2-2b-it-Q6_K.gguf
-  python companions/board_check.py models models/gemma-2-2b-it-Q6_K.gguf --n_ctx 4096
+  python companions/board_check.py models models/gemma-2-2b-it-Q6_K.gguf \\
+      --n_ctx 4096
   python companions/board_check.py devices --json
 """
 
@@ -48,7 +49,7 @@ from edgebench.shell.text import let_file_names_through
 
 MACHINE = Path("/")
 DEVICES = """\
-What can this machine compute on? A Jetson, NVIDIA GPUs with their MIG instances, or the processor alone.
+What can this machine compute on? Jetson, NVIDIA GPUs and MIG, or the processor.
 
 A Jetson is known by its device tree; its GPU shares the board's memory. Other
 NVIDIA GPUs come from NVML (package nvidia-ml-py), and a GPU that is split into
@@ -66,17 +67,17 @@ What a model file asks of a board: bytes to load, to cache, to read per token.
 Reads the header of each GGUF file and nothing behind it. Of a split model the
 first part stands for all.
 
-  file_byte            size of the file [byte]; in memory the weights are as large
+  file_byte            size of the file [byte]; as much memory for the weights
   n_params             parameters, from the tensor shapes
-  read_byte_per_token  weight bytes read to produce one token [byte]: all tensors,
-                       without the input embedding (a look-up of one row) unless
-                       it is the output matrix too; of a mixture of experts only
-                       the share in use
+  read_byte_per_token  weight bytes read to produce one token [byte]: all
+                       tensors, without the input embedding (a look-up of one
+                       row) unless it is the output matrix too; of a mixture of
+                       experts only the share in use
   kv_byte_per_token    key/value cache per token of context, f16 [byte]
   kv_byte              the cache at --n_ctx, rounded up to 256 tokens as the
                        engine does [byte]
-  compute_byte         buffer for a batch of 512 tokens: the larger of logits and
-                       attention scores, without flash attention [byte]
+  compute_byte         buffer for a batch of 512 tokens: the larger of logits
+                       and attention scores, without flash attention [byte]
   need_byte            file_byte + kv_byte + compute_byte
 
 Prints a table, or with --json one JSON object per model and line. What the

@@ -1,22 +1,29 @@
 #!/usr/bin/env python3
 """One model, several engines, one honest table.
 
-  run            measure: the same model, prompt ids, length and temperature 0 for every engine; one warm-up
-                 round kept apart, then --rounds rounds, the engines of each in a new seeded order; each run a
-                 process of its own; the state of the board stored with every row
+  run            measure: the same model, prompt ids, length and temperature 0
+                 for every engine; one warm-up round kept apart, then --rounds
+                 rounds, the engines of each in a new seeded order; each run a
+                 process of its own; the state of the board stored with every
+                 row
   table          rows -> table, speed-ups with intervals, where the time goes
-  parse          the same from logs of campaigns already run, as parse_backend_logs.py reads them
+  parse          the same from logs of campaigns already run, as
+                 parse_backend_logs.py reads them
   show-commands  the commands behind the rows, ready to run again
 
-A second start of run skips what is there. An engine that is missing is a row with the way to get it; one
-that fails or hangs in its warm-up is left out of the rounds, its last words in its row. Rates in tokens per
-second, times in ms, energy in joule; null where it was not measured.
+A second start of run skips what is there. An engine that is missing is a row
+with the way to get it; one that fails or hangs in its warm-up is left out of
+the rounds, its last words in its row. Rates in tokens per second, times in ms,
+energy in joule; null where it was not measured.
 
-Writes ROWS.jsonl (a row per run) and a folder ROWS.work (the job, and every engine's own output).
+Writes ROWS.jsonl (a row per run) and a folder ROWS.work (the job, and every
+engine's own output).
 
 Example:
-  python companions/compare_backends.py run --model models/demo/demo-llama-F32.gguf \\
-      --prompt "Why is it dark at night?" --engines llama-cpp-python llama-bench tinygrad:NV tinygrad:CUDA \\
+  python companions/compare_backends.py run \\
+      --model models/demo/demo-llama-F32.gguf \\
+      --prompt "Why is it dark at night?" \\
+      --engines llama-cpp-python llama-bench tinygrad:NV tinygrad:CUDA \\
       --out results/backends.jsonl
   python companions/compare_backends.py table results/backends.jsonl
 """

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Prompts from any file or a well-known set -> a prompts CSV that the collector reads.
+"""Prompts from any file or a well-known set -> a CSV that the collector reads.
 
 SOURCE is a file or a name:
-  *.csv *.jsonl *.json *.parquet   rows; a file with level columns (L0 L1 L2 L3 P) keeps them all
+  *.csv *.jsonl *.json *.parquet   rows; a file with level columns (L0 L1 L2 L3
+                                   P) keeps them all
   *.txt                            one prompt per line
-  a folder                         of save_to_disk, or of Parquet shards; --split chooses
-  alpaca gsm8k mmlu sharegpt       from a hub, through the optional package `datasets`
+  a folder                         of save_to_disk, or of Parquet shards;
+                                   --split chooses
+  alpaca gsm8k mmlu sharegpt       from a hub, through the optional package
+                                   `datasets`
   owner/name                       any other set of that hub
 
 Where there are no levels, the prompt of a row is, in this order: --column; the
@@ -18,7 +21,8 @@ Writes question_id, category, topic and one column per level, whole or not at
 all. Ids are the rows' own where every row has its own, else row numbers.
 
 Example:
-  python companions/load_prompts.py gsm8k --sample_size 100 --shuffle --out results/gsm8k_prompts.csv
+  python companions/load_prompts.py gsm8k --sample_size 100 --shuffle \\
+      --out results/gsm8k_prompts.csv
 """
 
 import _signal  # type: ignore[import-not-found]  # built in, where `signal` would first read other files

@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
-"""Results out of the logs that LLM engines leave behind: one row per result, FAILED with its cause included.
+"""Results out of LLM engines' logs: a row per result, FAILED with its cause.
 
-Reads the logs of tinygrad (--timing, --benchmark), of llama.cpp's tools and server and of Ollama
-(--verbose), and llama-bench's tables in all formats; finds out what failed, and why. Progress bars, escape
-codes, carriage returns, NULs, broken text, gzip and several runs in one file are no obstacle. Of a file
-beyond --max_mb only the beginning and the end are read, and its rows say so. Tokens that a just-in-time
-compiler slowed down are kept out of the decode figures; the notes of a row state the rule and the count.
+Reads the logs of tinygrad (--timing, --benchmark), of llama.cpp's tools and
+server and of Ollama (--verbose), and llama-bench's tables in all formats;
+finds out what failed, and why. Progress bars, escape codes, carriage returns,
+NULs, broken text, gzip and several runs in one file are no obstacle. Of a file
+beyond --max_mb only the beginning and the end are read, and its rows say so.
+Tokens that a just-in-time compiler slowed down are kept out of the decode
+figures; the notes of a row state the rule and the count.
 
-Output: JSON lines with --json or --out, else a table. Rates in tokens per second, times in ms, null where the
-log does not say. Exit 1 if no file gave a result.
+Output: JSON lines with --json or --out, else a table. Rates in tokens per
+second, times in ms, null where the log does not say. Exit 1 if no file gave a
+result.
 
 Example:
     python companions/parse_backend_logs.py results/*.log
-    python companions/parse_backend_logs.py run_nv.log bench.md.gz --out results/backend_rows.jsonl
+    python companions/parse_backend_logs.py run_nv.log bench.md.gz \\
+        --out results/backend_rows.jsonl
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""One page that says what the longer prompt bought: report.html, self-contained, light and dark, fit to
-print.
+"""One self-contained page, report.html, that says what the longer prompt bought.
 
-The answer in three sentences, every caveat, the charts, the tables, one task's answers side by side, the
-method and where each number comes from. No network, no script: it opens from a USB stick. All text of
-models and files is escaped.
+Light and dark, fit to print. The answer in three sentences, every caveat, the
+charts, the tables, one task's answers side by side, the method and where each
+number comes from. No network, no script: it opens from a USB stick. All text
+of models and files is escaped.
 
 Output: report.html (J, s, tokens; win rates in percent).
 
 Example:
-    python companions/report_page.py --runs results/runs_llamacpp.jsonl --analysis results/analysis.json \\
+    python companions/report_page.py --runs results/runs_llamacpp.jsonl \\
+        --analysis results/analysis.json \\
         --out results/report.html
 """
 

@@ -1,28 +1,33 @@
 #!/usr/bin/env python3
 """Written experiments: run them in cycles, leave them alone, come back to them.
 
-An experiment is a file (YAML or JSON), a preset, or both, and flags beat them. Each
-has a folder results/experiments/ID with its effective configuration, what overrode
-what, the state, one JSONL of the collector's own records per cycle, environments,
-summary.json and summary.md. The same command again goes on where it stopped.
+An experiment is a file (YAML or JSON), a preset, or both, and flags beat them.
+Each has a folder results/experiments/ID with its effective configuration, what
+overrode what, the state, one JSONL of the collector's own records per cycle,
+environments, summary.json and summary.md. The same command again goes on where
+it stopped.
 
   run        measure; --detach outlives the terminal; also called experiment
   batch      several files, one after the other
   plan       what it will cost: time, energy, disk, judge
-  status, follow, stop      from any shell; without ID the one that runs, else the newest
+  status, follow, stop      from any shell; without ID the one that runs, else
+                            the newest
   results    list, or show ID
   aggregate  summary and workbooks of what is there
   config     show, validate, new, grid: the experiment files
   presets, datasets, devices
 
-ID is an experiment's name and hash, the beginning of it, or its folder. Flags may be
-written with - or _ between their words.
+ID is an experiment's name and hash, the beginning of it, or its folder. Flags
+may be written with - or _ between their words.
 
-Exit: 0 done, 1 something failed, 2 usage, 130 Ctrl-C (with the command to go on).
+Exit: 0 done, 1 something failed, 2 usage, 130 Ctrl-C (with the command to go
+on).
 
 Example:
-  python companions/run_experiment.py config new --preset benchmark --out results/exp.yaml
-  python companions/run_experiment.py run results/exp.yaml --cycles 5 --until_ci 2% --detach
+  python companions/run_experiment.py config new --preset benchmark \\
+      --out results/exp.yaml
+  python companions/run_experiment.py run results/exp.yaml --cycles 5 \\
+      --until_ci 2% --detach
   python companions/run_experiment.py follow
   python companions/run_experiment.py results show exp
 """

@@ -1,32 +1,42 @@
 #!/usr/bin/env python3
-"""Speculative decoding on this board: do adaptive drafts and confidence early exit pay, for which workload?
+"""Does speculative decoding pay on this board, and for which workload?
 
-Runs grids of cells, each cell an engine process of its own with its power recorded, beside plain decoding of
-every workload. A cell that is finished is skipped while its configuration, model and prompts are the same.
+Adaptive drafts and confidence early exit: runs grids of cells, each cell an
+engine process of its own with its power recorded, beside plain decoding of
+every workload. A cell that is finished is skipped while its configuration,
+model and prompts are the same.
 
-  adaptive     fixed draft length, the published adaptive rule, our cost rule: run1_…_adaptive0.json,
-               run1_…_adaptivepub.json, run1_…_adaptive1.json
-  early-exit   thresholds of the draft's confidence: run3_r36_t128_temp0.0_thresh0.5.json; with memory
-               counters where Nsight Compute is installed
-  oneoff       four scenarios: scenario_a_code_completion.json and its twin …_plain.json
+  adaptive     fixed draft length, the published adaptive rule, our cost rule:
+               run1_…_adaptive0.json, run1_…_adaptivepub.json,
+               run1_…_adaptive1.json
+  early-exit   thresholds of the draft's confidence:
+               run3_r36_t128_temp0.0_thresh0.5.json; with memory counters where
+               Nsight Compute is installed
+  oneoff       four scenarios: scenario_a_code_completion.json and its twin
+               …_plain.json
   all          these three
   --grid FILE  a grid of your own in place of these, JSON or YAML:
                {requests: 8, draft_tokens: [2, 4, 8], adaptive: [off, cost]}
-  summary DIR  what came of it, into --outdir: summary.md, summary.csv, findings.csv, summary.json, plots
+  summary DIR  what came of it, into --outdir: summary.md, summary.csv,
+               findings.csv, summary.json, plots
 
-Output: <outdir>/<grid>/<cell>.json, experiment.log per grid, power/ with the traces; of `all` a
-master_experiment.log, too. Plain decoding is plain_r36_t128_temp0.0.json. A cell that no longer fits its
-configuration is done again, the old file kept as <cell>.json.1 and so on. Latency s, energy J, power mW.
-Ratios in the summary are sums over the same requests, below 1 is better than the reference; their 95 %
-intervals are over prompts.
+Output: <outdir>/<grid>/<cell>.json, experiment.log per grid, power/ with the
+traces; of `all` a master_experiment.log, too. Plain decoding is
+plain_r36_t128_temp0.0.json. A cell that no longer fits its configuration is
+done again, the old file kept as <cell>.json.1 and so on. Latency s, energy J,
+power mW. Ratios in the summary are sums over the same requests, below 1 is
+better than the reference; their 95 % intervals are over prompts.
 
-run_adaptive_grid.sh, run_early_exit_grid.sh, run_oneoff_scenarios.sh and run_all_experiments.sh, which lie
-beside this file in the repository, are the original experiment's commands; TARGET_MODEL and DRAFT_MODEL name
-the models' files for them.
+run_adaptive_grid.sh, run_early_exit_grid.sh, run_oneoff_scenarios.sh and
+run_all_experiments.sh, which lie beside this file in the repository, are the
+original experiment's commands; TARGET_MODEL and DRAFT_MODEL name the models'
+files for them.
 
 Example:
-  python companions/sweep_speculative.py adaptive --model models/demo/demo-llama-F32.gguf --dry_run
-  python companions/sweep_speculative.py all --model target.gguf --draft draft.gguf --requests 8
+  python companions/sweep_speculative.py adaptive \\
+      --model models/demo/demo-llama-F32.gguf --dry_run
+  python companions/sweep_speculative.py all --model target.gguf \\
+      --draft draft.gguf --requests 8
   python companions/sweep_speculative.py summary sweeps --outdir results/sweeps
 """
 

@@ -8,8 +8,8 @@ answer. Each repeat begins with another batch size, so that a warming board does
 not favour one.
 
 Appends one JSON record per model, batch size and repeat; a second start skips
-what is there. Times in ms, energy in joule (net of the idle power with the model
-loaded), power in mW. tok_per_s counts answer tokens over the whole time;
+what is there. Times in ms, energy in joule (net of the idle power with the
+model loaded), power in mW. tok_per_s counts answer tokens over the whole time;
 decode_tok_per_s what was sampled after each sequence's first token, over the
 decode time; joule_per_token is energy over answer tokens. Without power the
 energy is null, with the reason in energy_missing. A table comes at the end.

@@ -1,22 +1,31 @@
 #!/usr/bin/env python3
-"""Time, energy and power of a request from its token counts: train on measured runs, predict before the next.
+"""A request's time, energy and power from its token counts: train, then predict.
 
-  train          measurements -> one model per name, as JSON, each with a model card
-  predict        tokens in, tokens out -> prefill, decode and total time, energy, mean power, with intervals
-  evaluate       errors and coverage on rows a model has not seen (a model is never scored on its own rows)
+  train          measurements -> one model per name, as JSON, each with a model
+                 card
+  predict        tokens in, tokens out -> prefill, decode and total time,
+                 energy, mean power, with intervals
+  evaluate       errors and coverage on rows a model has not seen (a model is
+                 never scored on its own rows)
   batch-predict  a CSV or JSONL of token counts -> JSON lines
-  calibrate      a model of one machine + few runs of another -> a model of the other
+  calibrate      a model of one machine + few runs of another -> a model of the
+                 other
   plan           prompts + GGUF + model -> what a campaign will cost
-  benchmark      our fits beside a published model and scikit-learn's, on the same public measurements
+  benchmark      our fits beside a published model and scikit-learn's, on the
+                 same public measurements
   models         the trained models there are
 
-Data: run records of run_llamacpp_collect.py, CSV, Excel and JSON tables of requests; without --data those in
-datasets/server and datasets/tegra. Times in ms, energy in Joule, power in mW.
+Data: run records of run_llamacpp_collect.py, CSV, Excel and JSON tables of
+requests; without --data those in datasets/server and datasets/tegra. Times in
+ms, energy in Joule, power in mW.
 
 Example:
-    python companions/token2metrics.py train --data results/runs_llamacpp.jsonl --all-models
-    python companions/token2metrics.py predict --model 1b --input-tokens 512 --output-tokens 128
-    python companions/token2metrics.py evaluate --data sweep.csv --model Q6_K --split lengths
+    python companions/token2metrics.py train \\
+        --data results/runs_llamacpp.jsonl --all-models
+    python companions/token2metrics.py predict --model 1b --input-tokens 512 \\
+        --output-tokens 128
+    python companions/token2metrics.py evaluate --data sweep.csv \\
+        --model Q6_K --split lengths
 """
 
 from __future__ import annotations
@@ -228,12 +237,32 @@ def add_scoring_flags(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--plots", type=Path, metavar="DIR", help="draw predictions against measurements")
 
 
+def one_of(names: Sequence[str]) -> str:
+    """Names as a sentence that wraps, where argparse's {a,b,c} is one word wider than a terminal.
+
+    >>> one_of(["linear", "polynomial", "best"])
+    'linear, polynomial or best'
+    """
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def add_regression(
+    sub: argparse.ArgumentParser,
+    default: str | None,
+    names: Sequence[str] = REGRESSIONS,
+    told: str = "best",
+) -> None:
+    """How a quantity is fitted."""
+    about = f"{one_of(names)} (default: {told})"
+    sub.add_argument("--regression", choices=names, default=default, metavar="NAME", help=about)
+
+
 def add_model_flags(sub: argparse.ArgumentParser, required: bool = True) -> None:
     """Which trained model is asked."""
     add = sub.add_argument
     add("--model", required=required, metavar="NAME", help="a trained model's name, or a part only it has")
     add_where(sub)
-    add("--regression", choices=(*REGRESSIONS, TRANSFER), help="(default: best, or what there is)")
+    add_regression(sub, None, (*REGRESSIONS, TRANSFER), "best, or what there is")
     add("--level", type=float, choices=LEVELS, default=0.9, help="of the intervals (0.9)")
 
 
@@ -256,7 +285,7 @@ def add_train_flags(sub: argparse.ArgumentParser) -> None:
     which.add_argument("--all-models", action="store_true", help="every model in the data")
     which.add_argument("--model", metavar="NAME", help="a model in the data, or a part only it has")
     add = sub.add_argument
-    add("--regression", choices=REGRESSIONS, default=REGRESSIONS[0], help="(default: best)")
+    add_regression(sub, REGRESSIONS[0])
     add("--output", type=Path, default=Path("outputs"), metavar="DIR", help="trained models (outputs)")
     add("--cross-validate", action="store_true", help="scores over held-out cells into the card")
     add_data_flags(sub)
@@ -267,7 +296,7 @@ def add_evaluate_flags(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("--model", required=True, metavar="NAME", help="a model in the data")
     add_where(sub, default=None)
-    add("--regression", choices=REGRESSIONS, help="(default: best)")
+    add_regression(sub, None)
     add("--split", choices=("cells", "lengths", "rows"), default="cells", help="what to hold out (cells)")
     add("--train-rows", type=at_least(1), default=50, metavar="N", help="of --split rows (50)")
     add("--seeds", type=at_least(1), default=10, metavar="N", help="draws of --split rows (10)")
@@ -282,7 +311,8 @@ def add_calibrate_flags(sub: argparse.ArgumentParser) -> None:
     add("--base", type=Path, required=True, metavar="MODEL.json", help="trained on the other machine")
     add("--model", required=True, metavar="NAME", help="the model in the board's runs")
     add_data_flags(sub)
-    add("--method", choices=METHODS, help="(default: chosen; --curve compares all)")
+    methods = f"{one_of(METHODS)} (default: chosen; --curve compares all)"
+    add("--method", choices=METHODS, metavar="NAME", help=methods)
     add("--scale-factor", type=above_0, metavar="R", help="a known ratio board / other machine, not runs")
     add("--curve", action="store_true", help="error against the number of runs")
     add("--sizes", nargs="+", type=at_least(1), default=[5, 10, 20, 50], metavar="N", help="(5 10 20 50)")
@@ -346,46 +376,58 @@ def build_parser() -> argparse.ArgumentParser:
 EXPLAINED = {
     "predict": """Time, energy and power of one request, with intervals.
 
-An answer of M tokens is M - 1 decode steps, as if cut at a limit; one that ends by itself takes one more.
+An answer of M tokens is M - 1 decode steps, as if cut at a limit; one that
+ends by itself takes one more.
 
 Example:
-    python companions/token2metrics.py predict --model 8B --input-tokens 100 --output-tokens 50
+    python companions/token2metrics.py predict --model 8B --input-tokens 100 \\
+        --output-tokens 50
 """,
     "calibrate": """A model of one machine + few runs of another -> a model of the other.
 
   simple_scaling   prediction x mean of the ratios measured / predicted
   median_ratio     prediction x their median
   through_origin   prediction x the least-squares slope through the origin
-  two_parameter    prediction x ratio + constant per token: what scales, and what each token costs more
-  shrunk           the same, and a fit of what that leaves unexplained, as far as held-out runs ask for it;
-                   or the runs alone, if held-out runs like that better
-  chosen           of simple_scaling, two_parameter and shrunk what the few runs support (default)
-  --scale-factor   prediction x a ratio you know; no runs needed, and no intervals made
+  two_parameter    prediction x ratio + constant per token: what scales, and
+                   what each token costs more
+  shrunk           the same, and a fit of what that leaves unexplained, as far
+                   as held-out runs ask for it; or the runs alone, if held-out
+                   runs like that better
+  chosen           of simple_scaling, two_parameter and shrunk what the few
+                   runs support (default)
+  --scale-factor   prediction x a ratio you know; no runs needed, and no
+                   intervals made
 
---curve shows how many runs it takes: for each of --sizes, random runs train, the rest test, --seeds times,
-for every method and for a fit of those runs alone. Errors are MAPE of rows not trained on, in percent.
+--curve shows how many runs it takes: for each of --sizes, random runs train,
+the rest test, --seeds times, for every method and for a fit of those runs
+alone. Errors are MAPE of rows not trained on, in percent.
 
 Example:
-    python companions/token2metrics.py calibrate --base outputs/server_best/models/model.json \\
+    python companions/token2metrics.py calibrate \\
+        --base outputs/server_best/models/model.json \\
         --data board.csv --model 8B --sizes 5 20 --curve
 """,
     "benchmark": """Our fits beside a published model and scikit-learn's Linear, Poly2 and forest.
 
-All on the same public measurements and the same held-out rows; files that are not there are passed over.
-Mean absolute errors in percent of the measurement, median and worst of --seeds draws.
+All on the same public measurements and the same held-out rows; files that are
+not there are passed over. Mean absolute errors in percent of the measurement,
+median and worst of --seeds draws.
 
 Example:
     python companions/token2metrics.py benchmark --data-dir edgereasoning_data
 """,
-    "plan": """What a campaign will cost: prompts, a model file for its tokenizer, a trained model.
+    "plan": """What a campaign will cost: of prompts, a tokenizer's file and a trained model.
 
-Prompts are counted with the model's own tokenizer and chat template, as the collector counts them; times and
-energies are those of the runs, without loading, warm-up and idling. The interval of a sum adds up those of
-its runs, as if all erred the same way.
+Prompts are counted with the model's own tokenizer and chat template, as the
+collector counts them; times and energies are those of the runs, without
+loading, warm-up and idling. The interval of a sum adds up those of its runs,
+as if all erred the same way.
 
 Example:
-    python companions/token2metrics.py plan --prompts data/writing_prompts_hierarchical.csv \\
-        --gguf models/demo/demo-llama-F32.gguf --model demo-llama --output-tokens 96 --battery-wh 50
+    python companions/token2metrics.py plan \\
+        --prompts data/writing_prompts_hierarchical.csv \\
+        --gguf models/demo/demo-llama-F32.gguf --model demo-llama \\
+        --output-tokens 96 --battery-wh 50
 """,
 }
 COMMANDS = {

@@ -129,6 +129,7 @@ def test_help(door: str, tmp_path: Path) -> None:
     for words in ((), *(command.split() for command in SUBCOMMANDS[door])):
         text = run(f"{door}.py", *words, "--help", cwd=tmp_path)
         texts.append(f"$ {' '.join((f'{door}.py', *words))} --help\n{same_in_every_python(text)}")
+        assert [line for line in text.splitlines() if len(line) > 80] == []
     hold(f"help/{Path(door).name}.txt", "\n".join(texts))
 
 
