@@ -21,7 +21,7 @@ from edgebench.checking.limits import TestAnswer
 from edgebench.checking.reading import Rows, Run, blocks, good, grouped, text
 from edgebench.records.jsonl import glued_remark
 from edgebench.records.run import HARD_FLAGS, campaign_seconds
-from edgebench.shell.text import duration
+from edgebench.shell.text import counted, duration
 from edgebench.stats.drift import NOTABLE_PERCENT, Drift, cells_of_rates, drift_of
 from edgebench.stats.intervals import mean_std
 
@@ -61,7 +61,7 @@ def judge_each(name: str, severity: str, rows: Rows, test: Test, message: str, w
     found = tuple(run.line for run, answer in answers if answer)
     if found:
         return Verdict(name, severity, f"{len(found)} of {judged} runs: {message}", found)
-    return Verdict(name, "ok", f"{judged} runs") if judged else Verdict(name, "?", why)
+    return Verdict(name, "ok", counted(judged, "run")) if judged else Verdict(name, "?", why)
 
 
 def check_failed(runs: Rows) -> list[Verdict]:
@@ -272,7 +272,9 @@ def check_idle(runs: Rows) -> list[Verdict]:
         )
         verdicts.append(Verdict("idle power", "warn", message, tuple(unseen)))
     count = sum(1 for _ in blocks(rows))
-    return verdicts or [Verdict("idle power", "ok", f"{len(rows)} runs, {count} baselines")]
+    return verdicts or [
+        Verdict("idle power", "ok", f"{counted(len(rows), 'run')}, {counted(count, 'baseline')}")
+    ]
 
 
 def unseen_drift(rows: Rows) -> dict[int, float]:
@@ -331,7 +333,7 @@ def check_environment(runs: Rows) -> list[Verdict]:
     ]
     if mixed:
         return [Verdict("one environment", "warn", f"the runs mix {'; '.join(mixed)}")]
-    fine = Verdict("one environment", "ok", f"{len(known)} runs")
+    fine = Verdict("one environment", "ok", counted(len(known), "run"))
     return [fine if known else Verdict("one environment", "?", "no environment record")]
 
 

@@ -54,6 +54,7 @@ from edgebench.prompts.tasks import LEVELS, Task, wanted_tasks
 from edgebench.records.environment import STABLE_BOARD
 from edgebench.records.jsonl import sha256_of
 from edgebench.shell.calls import as_called
+from edgebench.shell.text import counted
 
 CONTEXT_STEP = 256  # the engine pads a context to this; asking for another number reports a wrong one
 ROOT_OF_BOARD = Path("/")  # tests judge recorded boards
@@ -210,7 +211,7 @@ class Plan:
 
     def as_table(self, command: str) -> str:
         """The plan for people, 80 columns."""
-        lines = [f"{len(self.runs)} runs planned, {self.done} done, {len(self.todo)} to do"]
+        lines = [f"{counted(len(self.runs), 'run')} planned, {self.done} done, {len(self.todo)} to do"]
         lines += self.notes
         for model in self.models:
             lines += model_lines(model, len(self.todo_of(model)))
@@ -476,7 +477,7 @@ def model_lines(model: PlannedModel, runs: int) -> list[str]:
     cache_gb = (model.memory_byte - weights_byte) / 1e9
     cache = f"{cache_gb:.2f} GB cache" if cache_gb else "cache of unknown size"
     return [
-        f"{model.model_id}: {runs} runs",
+        f"{model.model_id}: {counted(runs, 'run')}",
         f"  longest prompt, tokens: {longest}",
         f"  context {model.load.n_ctx}, memory {weights_byte / 1e9:.2f} GB weights + {cache}",
     ]

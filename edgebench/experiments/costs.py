@@ -35,6 +35,7 @@ from edgebench.forecasting.budget import Budget, make_plan
 from edgebench.power.session import PowerSettings
 from edgebench.records.jsonl import records_in
 from edgebench.shell import lifeline
+from edgebench.shell.text import counted
 
 ROOT = Path(__file__).resolve().parents[2]
 ORDERS = 2  # the judge sees each pair both ways round
@@ -275,7 +276,7 @@ def joule(value: float) -> str:
 
 def judge_line(cost: Json) -> str:
     """Requests, tokens, money."""
-    words = [f"{cost['requests']} requests"]
+    words = [counted(cost["requests"], "request")]
     if cost["tokens_in"] is not None:
         words.append(f"about {cost['tokens_in']:,} tokens in, {cost['tokens_out']:,} out")
     words.append(
@@ -287,9 +288,10 @@ def judge_line(cost: Json) -> str:
 def as_text(plan: Json) -> str:
     """The plan for people, 80 columns."""
     how = "from a pilot" if plan["method"] == "pilot" else "from a trained model"
-    lines = [f"{plan['id']}: {plan['runs']} runs in up to {plan['cycles']} cycles, estimated {how}"]
+    extent = f"{counted(plan['runs'], 'run')} in up to {counted(plan['cycles'], 'cycle')}"
+    lines = [f"{plan['id']}: {extent}, estimated {how}"]
     for cell in plan["cells"]:
-        lines.append(f"  {name_of(cell)} {cell['level']}: {cell['runs']} runs")
+        lines.append(f"  {name_of(cell)} {cell['level']}: {counted(cell['runs'], 'run')}")
         lines.append(f"    {spread(cell['latency_s'], duration)}, {spread(cell['energy_joule'], joule)}")
     lines.append(f"time    {spread(plan['time_s'], duration)}")
     if plan["overhead_s"] is not None:

@@ -25,6 +25,7 @@ from edgebench.power.sampler import FeedInfo, Sample, TegrastatsSampler
 from edgebench.power.trace import IdleBaseline, PowerWindow, SamplerError
 from edgebench.power.trace_file import TRACE_FIELDS, trace_row
 from edgebench.shell import lifeline
+from edgebench.shell.text import counted
 
 CHART_WIDTH, BLOCKS, ASCII_BLOCKS = 32, "▁▂▃▄▅▆▇█", "_.-:=+*#"
 REPORT_S = 10.0  # how often a recording that is no live view says that it lives
@@ -112,7 +113,7 @@ def record(metering: Metering, out: Path | None) -> int:
         raise SamplerError(f"cannot write {out or 'standard output'}: {exc.strerror}; see --out") from exc
     sampler = recorder.sampler
     end = "\n" if live else ""
-    print(f"{end}{recorder.count} samples of {label(sampler.info)}", file=sys.stderr)
+    print(f"{end}{counted(recorder.count, 'sample')} of {label(sampler.info)}", file=sys.stderr)
     warn(sampler)
     if recorder.error or recorder.feed_ended:
         raise SamplerError(recorder.error or f"the feed {recorder.feed_ended}")
@@ -127,7 +128,7 @@ def watch(recorder: Recorder, seconds: float, quiet: bool) -> None:
             said_s = now_s
             recorder.sampler.forget(now_s - KEPT_S)
             if not quiet:
-                print(f"{now_s - began_s:.0f} s, {recorder.count} samples", file=sys.stderr)
+                print(f"{now_s - began_s:.0f} s, {counted(recorder.count, 'sample')}", file=sys.stderr)
         time.sleep(min(0.05, max(0.0, began_s + seconds - now_s)))
 
 
@@ -287,7 +288,9 @@ def report(sampler: TegrastatsSampler, window: PowerWindow, seconds: float, idle
             lines.append(f"net     {window.energy_joule:.3f} J above idle power of {idle_mw:.0f} mW")
         highest_mw = window.power_mw_max
         peak = "" if highest_mw is None else f", highest sample {highest_mw:.0f} mW"
-        lines.append(f"power   {window.power_mw_mean:.0f} mW mean{peak}, {window.power_samples} samples")
+        lines.append(
+            f"power   {window.power_mw_mean:.0f} mW mean{peak}, {counted(window.power_samples, 'sample')}"
+        )
     lines.append(f"rail    {label(sampler.info)}")
     lines += [f"flags   {', '.join(window.flags)}"] if window.flags else []
     print("\n".join(lines), file=sys.stderr)

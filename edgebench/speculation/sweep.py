@@ -102,7 +102,7 @@ def run_sweep(settings: SweepSettings) -> int:
         return 0
     with exclusive(settings.outdir / ".sweep", BUSY, "give another --outdir"):
         sweep = Sweep(settings, cells, todo)
-        sweep.say(f"{len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do")
+        sweep.say(f"{counted(len(cells), 'cell')}, {len(cells) - len(todo)} done, {len(todo)} to do")
         check_files(cells, settings.outdir)
         if todo:
             sweep.prompts = check_models(todo, texts)
@@ -400,7 +400,7 @@ def plan_lines(
         time_s = f"{duration(pace.seconds_for([cell])):>12}" if pace else ""
         lines.append(f"  {cell.name:54}{state:>7}{time_s}")
     total = f", about {duration(pace.seconds_for(todo))}" if pace else ""
-    lines.append(f"{len(cells)} cells, {len(todo)} to do{total}")
+    lines.append(f"{counted(len(cells), 'cell')}, {len(todo)} to do{total}")
     if todo and not pace:
         lines.append(
             "no estimate of time yet: no cell of this model is finished; a start begins with a pilot"

@@ -154,7 +154,7 @@ def test_planning_goes_on_beside_a_vocabulary(tmp_path: Path, demo_models: dict[
     done = call("run_llamacpp_collect.py", *words, "--out_jsonl", tmp_path / "runs.jsonl")
     assert done.returncode == 1, done.stderr
     assert "vocab-only: cannot run" in done.stdout and "a vocabulary without weights" in done.stdout
-    assert "tiny-llama: 1 runs" in done.stdout and "Traceback" not in done.stderr
+    assert "tiny-llama: 1 run" in done.stdout and "Traceback" not in done.stderr
 
 
 # --- Split models
