@@ -120,12 +120,16 @@ class TegrastatsSampler:
         """The trace's file, with its head line if it is new; SamplerError where it cannot be written."""
         if self._trace_path is None:
             return None
+        file: IO[str] | None = None
         try:
             self._trace_path.parent.mkdir(parents=True, exist_ok=True)
             file = self._trace_path.open("a", 1, "utf-8")
             if not (file.seekable() and file.tell()):
                 file.write(TRACE_FIELDS + "\n")
         except OSError as exc:
+            if file:
+                with contextlib.suppress(OSError):
+                    file.close()  # now, or Python complains of what the disk did not take when it collects it
             raise SamplerError(f"cannot write {self._trace_path}: {exc.strerror}") from exc
         return file
 
