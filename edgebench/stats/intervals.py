@@ -4,7 +4,7 @@ Every interval of the suite is made here, at 95 %:
 
   mean_interval      of a mean over tasks (or what else is independent of each other)
   ratio_interval     of one sum over another, and jackknife_interval of any other statistic over tasks
-  win_rate_interval  of a win rate with ties, from 0 to 1; wilson of a plain share
+  win_rate_interval  of a win rate with ties, from 0 to 1, exact below 8 tasks; wilson of a plain share
   graded_interval    of a mean of graded preferences, from 0 to 1
 
 The percentile bootstrap is not among them: where 95 % are claimed it covers 49 % at 2 tasks, 76 % at 3, 84
@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from edgebench.stats.exact_win_rates import ALPHA, MOST_EXACT, edges_of_scores, variance_of_difference
 from edgebench.stats.significance import sign_test
 from edgebench.stats.student import student_quantile
 
@@ -25,13 +26,13 @@ NORMAL_QUANTILE = 1.959963984540054  # 0.975 of the normal distribution
 FEWEST = 8  # values of a mean's interval: of fewer no rule covers a skewed quantity (lognormal, sigma 1)
 LATTICE = 4  # so many different values or fewer: ties, like wins and losses or counts of 0, 1, 2
 FEWEST_FOR_P95 = 20  # runs: below it the 95th percentile lies between the two largest
-ALPHA = 0.05
 FIELLER_DOUBLINGS = 12  # of an eighth of the ratio: an edge 256 times as far away is none
 SAME = 1e-9  # differences this small beside the largest value are rounding
 METHODS = {  # how each interval is made, in words for text, page and workbooks
     "mean": f"over tasks: the wider of Student's t and Hall's t for skewed samples, {FEWEST} tasks or more",
     "ratio": f"over tasks: Fieller's, from the same intervals of a mean, {FEWEST} tasks or more",
-    "win_rate": "over tasks: Tango's score interval, Wilson's where nothing is tied; a tie counts half",
+    "win_rate": f"over tasks: exact for 2 to {MOST_EXACT} tasks, of more Tango's score interval (Wilson's "
+    "where nothing is tied); a tie counts half",
     "share": "Wilson's score interval",
     "part": f"over tasks: jackknife, with the same intervals of a mean, {FEWEST} tasks or more",
 }
@@ -238,25 +239,32 @@ def win_rate_interval(scores: Sequence[float]) -> Interval:
     """The 95 % interval of a win rate, from each task's score: 1 won, 1/2 tied, 0 lost, or a mean of such.
 
     Wins b and losses c of n tasks are the discordant cells of matched pairs: the win rate is (1 + (b - c) /
-    n) / 2, and the interval that of b - c in Tango, Statistics in Medicine 17 (1998), pp. 891-908. It lies
-    within 0 and 1, is Wilson's without ties, and has a width where all is won or all is tied. Scores
-    between (two turns, graded preferences) count as what has their mean and mean square. Where the exact
-    sign test finds nothing (p >= 0.05) an edge beyond 1/2 stands at 1/2: the interval and the test never
-    disagree about chance.
+    n) / 2. From 8 tasks on the interval is that of b - c in Tango, Statistics in Medicine 17 (1998), pp.
+    891-908, which is Wilson's without ties; scores between (two turns, graded preferences) count as what
+    has their mean and mean square. Of 2 to 7 tasks that holds too seldom, and the exact one is given
+    (exact_win_rates.py, which says too what becomes of scores between).
+
+    Both lie within 0 and 1 and have a width where all is won or all is tied. Where the exact sign test
+    finds nothing (p >= 0.05) an edge beyond 1/2 stands at 1/2: the interval and the test never disagree
+    about chance.
 
     >>> [round(edge, 4) for edge in win_rate_interval([1] * 7 + [0] * 3).edges]
     [0.3968, 0.8922]
-    >>> [round(edge, 4) for edge in win_rate_interval([1, 0.5, 0.5]).edges]
-    [0.2923, 0.8962]
+    >>> win_rate_interval([1, 0.5, 0.5]).edges
+    [0.275, 0.933]
     """
     n = len(scores)
     if n < 2:
         return Interval(reason="one task only: no interval" if n else "no task: no interval")
     difference = [2 * score - 1 for score in scores]
-    edges = [(1 + edge) / 2 for edge in _tango(difference)]
+    if n <= MOST_EXACT:
+        edges = edges_of_scores(scores)
+    else:
+        low, high = _tango(difference)
+        edges = (1 + low) / 2, (1 + high) / 2
     ahead, behind = sum(one > SAME for one in difference), sum(one < -SAME for one in difference)
     if sign_test(ahead, behind) >= ALPHA:
-        edges = [min(edges[0], 0.5), max(edges[1], 0.5)]
+        edges = min(edges[0], 0.5), max(edges[1], 0.5)
     return Interval([max(0.0, edges[0]), min(1.0, edges[1])])
 
 
@@ -264,12 +272,12 @@ def graded_interval(shares: Sequence[float]) -> Interval:
     """The 95 % interval of the mean of graded preferences, each from 0 to 1.
 
     They are no wins and losses, but values with a spread of their own: their mean's interval, cut at 0 and 1,
-    where there are values enough for it. Of fewer the one of a win rate, which holds whatever the spread.
+    where there are values enough for it. Of fewer the one of a win rate.
 
     >>> graded_interval([0.55, 0.6, 0.5, 0.58, 0.62, 0.57, 0.53, 0.61]).edges  # doctest: +ELLIPSIS
     [0.51..., 0.60...]
     >>> [round(edge, 2) for edge in graded_interval([0.55, 0.6, 0.5]).edges]
-    [0.25, 0.81]
+    [0.17, 0.88]
     """
     found = mean_interval(shares)
     if found.edges is None:
@@ -292,11 +300,7 @@ def _tango(differences: Sequence[float]) -> tuple[float, float]:
     wins, losses = (squares + total) / 2, (squares - total) / 2
 
     def is_outside(theta: float) -> bool:
-        # The share of losses that is likeliest if the difference of the two shares is theta.
-        b = -wins - losses + (2 * n - wins + losses) * theta
-        c = -losses * theta * (1 - theta)
-        share = (math.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
-        variance = max(n * (2 * share + theta * (1 - theta)), 0.0)
+        variance = variance_of_difference(n, wins, losses, theta)
         return (total - n * theta) ** 2 > NORMAL_QUANTILE**2 * variance
 
     estimate = total / n
