@@ -11,7 +11,7 @@ from tests.experiments.desk import Desk, copy_suite
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The scripts with a stand-in for the collector; nobody changes anything in it."""
-    return copy_suite(tmp_path_factory.mktemp("suite"))
+    return copy_suite(tmp_path_factory.mktemp("suite") / "repo")
 
 
 @pytest.fixture
