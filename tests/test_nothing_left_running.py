@@ -112,7 +112,7 @@ def long_model(llama_cpp, tiny_model: Callable[..., Path]) -> Path:  # type: ign
 def throughput(model: Path) -> Start:
     def start(folder: Path) -> tuple[list[str], dict[str, str]]:
         flags = ["--models", model, "--prompts", PROMPTS, "--out_jsonl", folder / "t.jsonl", "--repeats", 500]
-        flags += ["--source", POWER, "--idle_seconds", 0.3, "--max_tokens", 64, "--batch_sizes", "1,2"]
+        flags += ["--source", POWER, "--idle_seconds", 0.6, "--max_tokens", 64, "--batch_sizes", "1,2"]
         return [sys.executable, str(ROOT / "companions/throughput.py"), *map(str, flags)], {}
 
     return start
@@ -148,7 +148,7 @@ def sweep_with_a_profiler(model: Path) -> Start:
 def sweep(model: Path) -> Start:
     def start(folder: Path) -> tuple[list[str], dict[str, str]]:
         flags = ["adaptive", "--model", model, "--prompts", PROMPTS, "--outdir", folder / "sweeps"]
-        flags += ["--no_pilot", "--power_source", POWER, "--idle_seconds", 0.2, "--n_threads", 1]
+        flags += ["--no_pilot", "--power_source", POWER, "--idle_seconds", 0.6, "--n_threads", 1]
         flags += ["--requests", 1, "--max_tokens", 8, "--batches", 1]
         return [sys.executable, str(ROOT / "companions/sweep_speculative.py"), *map(str, flags)], {}
 
@@ -158,7 +158,7 @@ def sweep(model: Path) -> Start:
 def experiment(model: Path) -> Start:
     def start(folder: Path) -> tuple[list[str], dict[str, str]]:
         flags = ["run", "--preset", "quick-test", "--model", model, "--prompts", PROMPTS, "--cycles", 3]
-        flags += ["--source", POWER, "--idle_seconds", 0.3, "--repeats", 200, "--no_aggregate"]
+        flags += ["--source", POWER, "--idle_seconds", 0.6, "--repeats", 200, "--no_aggregate"]
         return [sys.executable, str(ROOT / "companions/run_experiment.py"), *map(str, flags)], {}
 
     return start

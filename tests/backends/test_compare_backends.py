@@ -168,19 +168,21 @@ def test_a_row_is_its_engine_and_a_guard_beside_the_door_and_power(
     """Counted while the engine is stopped in the middle of its row; all of it ends with the door."""
     (tmp_path / "FAKE").write_text(json.dumps({"hang": True}))
     started, rooms = Marked(), {}
-    words = [*setting[:-1], f"replay:{ROOT / 'data/demo/power_replay.log'}", "--idle_seconds", 0.2]
-    door = subprocess.Popen(
-        command("companions/compare_backends.py", *words, "--engines", engine),
-        env={**os.environ, MARK: started.mark},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    words = [*setting[:-1], f"replay:{ROOT / 'data/demo/power_replay.log'}", "--idle_seconds", 1]
+    said = tmp_path / "said.txt"
+    with said.open("w") as stderr:
+        door = subprocess.Popen(
+            command("companions/compare_backends.py", *words, "--engines", engine),
+            env={**os.environ, MARK: started.mark},
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
 
     def a_row_is_under_way() -> bool:
         """All that belongs to it is there, and nothing else; the collector's engine goes no further."""
         rooms.clear()
         rooms.update(rooms_of(started.found()))
-        assert door.poll() is None, "the row was over before it was looked at"
+        assert door.poll() is None, said.read_text()
         if "collector" in rooms.values():  # before, the engine is the one that prepares the job
             for pid in [pid for pid, room in rooms.items() if room == "engine"]:
                 with contextlib.suppress(ProcessLookupError):

@@ -43,7 +43,7 @@ class Bench:
         (folder / "two.json").write_text(json.dumps(grid))
         self.words = [
             sys.executable, SCRIPT, "--grid", folder / "two.json", "--model", model, "--outdir", self.out,
-            "--prompts", folder / "prompts.csv", "--n_threads", 1, "--batches", 1, "--idle_seconds", 0.3,
+            "--prompts", folder / "prompts.csv", "--n_threads", 1, "--batches", 1, "--idle_seconds", 0.6,
             "--no_pilot",
         ]  # fmt: skip
 
