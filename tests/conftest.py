@@ -1,6 +1,7 @@
 """Tiny GGUF models for all tests: made once per session by the scripts in models/, byte for byte the same."""
 
 import importlib.util
+import logging
 import os
 import signal
 import sys
@@ -130,6 +131,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return path if draft_accept is None else rewire(path, "--draft_accept", draft_accept)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def no_log_of_a_door_stays() -> Iterator[None]:
+    """A door called in this process logs to the stream of its test: the next one's may be closed."""
+    before, level = logging.root.handlers[:], logging.root.level
+    yield
+    for handler in logging.root.handlers[:]:
+        if type(handler) is logging.StreamHandler and handler not in before:
+            logging.root.removeHandler(handler)
+    logging.root.setLevel(level)
 
 
 @pytest.fixture(autouse=True)
