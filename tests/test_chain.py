@@ -195,7 +195,7 @@ def test_an_unknown_word_starts_nothing(tmp_path: Path, words: list[str]) -> Non
 
 
 def test_nothing_is_left_running(demo: Demo) -> None:
-    """What another worker asks of the same clone at this moment (`--help`) ends soon; what is left does not."""
+    """What another worker runs in the same clone right now (`--help`) ends soon; what is left does not."""
 
     def left() -> list[str]:
         found = []
