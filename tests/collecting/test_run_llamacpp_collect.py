@@ -532,7 +532,7 @@ def test_energy_follows_a_known_load(
     assert done.returncode == 0, done.stderr
     with trace.open() as file:
         samples = [(float(row["t_s"]), float(row["power_mw"])) for row in csv.DictReader(file)]
-    # How old each value was at its stamp. Lines that were read at once are spread evenly since the read before
+    # How old each value was at its stamp. Lines that are read at once are spread evenly since the read before
     # (keeper.stamped), so that on a busy machine a stamp may lie before its value, too.
     late_s = {t_s: t_s - begin_s - (power_mw - 5000) / 1000 for t_s, power_mw in samples}
     assert max(late_s.values()) > -0.001
