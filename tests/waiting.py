@@ -17,12 +17,14 @@ LOOK_AGAIN_S = 0.01
 Seen = TypeVar("Seen")
 
 
-def wait_for(event: Callable[[], Seen], what: str = "what was waited for") -> Seen:
+def wait_for(
+    event: Callable[[], Seen], what: str = "what was waited for", patience_s: float = PATIENCE_S
+) -> Seen:
     """Look until `event()` is true, and return it; the test fails where it never is."""
-    until_s = time.monotonic() + PATIENCE_S
+    until_s = time.monotonic() + patience_s
     while not (seen := event()):
         if time.monotonic() > until_s:
-            pytest.fail(f"{what} has not come within {PATIENCE_S:g} s")
+            pytest.fail(f"{what} has not come within {patience_s:g} s")
         time.sleep(LOOK_AGAIN_S)
     return seen
 

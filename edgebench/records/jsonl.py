@@ -122,7 +122,7 @@ def first_unreadable(path: Path) -> str | None:
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             bare = line.strip(BYTE_ORDER_MARK + b" \t\r\n")
-            if bare and not is_object(line) and not glued_objects(line)[0]:
+            if bare and not _objects_of(line):
                 is_torn = bare.startswith(b"{") and bare != b"{"
                 return f"line {number} {'is half a record' if is_torn else what_bytes_are(bare)}"
     return None
@@ -173,7 +173,7 @@ def what_bytes_are(start: bytes) -> str:
 def what_objects(start: bytes) -> str:
     """What a file that begins with an object is, if not a record a line."""
     first = start.partition(b"\n")[0].rstrip()
-    if not is_object(first) and not glued_objects(first)[0]:
+    if not _objects_of(first):
         return "holds its records over several lines each: jq -c . FILE > runs.jsonl makes a line of each"
     return "holds JSON lines, but of something else"
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.doors import command
+from tests.waiting import wait_for
 
 DOOR = "run_llamacpp_collect.py"
 LEVELS = ("L0", "L1", "L2", "L3", "P")
@@ -101,13 +102,6 @@ def lives(pid: int) -> bool:
         return state not in "ZX" and b"edgebench" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-
-
-def wait_for(condition: object) -> None:
-    until_s = time.monotonic() + PATIENCE_S
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < until_s, "nothing happened"
-        time.sleep(0.005)
 
 
 def whole_keys(path: Path) -> list[str]:

@@ -22,6 +22,8 @@ from edgebench.collecting import campaign as campaign_room
 from edgebench.engine.client import EngineProcess, Generation, Prompt, Sampling
 from edgebench.records.run import RunRecord
 from tests.doors import call, command
+from tests.processes import command_of, descendants
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 DOOR = "run_llamacpp_collect.py"
@@ -179,37 +181,9 @@ def test_a_second_collector_is_kept_out(flags: list[object], finished: Path) -> 
     assert done.returncode == 1 and "another collector is writing" in done.stderr
 
 
-def wait_for(condition: object, seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < until, "nothing happened"
-        time.sleep(0.02)
-
-
-def descendants(pid: int) -> list[int]:
-    """Process ids below `pid`, children first."""
-    found: list[int] = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if parent == pid:
-            child = int(path.parent.name)
-            found += [child, *descendants(child)]
-    return found
-
-
 def engines_of(pid: int) -> list[int]:
     """The engine processes below `pid`."""
     return [one for one in descendants(pid) if ENGINE in command_of(one)]
-
-
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
-    except OSError:
-        return ""
 
 
 def before_run(
@@ -330,7 +304,7 @@ def test_signals_end_cleanly_and_name_the_command_to_go_on(
     # Far more runs than are done before the signal arrives, however late that is.
     words = command(DOOR, *flags, "--max_tokens", 400, "--repeats", 100, "--fresh")
     child = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: out.exists() and out.read_bytes().count(b"\n") >= 1)
+    wait_for(lambda: out.exists() and out.read_bytes().count(b"\n") >= 1, patience_s=60)
     below = descendants(child.pid)
     child.send_signal(signum)
     _, stderr = child.communicate(timeout=120)
@@ -343,12 +317,12 @@ def test_signals_end_cleanly_and_name_the_command_to_go_on(
 
 def test_a_signal_while_planning_leaves_nothing_behind(flags: list[object]) -> None:
     child = subprocess.Popen(command(DOOR, *flags), stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: engines_of(child.pid))
+    wait_for(lambda: engines_of(child.pid), patience_s=60)
     below = descendants(child.pid)
     child.send_signal(signal.SIGINT)
     _, stderr = child.communicate(timeout=120)
     assert child.returncode == 130 and "Traceback" not in stderr
-    wait_for(lambda: not any("edgebench" in command_of(pid) for pid in below))
+    wait_for(lambda: not any("edgebench" in command_of(pid) for pid in below), patience_s=60)
     assert not out_of(flags).exists()
 
 
@@ -359,7 +333,7 @@ def test_under_nohup_a_hangup_is_no_reason_to_stop(flags: list[object]) -> None:
         stdout=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     )
-    wait_for(lambda: out_of(flags).exists() or child.poll() is not None)
+    wait_for(lambda: out_of(flags).exists() or child.poll() is not None, patience_s=60)
     child.send_signal(signal.SIGHUP)
     assert child.wait(120) == 0
     assert len(read(out_of(flags))) == 9
@@ -578,7 +552,9 @@ def test_a_feed_that_dies_for_good_costs_the_energy_which_retry_measures(
     def die(_: EngineProcess) -> None:
         end.touch()
         # The keeper's words name the feed, too.
-        wait_for(lambda: not any(str(feed) in command_of(pid) for pid in descendants(os.getpid())))
+        wait_for(
+            lambda: not any(str(feed) in command_of(pid) for pid in descendants(os.getpid())), patience_s=60
+        )
         # On a busy machine the last lines are heard late; this long after them the window has a gap for sure.
         time.sleep(0.5)
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from edgebench.engine.client import (
 )
 from edgebench.shell.worker import LAST_WORDS, Log
 from tests.fakes import odd_models
+from tests.waiting import is_gone, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 LOAD = ModelLoad(1024, n_batch=512, flash_attn="off", n_gpu_layers=0)
@@ -55,20 +56,6 @@ def children(parent: int | None = None) -> list[int]:
         except OSError:
             continue
     return found
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
-    until_s = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until_s, "waited in vain"
-        time.sleep(0.02)
 
 
 # --- One process for planning and running
@@ -393,7 +380,7 @@ def test_it_ends_with_a_parent_that_is_killed(demo_models: dict[str, Path]) -> N
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    wait_for(lambda: is_gone(pid))
+    wait_for(lambda: is_gone(pid), patience_s=60)
 
 
 def test_cooling_down(engine: EngineProcess, demo_models: dict[str, Path], monkeypatch: Any) -> None:

@@ -11,12 +11,12 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.doors import call, command
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 DOOR = "tegrastats_sampler.py"
@@ -196,7 +196,7 @@ def test_nothing_is_left_running(tmp_path: Path) -> None:
     run(
         "idle", "--seconds", 0.2, "--feed", f"sh -c 'while :; do echo VDD_IN 5000mW; sleep 0.02; done' {mark}"
     )
-    assert eventually(lambda: processes_with(mark) == [])
+    wait_for(lambda: processes_with(mark) == [], patience_s=90)
 
 
 def processes_with(mark: str) -> list[int]:
@@ -207,13 +207,6 @@ def processes_with(mark: str) -> list[int]:
             if mark.encode() in path.read_bytes():
                 found.append(int(path.parent.name))
     return found
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 90.0) -> bool:
-    deadline_s = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline_s:
-        time.sleep(0.02)
-    return condition()
 
 
 @pytest.mark.parametrize("watching", ["record", "idle", "rails", "run"])
@@ -233,7 +226,7 @@ def test_nothing_is_left_of_a_command_that_was_killed(watching: str, tmp_path: P
         start_new_session=True,
     ) as process:
         others = 3 if watching == "run" else 2  # keeper and feed; and the program
-        assert eventually(lambda: len(processes_with(mark)) >= others + 1)
+        wait_for(lambda: len(processes_with(mark)) >= others + 1, patience_s=90)
         process.kill()
         process.wait()
-    assert eventually(lambda: processes_with(mark) == [])
+    wait_for(lambda: processes_with(mark) == [], patience_s=90)

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 import tegrastats_sampler as power
 from tests.doors import call
+from tests.waiting import is_gone, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tegrastats_sampler.py"
@@ -54,25 +55,10 @@ def starts(tmp_path: Path) -> list[int]:
     return [int(line.split()[0]) for line in (tmp_path / "starts.log").read_text().splitlines()]
 
 
-def gone(pid: int) -> bool:
-    """True for no process, and for one that is dead and only not reaped."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 90.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
-
-
 def sampled(sampler: power.TegrastatsSampler, count: int = 10) -> tuple[float, float]:
     """Wait until so many samples more have come; when that began and when it was over."""
     t0, before = time.monotonic(), len(sampler.trace.t_s)
-    assert eventually(lambda: len(sampler.trace.t_s) >= before + count)
+    wait_for(lambda: len(sampler.trace.t_s) >= before + count, patience_s=90)
     return t0, time.monotonic()
 
 
@@ -486,8 +472,8 @@ def test_a_dead_feed_is_restarted_once_and_then_given_up(tegrastats: Play, tmp_p
     tegrastats(die_after=20)
     with power.TegrastatsSampler(power.find_feed(interval_ms=10), 10) as sampler:
         t0 = time.monotonic()
-        assert eventually(lambda: len(starts(tmp_path)) == 2)
-        assert eventually(lambda: sampler.end_reason is not None)
+        wait_for(lambda: len(starts(tmp_path)) == 2, patience_s=90)
+        wait_for(lambda: sampler.end_reason is not None, patience_s=90)
         window = sampler.window(t0, sampler.trace.last_s(), 5000.0)
         assert "feed_restarted" in window.flags and window.energy_joule is not None
         lost = sampler.window(t0, t0 + 3, 5000.0)
@@ -504,15 +490,15 @@ def test_a_silent_feed_is_restarted_and_the_gap_recorded(tegrastats: Play, tmp_p
     with sampler:
         t0 = time.monotonic()
         restarts = sampler.trace.notes["feed_restarted"]
-        assert eventually(lambda: bool(restarts))
-        assert eventually(lambda: sampler.trace.last_s() > restarts[-1] + 0.1)
+        wait_for(lambda: bool(restarts), patience_s=90)
+        wait_for(lambda: sampler.trace.last_s() > restarts[-1] + 0.1, patience_s=90)
         t1 = time.monotonic()
         window = sampler.window(t0, t1, 5000.0)
     assert {"feed_restarted", "power_gap"} <= set(window.flags)
     gap_s = (window.power_max_gap_ms or 0) / 1000
     assert gap_s > 0.65 and window.power_coverage is not None
     assert window.power_coverage <= 1 - gap_s / (t1 - t0) + 1e-6  # the gap is no part of what was covered
-    assert all(gone(pid) for pid in starts(tmp_path))
+    assert all(is_gone(pid) for pid in starts(tmp_path))
 
 
 def test_a_feed_that_gives_no_power_is_an_error_with_its_own_words(tegrastats: Play) -> None:
@@ -531,7 +517,7 @@ def test_a_deaf_child_is_stopped_all_the_same(tegrastats: Play, tmp_path: Path) 
     sampler = power.TegrastatsSampler(power.find_feed(interval_ms=10), 10)
     sampler.start()
     sampler.stop()
-    assert all(gone(pid) for pid in starts(tmp_path))
+    assert all(is_gone(pid) for pid in starts(tmp_path))
 
 
 @pytest.mark.parametrize("count", [10, pytest.param(100, marks=pytest.mark.slow)])
@@ -564,10 +550,10 @@ def test_nothing_outlives_a_killed_parent_and_other_feeds_are_left_alone(
     try:
         assert parent.stdout and parent.stdout.readline() == b"ready\n"
         mine = [pid for pid in starts(tmp_path) if pid != others.pid]
-        assert len(mine) == 2 and not gone(mine[1])
+        assert len(mine) == 2 and not is_gone(mine[1])
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-        assert eventually(lambda: all(map(gone, mine)))
+        wait_for(lambda: all(map(is_gone, mine)), patience_s=90)
         assert others.poll() is None
     finally:
         others.kill()
@@ -620,7 +606,7 @@ def test_a_rail_that_goes_for_good_is_told_with_the_missing_energy() -> None:
     feed = f"sh -c 'echo {sums} VIN 20000mW/1mW; echo {sums} VIN 20000mW/1mW; {line} {sums}; done'"
     with power.TegrastatsSampler(power.find_feed(feed=feed, interval_ms=10), 10) as sampler:
         t0 = time.monotonic()
-        assert eventually(lambda: len(sampler.trace.notes["rail_missing"]) > 5)
+        wait_for(lambda: len(sampler.trace.notes["rail_missing"]) > 5, patience_s=90)
         window = sampler.window(t0, time.monotonic(), 5000.0)
     assert window.energy_joule is None and "ends" in str(window.reason)
     assert window.flags == ("rail_missing",)

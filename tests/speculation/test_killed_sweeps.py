@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,19 +17,13 @@ import pytest
 
 from tests.fakes.fake_ncu import START, fake_ncu
 from tests.test_nothing_left_running import MARK, Marked, described
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "companions" / "sweep_speculative.py"
 FEED = f"replay:{ROOT / 'data/demo/power_replay.log'}"
 PATIENCE_S = 90.0
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    until_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < until_s, "it never came to that"
-        time.sleep(0.01)
 
 
 class Bench:
@@ -82,7 +75,7 @@ class Bench:
         """Kill -9 the sweep alone; everything else must end by itself."""
         sweep.kill()
         sweep.wait()
-        wait_for(lambda: not self.started.found())
+        wait_for(lambda: not self.started.found(), patience_s=90)
 
 
 @pytest.fixture
@@ -106,13 +99,13 @@ def worker_of_second_cell(bench: Bench) -> int | None:
 
 def test_killed_while_timing_nothing_runs_on_and_the_rest_resumes(bench: Bench) -> None:
     sweep = bench.start("--power_source", FEED)
-    wait_for(lambda: worker_of_second_cell(bench) is not None)
+    wait_for(lambda: worker_of_second_cell(bench) is not None, patience_s=90)
     worker = worker_of_second_cell(bench)
     assert worker is not None
     os.kill(worker, signal.SIGSTOP)  # a cell that goes on for ever
     before = bench.results()
     assert len(before) == 1 and sweep.poll() is None
-    wait_for(lambda: "edgebench.power.feeds" in bench.rooms().values())
+    wait_for(lambda: "edgebench.power.feeds" in bench.rooms().values(), patience_s=90)
     rooms = bench.rooms()
     # The door, the cell's engine, the keeper: three beside the feed.
     assert sorted(name for pid, name in rooms.items() if pid != sweep.pid) == [
@@ -136,7 +129,7 @@ def hanging_ncu(folder: Path) -> Path:
 
 def test_killed_while_profiling_nothing_runs_on_and_the_timed_cell_stays(bench: Bench) -> None:
     sweep = bench.start("--power_source", "none", "--ncu", "--ncu_path", hanging_ncu(bench.folder))
-    wait_for((bench.folder / "hangs").exists)
+    wait_for((bench.folder / "hangs").exists, patience_s=90)
     before = bench.results()
     assert len(before) == 1 and sweep.poll() is None  # placed, though its counters are not there yet
     (timed,) = (json.loads(content) for content in before.values())

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from edgebench.throughput.plan import cells
 from edgebench.throughput.table import read_records, rows, table_of
 from tests.doors import call, command
+from tests.processes import descendants
 from tests.waiting import PATIENCE_S, is_gone, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,11 +171,6 @@ def test_an_end_keeps_what_is_done_and_ends_every_child(
         assert child.returncode == 130 and "Go on with" in said and "Traceback" not in said
     wait_for(lambda: all(map(is_gone, its_own)))
     assert all(one["error"] is None for one in records(out))
-
-
-def descendants(pid: int) -> list[int]:
-    found = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return found + [deeper for one in found for deeper in descendants(one)]
 
 
 def test_a_crash_of_the_engine_costs_its_measurement(
